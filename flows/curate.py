@@ -1,0 +1,39 @@
+"""Stage curate: which images are fit to learn from, from data/raw and data/boxes into data/curated and FiftyOne."""
+
+import os
+from pathlib import Path
+
+from flows import layout
+from flows.progress import Bars, silent
+from flows.stage import Counts, main, stage_flow, write_json
+from pbe.data import curation
+from pbe.data.mongo import running_mongod
+from pbe.method.backbone import build_painter
+from pbe.settings import Settings
+
+
+def curate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
+    """Judge every image by the rules of `curate`; FIFTYONE_DATABASE_URI names a MongoDB other than the project's."""
+    tower = build_painter(folder / layout.BACKBONE, settings.method.image_px, settings.seed)
+    home = folder / layout.FIFTYONE_HOME
+    with running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
+        report = curation.curate(
+            folder / layout.RAW,
+            folder / layout.BOXES / "boxes.parquet",
+            folder / layout.CURATED,
+            settings.curate,
+            tower.embed,
+            database_uri=uri,
+            home=home,
+            dataset=layout.DATASET,
+            embed_px=tower.exemplar_px,
+            progress=bars("images examined"),
+        )
+    write_json(folder / layout.counts("curate"), report.to_dict())
+    return report.to_dict()
+
+
+curate_flow = stage_flow("curate", curate)
+
+if __name__ == "__main__":
+    main(curate_flow)

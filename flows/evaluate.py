@@ -1,0 +1,71 @@
+"""Stage evaluate: the bench painted and scored beside the baselines, into reports/."""
+
+from functools import partial
+from pathlib import Path
+
+from flows import layout
+from flows.progress import Bars, silent
+from flows.provenance import hash_files
+from flows.stage import Counts, main, stage_flow
+from pbe.evaluation import evaluate as evaluation
+from pbe.evaluation.bench import Bench, read_bench
+from pbe.evaluation.cases import make_bench
+from pbe.evaluation.encoders import open_encoder
+from pbe.evaluation.painting import paint_cases
+from pbe.evaluation.real import real_images
+from pbe.evaluation.report import write_gallery, write_report
+from pbe.method.painter import Painter
+from pbe.settings import Settings
+from pbe.training.judge import Judge
+
+
+def evaluate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
+    """Paint and score the bench of `evaluate`, then write metrics.json, index.html and gallery.png."""
+    options, out, model = settings.evaluate, folder / layout.EVALUATION, folder / layout.MODEL
+    bench = open_bench(settings, folder)
+    raw, curated = folder / layout.RAW, folder / layout.CURATED
+    metrics = evaluation.evaluate(
+        bench,
+        real_images(raw, curated, options.real, settings.method.image_px, options.max_real_images),
+        open_encoder(options.encoder, Painter.from_pretrained(model)),
+        Judge.from_pretrained(folder / layout.TINY / "judge") if bench.exemplar_truth else None,
+        options,
+        partial(
+            paint_cases,
+            model,
+            num_steps=options.num_steps,
+            seed=settings.seed,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+        ),
+        out,
+        model_key=hash_files(model),
+        seed=settings.seed,
+        progress=bars("cases painted and scored"),
+    )
+    evaluation.write_metrics(folder / layout.METRICS, metrics)
+    counts = [folder / layout.counts(stage) for stage in ("acquire", "filter", "curate", "encode", "train")]
+    write_report(folder / layout.PAGE, bench, out, metrics, options, losses=folder / layout.LOSSES, counts=counts)
+    write_gallery(folder / layout.GALLERY, bench, out, options)
+    return {name: metrics["methods"][name] for name in metrics["methods"]}
+
+
+def open_bench(settings: Settings, folder: Path) -> Bench:
+    """The COCOEE folder that `evaluate.bench` names, else a bench of our own curated validation images."""
+    if settings.evaluate.bench not in ("demo", "boxes"):
+        return read_bench(folder / settings.evaluate.bench)
+    return make_bench(
+        folder / layout.RAW,
+        folder / layout.CURATED,
+        folder / layout.BENCH,
+        settings.evaluate,
+        image_px=settings.method.image_px,
+        pad_frac=settings.method.exemplar.pad_frac,
+        seed=settings.seed,
+    )
+
+
+evaluate_flow = stage_flow("evaluate", evaluate)
+
+if __name__ == "__main__":
+    main(evaluate_flow)

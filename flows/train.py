@@ -1,0 +1,65 @@
+"""Stage train: the painter, from data/latents and models/backbone into models/pbe; MLflow records the run."""
+
+import os
+from pathlib import Path
+
+from flows import layout
+from flows.progress import Bars, silent
+from flows.provenance import hashes, tracking_uri
+from flows.stage import Counts, flat, main, stage_flow, write_json
+from pbe.data.cluster import ray_cluster
+from pbe.settings import Settings
+from pbe.training import run
+from pbe.training.loop import StepRecord
+from pbe.training.tracking import RUN_FILE, RunTracker
+
+
+def train(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
+    """Train from the last checkpoint of the same settings and data, or from the backbone."""
+    job = run.TrainJob(
+        images=(folder / layout.RAW / "images").resolve(),
+        curated=(folder / layout.CURATED).resolve(),
+        backbone=(folder / layout.BACKBONE).resolve(),
+        latents=(folder / layout.LATENTS).resolve(),
+        folder=(folder / layout.CHECKPOINTS).resolve(),
+        method=settings.method,
+        train=settings.train,
+        seed=settings.seed,
+    )
+    run_file = job.folder / run.run_key(job) / RUN_FILE
+    parameters = settings.model_dump(mode="json", include={"seed", "method", "encode", "train", "backbone"})
+    named = {name: str(value) for name, value in flat(parameters)}
+    bar = bars("steps")
+    with (
+        RunTracker(tracking_uri(folder), layout.EXPERIMENT, run_file, named, hashes(folder)) as tracker,
+        ray_cluster(os.environ.get("RAY_ADDRESS"), settings.train.num_workers + 1),
+    ):
+
+        def on_record(record: StepRecord) -> None:
+            tracker.on_record(record)
+            bar(record.step + 1, settings.train.steps)
+
+        records = run.train(job, folder / layout.MODEL, on_record, tracker.on_picture)
+    (folder / layout.LAST_RUN).parent.mkdir(parents=True, exist_ok=True)
+    (folder / layout.LAST_RUN).write_text(tracker.run_id + "\n")
+    write_losses(folder / layout.LOSSES, records)
+    tail = records[-max(1, len(records) // 10) :]
+    counts = {"steps": len(records), "final_loss": round(sum(r.loss for r in tail) / len(tail), 6)}
+    write_json(folder / layout.counts("train"), counts)
+    return counts
+
+
+def write_losses(path: Path, records: list[StepRecord]) -> None:
+    """One CSV row a step: step, loss, its halves by timestep, rate and gradient norm."""
+    names = list(StepRecord.__annotations__)
+    rows = [",".join(f"{value:.6g}" for value in r.__dict__.values()) for r in records]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.half")
+    half.write_text("\n".join([",".join(names), *rows]) + "\n")
+    half.replace(path)
+
+
+train_flow = stage_flow("train", train)
+
+if __name__ == "__main__":
+    main(train_flow)

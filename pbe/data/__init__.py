@@ -1,0 +1,1 @@
+"""Data: sources, download, boxes, curation, shards, and the demo world."""

@@ -1,0 +1,143 @@
+"""OpenImages: where its files are, what is in them, and which of its images are wanted.
+
+Images are `{split}/{image_id}.jpg` in the public S3 bucket `open-images-dataset`; the box annotations are CSV files
+under https://storage.googleapis.com/openimages, `XMin, XMax, YMin, YMax` as shares of the image's sides.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+IMAGES_BUCKET = "open-images-dataset"
+ANNOTATIONS_BUCKET = "openimages"
+SPLITS = ("train", "validation")
+
+COORDINATES = ("XMin", "XMax", "YMin", "YMax")
+FLAGS = ("IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction")
+BOX_COLUMNS = ("ImageID", "Source", "LabelName", "Confidence", *COORDINATES, *FLAGS, "IsInside")
+CLICK_COLUMNS = tuple(f"XClick{n}{axis}" for axis in "XY" for n in (1, 2, 3, 4))  # only in the train file
+REQUIRED_COLUMNS = ("ImageID", "LabelName", *COORDINATES, *FLAGS)
+CLASS_COLUMNS = ("LabelName", "DisplayName")
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """One annotation file: its `name` with us, its `key` in the public bucket, the names it has in people's folders."""
+
+    name: str
+    key: str
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.name, self.key.rsplit("/", 1)[-1])))
+
+
+BOX_FILES = {
+    "train": AnnotationFile("train-annotations-bbox.csv", "v6/oidv6-train-annotations-bbox.csv"),
+    "validation": AnnotationFile("validation-annotations-bbox.csv", "v5/validation-annotations-bbox.csv"),
+}
+CLASSES_FILE = AnnotationFile("class-descriptions-boxable.csv", "v7/oidv7-class-descriptions-boxable.csv")
+WORLD_ATTRIBUTES_FILE = AnnotationFile("world-attributes.csv", "world-attributes.csv")  # the demo world's own
+
+
+def image_key(split: str, image_id: str) -> str:
+    return f"{split}/{image_id}.jpg"
+
+
+def scan_boxes(path: Path) -> pl.LazyFrame:
+    """Scan a box annotation file: REQUIRED_COLUMNS, in file order; coordinates Float64, flags Boolean.
+
+    A coordinate that is no number is null; a flag is true only where the file says 1 (-1 means unknown).
+    Raises ValueError naming the file when it is empty, or which columns it lacks and which it has.
+    """
+    try:
+        raw = pl.scan_csv(path, infer_schema=False)
+        found = raw.collect_schema().names()
+    except pl.exceptions.NoDataError:
+        raise ValueError(f"{path}: the file is empty; box annotations need a header line and rows") from None
+    missing = [column for column in REQUIRED_COLUMNS if column not in found]
+    if missing:
+        raise ValueError(f"{path}: column {', '.join(missing)} is missing; columns found: {', '.join(found)}")
+    coordinates = pl.col(COORDINATES).cast(pl.Float64, strict=False)
+    flags = (pl.col(FLAGS).cast(pl.Int8, strict=False) == 1).fill_null(False)
+    return raw.select("ImageID", "LabelName", coordinates, flags)
+
+
+def collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
+    """Collect a scan of `path`; raises ValueError of one line naming the file when its rows cannot be read."""
+    try:
+        return frame.collect(engine="streaming")
+    except pl.exceptions.ComputeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: not a readable CSV file: {reason}") from None
+
+
+def number_boxes(boxes: pl.LazyFrame) -> pl.LazyFrame:
+    """Add `box_id`: the image id and the row's running number inside its image, in file order, from 000."""
+    number = pl.int_range(pl.len()).over("ImageID").cast(pl.String).str.zfill(3)
+    return boxes.with_columns(box_id=pl.col("ImageID") + "_" + number)
+
+
+def read_classes(path: Path) -> pl.DataFrame:
+    """Read the class descriptions, with or without their header line: LabelName, DisplayName.
+
+    Raises ValueError naming the file when it is empty or a row has no second field.
+    """
+    try:
+        table = pl.read_csv(path, has_header=False, infer_schema=False)
+    except pl.exceptions.NoDataError:
+        raise ValueError(f"{path}: the file is empty; class descriptions are rows of LabelName,DisplayName") from None
+    except pl.exceptions.ComputeError as error:
+        raise ValueError(f"{path}: not a readable CSV file: {str(error).strip().splitlines()[0]}") from None
+    if table.width < 2 or table.to_series(1).null_count():
+        raise ValueError(f"{path}: class descriptions are rows of LabelName,DisplayName; a row has no second field")
+    table = table[:, :2].rename(dict(zip(table.columns, CLASS_COLUMNS, strict=False)))
+    table = table.filter(pl.col("LabelName") != "LabelName")
+    return table.unique("LabelName", keep="first", maintain_order=True)
+
+
+def find_labels(classes: pl.DataFrame, names: Sequence[str], key: str) -> list[str]:
+    """The LabelNames of the classes people call `names`, capitals ignored.
+
+    Raises ValueError naming the settings `key`, the unknown class and the closest known ones.
+    """
+    known: dict[str, list[str]] = {}
+    for label, display in classes.iter_rows():
+        known.setdefault(display.casefold(), []).append(label)
+    labels: list[str] = []
+    for name in names:
+        if name.casefold() not in known:
+            raise ValueError(f"{key}: no class is called {name!r}; {_suggest(name, classes['DisplayName'])}")
+        labels += known[name.casefold()]
+    return labels
+
+
+def _suggest(name: str, displays: Iterable[str]) -> str:
+    by_folded = {display.casefold(): display for display in displays}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.5)
+    if close:
+        return f"close to it: {', '.join(by_folded[c] for c in close)}"
+    return f"there are {len(by_folded)}, for example {', '.join(sorted(by_folded.values())[:3])}"
+
+
+def select_images(path: Path, labels: Sequence[str], limit: int | None, seed: int) -> list[str]:
+    """The ids of the images to get, sorted: those in `path` with a box of one of `labels` (none: of any class).
+
+    `limit` takes the first so many in an order drawn by `seed` alone, so a larger limit keeps the smaller one's images.
+    """
+    boxes = scan_boxes(path)
+    if labels:
+        boxes = boxes.filter(pl.col("LabelName").is_in(list(labels)))
+    ids: list[str] = collect(boxes.select(pl.col("ImageID").drop_nulls().unique()), path)["ImageID"].to_list()
+    if limit is not None and limit < len(ids):
+        ids = sorted(ids, key=lambda image_id: (draw_rank(image_id, seed), image_id))[:limit]
+    return sorted(ids)
+
+
+def draw_rank(name: str, seed: int) -> int:
+    """A number in 0..2^64 that depends on `name` and `seed` alone: sorting by it is a seeded, stable shuffle."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest())

@@ -1,0 +1,1 @@
+"""The paper's method: masks, exemplars, conditioner, denoiser, diffusion, guidance, sampler."""

@@ -1,0 +1,112 @@
+"""The content bottleneck (section 3.2): the exemplar reaches the denoiser as one compressed token.
+
+    c = MLP(CLIP(x_r)),   context (B, 1, D)
+
+Only the class token of a frozen CLIP image tower is used, no spatial token. The MLP is the official code's: transformer
+blocks on a sequence of one, a layer norm, a linear projection. The learnable vector v of classifier-free guidance lives
+here as well. Parameter names are those of diffusers' `PaintByExampleImageEncoder`, so that weights can be exchanged.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Mapper(nn.Module):
+    """One block for every five layers of the tower; at the start each block passes its input on unchanged."""
+
+    def __init__(self, width: int, num_blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            BasicTransformerBlock(width, 1, width, activation_fn="gelu", attention_bias=True) for _ in range(num_blocks)
+        )
+        for block in self.blocks:
+            for last in (block.attn1.to_out[0], block.ff.net[2]):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
+
+
+class Conditioner(nn.Module):
+    """Exemplar pixels (B, 3, e, e) in -1..1 => class token (B, W) => context (B, 1, D)."""
+
+    def __init__(self, config: CLIPVisionConfig, context_dim: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.config = config
+        self.context_dim = context_dim
+        self.model = CLIPVisionModel(config).requires_grad_(False)
+        self.mapper = Mapper(width, (config.num_hidden_layers + 1) // 5)
+        self.final_layer_norm = nn.LayerNorm(width)
+        self.proj_out = nn.Linear(width, context_dim)
+        self.uncond_vector = nn.Parameter(torch.randn(1, 1, context_dim))
+        if width == context_dim:  # the tower's space is the prior's context space: start from it
+            nn.init.eye_(self.proj_out.weight)
+            nn.init.zeros_(self.proj_out.bias)
+
+    @property
+    def exemplar_px(self) -> int:
+        return int(self.config.image_size)
+
+    @property
+    def uses_clip_statistics(self) -> bool:
+        """OpenAI's towers want pixels normalised by CLIP's mean and deviation; the tiny one takes -1..1."""
+        return self.exemplar_px >= 224
+
+    @torch.no_grad()
+    def class_token(self, pixels: Tensor) -> Tensor:
+        """The tower's class token after its last layer norm, (B, W); the tower is frozen."""
+        if self.uses_clip_statistics:
+            mean = pixels.new_tensor(CLIP_MEAN).view(1, 3, 1, 1)
+            std = pixels.new_tensor(CLIP_STD).view(1, 3, 1, 1)
+            pixels = ((pixels + 1) / 2 - mean) / std
+        return torch.as_tensor(self.model(pixel_values=pixels).pooler_output)
+
+    def forward(self, class_tokens: Tensor) -> Tensor:
+        """Class tokens (B, W) => context (B, 1, D)."""
+        mapped = self.mapper(class_tokens[:, None])
+        return torch.as_tensor(self.proj_out(self.final_layer_norm(mapped)))
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        return [p for name, p in self.named_parameters() if not name.startswith("model.")]
+
+    def save_pretrained(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        config = self.config.to_dict() | {"proj_size": self.context_dim, "architectures": ["PaintByExampleImageEncoder"]}
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "Conditioner":
+        """Load a conditioner; raises ValueError when the folder holds none."""
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{folder}: no image encoder here (config.json is missing)")
+        config = json.loads((folder / "config.json").read_text())
+        conditioner = cls(CLIPVisionConfig.from_dict(config), int(config["proj_size"]))
+        conditioner.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+        return conditioner.eval()
+
+
+def to_pixels(images: NDArray[np.uint8], size_px: int | None = None) -> Tensor:
+    """NHWC uint8 => NCHW float32 in -1..1, brought to `size_px` by area when shrinking and bilinearly when growing."""
+    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    if size_px is None or x.shape[-2:] == (size_px, size_px):
+        return x
+    if min(x.shape[-2:]) >= size_px:
+        return F.interpolate(x, size=(size_px, size_px), mode="area")
+    return F.interpolate(x, size=(size_px, size_px), mode="bilinear", align_corners=False)

@@ -1,0 +1,76 @@
+"""The denoiser: a text-to-image UNet made to repaint (section 3.2, image prior).
+
+Its first convolution gets five more input channels, zero-initialised, so that before training it predicts exactly what
+the text-to-image model does. The order of the input channels is the paper's: noisy latents, masked-image latents, mask.
+
+The condition is a single token. Softmax over one key is 1, so cross attention is a bias of each sample:
+
+    to_out(softmax(q k^T) v) = to_out(to_v(c))
+
+and needs no query, key or softmax. `SingleTokenAttention` computes it so, and leaves longer contexts to the stock code.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NUM_LATENT_CHANNELS = 4
+NUM_EXTRA_CHANNELS = 5
+
+
+class SingleTokenAttention(AttnProcessor2_0):  # type: ignore[misc]
+    """Cross attention over one token, exactly and without attention."""
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        if encoder_hidden_states is None or encoder_hidden_states.shape[1] != 1 or hidden_states.ndim != 3:
+            stock: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
+            return stock
+        value = attn.to_out[0](attn.to_v(encoder_hidden_states))  # (B, 1, D)
+        return torch.as_tensor(value.expand(-1, hidden_states.shape[1], -1) / attn.rescale_output_factor)
+
+
+def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Give a text-to-image UNet the five input channels of the masked source and the mask, in place.
+
+    Raises ValueError when it does not have four input channels.
+    """
+    old = unet.conv_in
+    if old.in_channels != NUM_LATENT_CHANNELS:
+        raise ValueError(f"the prior's first convolution has {old.in_channels} input channels, not {NUM_LATENT_CHANNELS}")
+    num_channels = NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS
+    new = nn.Conv2d(num_channels, old.out_channels, old.kernel_size, old.stride, old.padding)
+    with torch.no_grad():
+        new.weight.zero_()
+        new.weight[:, :NUM_LATENT_CHANNELS] = old.weight
+        new.bias.copy_(old.bias)  # type: ignore[union-attr]
+    unet.conv_in = new
+    unet.register_to_config(in_channels=num_channels)
+    return unet
+
+
+def attend_to_one_token(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Replace the cross attention of a UNet by its one-token form, and freeze what then has no gradient."""
+    processors = {
+        name: SingleTokenAttention() if ".attn2." in name else processor for name, processor in unet.attn_processors.items()
+    }
+    unet.set_attn_processor(processors)
+    for name, parameter in unet.named_parameters():
+        if any(part in name for part in (".attn2.to_q.", ".attn2.to_k.", ".norm2.")) and ".transformer_blocks." in name:
+            parameter.requires_grad_(False)
+    return unet
+
+
+def denoiser_input(noisy_latents: Tensor, masked_latents: Tensor, mask: Tensor) -> Tensor:
+    """(B, 4, h, w), (B, 4, h, w), (B, 1, h, w) => (B, 9, h, w)."""
+    return torch.cat([noisy_latents, masked_latents, mask], 1)
+
+
+def mask_latents(mask: Tensor, height: int, width: int) -> Tensor:
+    """Bring a pixel mask (B, 1, H, W) to the latents' size by nearest neighbour, as the official code does."""
+    return F.interpolate(mask.float(), size=(height, width), mode="nearest")

@@ -1,0 +1,78 @@
+"""The exemplar and its strong augmentation (section 3.2): the model must understand the exemplar, not copy it.
+
+    c = MLP(CLIP(A(x_r))),   A = flip, rotation, blur, elastic transform
+
+The probabilities are those of the official code. Its elastic transform at default settings moves a pixel by less than a
+twentieth of a grey level; here it is real: displacements of about `elastic_frac` of the exemplar's side, smooth over
+`elastic_smooth_frac` of it. Images are (H, W, 3) uint8 RGB. Every draw takes its generator.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pbe.settings import ExemplarAugmentation
+
+Image = NDArray[np.uint8]
+
+
+def crop_exemplar(image: Image, box_xyxy: tuple[int, int, int, int], pad_frac: float, size_px: int) -> Image:
+    """Crop the box, widened by `pad_frac` of its longer side and clipped to the image, to (size_px, size_px, 3).
+
+    The official code pads by 10 px of the image as downloaded; a share keeps the look at any resolution.
+    Raises ValueError when the box holds no pixel of the image.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = box_xyxy
+    pad = round(pad_frac * max(x1 - x0, y1 - y0))
+    left, top, right, bottom = max(0, x0 - pad), max(0, y0 - pad), min(width, x1 + pad), min(height, y1 + pad)
+    if right <= left or bottom <= top:
+        raise ValueError(f"box {box_xyxy} holds no pixel of a {width} x {height} image")
+    return resize(image[top:bottom, left:right], size_px, size_px)
+
+
+def augment_exemplar(exemplar: Image, augmentation: ExemplarAugmentation, rng: np.random.Generator) -> Image:
+    """Apply A of the paper to a square exemplar; the result has the same shape."""
+    side = exemplar.shape[0]
+    out = exemplar
+    if rng.random() < augmentation.flip_probability:
+        out = np.ascontiguousarray(out[:, ::-1])
+    rotate = rng.random() < augmentation.rotate_probability
+    angle = rng.uniform(-augmentation.max_rotation_deg, augmentation.max_rotation_deg) if rotate else 0.0
+    elastic = rng.random() < augmentation.elastic_probability
+    if rotate or elastic:
+        flow = _elastic_flow(side, augmentation, rng) if elastic else np.zeros((side, side, 2), np.float32)
+        out = _warp(out, angle, flow)
+    if rng.random() < augmentation.blur_probability:
+        sigma = rng.uniform(0.2, 1.0) * augmentation.max_blur_frac * side
+        out = cv2.GaussianBlur(out, (0, 0), max(sigma, 1e-3))
+    return out
+
+
+def resize(image: Image, height: int, width: int) -> Image:
+    """Resize by area when shrinking, bilinearly when growing; the same image when the size fits already."""
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    shrinking = height * width < image.shape[0] * image.shape[1]
+    interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation), np.uint8)
+
+
+def _elastic_flow(side: int, augmentation: ExemplarAugmentation, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A smooth random displacement field, (side, side, 2) px, of root mean square `elastic_frac` of the side."""
+    noise = rng.standard_normal((side, side, 2)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), augmentation.elastic_smooth_frac * side)
+    scale = augmentation.elastic_frac * side / max(float(np.sqrt(np.square(smooth).mean())), 1e-6)
+    return smooth * np.float32(scale)
+
+
+def _warp(image: Image, angle_deg: float, flow: NDArray[np.float32]) -> Image:
+    """Rotate about the centre and displace, in one interpolation."""
+    side = image.shape[0]
+    ys, xs = np.mgrid[0:side, 0:side].astype(np.float32)
+    centre = (side - 1) / 2
+    cos, sin = np.float32(np.cos(np.deg2rad(angle_deg))), np.float32(np.sin(np.deg2rad(angle_deg)))
+    dx, dy = xs - centre, ys - centre
+    map_x = dx * cos + dy * sin + centre + flow[..., 0]
+    map_y = dy * cos - dx * sin + centre + flow[..., 1]
+    return np.asarray(cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), np.uint8)

@@ -1,0 +1,155 @@
+"""The painter: source, mask and exemplar in, the painted picture out. It ties the parts of the method together.
+
+    y = paste(D(sample(eps~, [E((1-m) * x_s), m], c)), x_s, m),   c = MLP(CLIP(x_r))
+
+Pixels where the mask is 0 come from the source, bit for bit: the official code returns the decoded picture, whose colours
+drift everywhere.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pbe.method.conditioner import Conditioner, to_pixels
+from pbe.method.denoiser import attend_to_one_token, denoiser_input, mask_latents
+from pbe.method.diffusion import alphas_cumprod
+from pbe.method.guidance import guided
+from pbe.method.sampler import sample_plms
+
+PARTS = ("unet", "vae", "image_encoder", "scheduler")
+
+Images = NDArray[np.uint8]
+
+
+class Painter(nn.Module):
+    """The model as a whole; `image_px` is the side of the square it works on, `exemplar_px` that of its exemplars."""
+
+    def __init__(
+        self, unet: UNet2DConditionModel, vae: AutoencoderKL, conditioner: Conditioner, scheduler: PNDMScheduler, image_px: int
+    ) -> None:
+        super().__init__()
+        self.unet = attend_to_one_token(unet)
+        self.vae = vae.requires_grad_(False)
+        self.conditioner = conditioner
+        self.scheduler = scheduler
+        self.image_px = image_px
+        config = scheduler.config
+        self.alphas_cumprod = alphas_cumprod(config.num_train_timesteps, config.beta_start, config.beta_end)
+
+    @property
+    def exemplar_px(self) -> int:
+        return self.conditioner.exemplar_px
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels a latent, on each side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in -1..1 => scaled latents (B, 4, h, w); the posterior's mode, so that it is exact."""
+        return torch.as_tensor(self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.as_tensor(self.vae.decode(latents / self.vae.config.scaling_factor).sample)
+
+    @torch.inference_mode()
+    def paint(
+        self,
+        sources: Images,
+        masks: Images,
+        exemplars: Images,
+        *,
+        guidance_scale: float = 5.0,
+        num_steps: int = 50,
+        seeds: Sequence[int],
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Images:
+        """Paint each exemplar into its source where the mask is 1.
+
+        Sources (B, H, W, 3) uint8 with H and W multiples of 8, masks (B, H, W) of 0 and 1, exemplars (B, e, e, 3) uint8,
+        one seed for the noise of each. Returns (B, H, W, 3) uint8, equal to the sources where the mask is 0.
+        Raises ValueError on shapes that do not fit, a negative guidance scale or fewer than one step.
+        """
+        self._check(sources, masks, exemplars, guidance_scale, seeds)
+        device = next(self.parameters()).device
+        source = to_pixels(sources).to(device)
+        mask = torch.from_numpy(masks)[:, None].float().to(device)
+        context = self.conditioner(self.conditioner.class_token(to_pixels(exemplars, self.exemplar_px).to(device)))
+        masked = self.encode(source * (1 - mask))
+        height, width = masked.shape[-2:]
+        small_mask = mask_latents(mask, height, width)
+
+        def predict(noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+            repeats = len(noisy) // len(masked)
+            x = denoiser_input(noisy, masked.repeat(repeats, 1, 1, 1), small_mask.repeat(repeats, 1, 1, 1))
+            return torch.as_tensor(self.unet(x, timesteps, context).sample)
+
+        denoise = guided(predict, context, self.conditioner.uncond_vector, guidance_scale)
+        noise = torch.stack([draw_noise(seed, (4, height, width)) for seed in seeds]).to(device)
+        latents = sample_plms(denoise, noise, self.alphas_cumprod.to(device), num_steps, on_step)
+        decoded = self.decode(latents).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+        painted = decoded.permute(0, 2, 3, 1).cpu().numpy()
+        return np.where(masks[..., None] == 1, painted, sources)
+
+    @torch.inference_mode()
+    def embed(self, images: Images) -> NDArray[np.float32]:
+        """Class tokens of the tower, (B, h, w, 3) uint8 => (B, W) float32 of unit norm."""
+        device = next(self.parameters()).device
+        tokens = self.conditioner.class_token(to_pixels(images, self.exemplar_px).to(device))
+        return np.asarray(F.normalize(tokens, dim=-1).cpu().numpy(), np.float32)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Save in diffusers' layout: unet, vae, image_encoder, scheduler and model_index.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.unet.save_pretrained(folder / "unet")
+        self.vae.save_pretrained(folder / "vae")
+        self.conditioner.save_pretrained(folder / "image_encoder")
+        self.scheduler.save_pretrained(folder / "scheduler")
+        index = {
+            "_class_name": "PaintByExamplePipeline",
+            "image_encoder": ["paint_by_example", "PaintByExampleImageEncoder"],
+            "scheduler": ["diffusers", "PNDMScheduler"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+            "image_px": self.image_px,
+        }
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "Painter":
+        """Load a painter in fp32; raises ValueError that names the part that the folder lacks."""
+        if not (folder / "model_index.json").is_file():
+            raise ValueError(f"{folder}: no model here (model_index.json is missing)")
+        for part in PARTS:
+            if not (folder / part).is_dir():
+                raise ValueError(f"{folder}: the model lacks its part {part}/")
+        index = json.loads((folder / "model_index.json").read_text())
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+        vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+        conditioner = Conditioner.from_pretrained(folder / "image_encoder")
+        scheduler = PNDMScheduler.from_pretrained(folder / "scheduler")
+        return cls(unet, vae, conditioner, scheduler, int(index.get("image_px", 512))).eval()
+
+    def _check(
+        self, sources: Images, masks: Images, exemplars: Images, guidance_scale: float, seeds: Sequence[int]
+    ) -> None:
+        if guidance_scale < 0:
+            raise ValueError(f"guidance scale {guidance_scale} is negative")
+        if sources.ndim != 4 or sources.shape[1] % 8 or sources.shape[2] % 8:
+            raise ValueError(f"sources of shape {sources.shape} are not (B, H, W, 3) with H and W multiples of 8")
+        if masks.shape != sources.shape[:3]:
+            raise ValueError(f"masks of shape {masks.shape} do not fit sources of shape {sources.shape}")
+        if len(exemplars) != len(sources) or len(seeds) != len(sources):
+            raise ValueError(f"{len(sources)} sources, {len(exemplars)} exemplars and {len(seeds)} seeds do not match")
+
+
+def draw_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise of one sample, the same on every device and in every batch."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,189 @@
+"""The `pbe` command: edit a picture with the champion model, or look at the curated data.
+
+A user's mistake is one line on stderr, `error: ...`, and exit code 2. Everything heavy is imported where it is used, so
+that help and mistakes answer at once. This is an edge of the program: here, and nowhere below, the environment is read.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from pbe.method.exemplars import Image
+    from pbe.method.painter import Painter
+    from pbe.serving.editor import Mask
+
+DEFAULT_MODEL = "models:/paint-by-example@champion"
+LOSSLESS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `pbe` with these arguments (by default the process's own); returns or exits with the exit code."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = arguments.command
+    try:
+        command(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="pbe", description="Paint by Example: edit pictures by example.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    edit = commands.add_parser("edit", help="paint an exemplar's object into the masked part of a picture")
+    edit.set_defaults(command=_edit)
+    edit.add_argument("--source", type=Path, required=True, metavar="PICTURE", help="the picture to change")
+    edit.add_argument(
+        "--mask", type=Path, required=True, metavar="PICTURE", help="white to repaint; as large as the source"
+    )
+    edit.add_argument("--exemplar", type=Path, required=True, metavar="PICTURE", help="shows the object to paint")
+    edit.add_argument("--out", type=Path, required=True, metavar="PNG", help="the result, unchanged outside the mask")
+    edit.add_argument("--model", default=DEFAULT_MODEL, help="a registered model or a folder (default: %(default)s)")
+    edit.add_argument(
+        "--guidance-scale", type=float, default=5, metavar="S", help="likeness to the exemplar (default: 5)"
+    )
+    edit.add_argument("--num-steps", type=int, default=50, metavar="N", help="sampling steps (default: 50)")
+    edit.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another result (default: 0)")
+    browse = commands.add_parser("browse", help="open the curated data in FiftyOne's App")
+    browse.set_defaults(command=_browse)
+    return parser
+
+
+def _edit(arguments: argparse.Namespace) -> None:
+    """Check everything that can be checked at once, then load the model, paint, and write."""
+    source, mask, exemplar = _checked_inputs(arguments)
+    folder = _model_folder(arguments.model)
+    from pbe.serving.editor import edit
+
+    painter = _load(folder)
+    with _Progress(arguments.num_steps) as on_step:
+        result = edit(
+            painter,
+            source,
+            mask,
+            exemplar,
+            guidance_scale=arguments.guidance_scale,
+            num_steps=arguments.num_steps,
+            seed=arguments.seed,
+            on_step=on_step,
+        )
+    _write(result, arguments.out)
+
+
+def _checked_inputs(arguments: argparse.Namespace) -> tuple["Image", "Mask", "Image"]:
+    from pbe.data.images import read_image
+    from pbe.serving.editor import check_mask, check_options, read_mask
+
+    check_options(arguments.guidance_scale, arguments.num_steps, arguments.seed)
+    _check_out(arguments.out)
+    source, mask = read_image(arguments.source), read_mask(arguments.mask)
+    check_mask(mask, source, mask_name=f"mask {arguments.mask}", source_name=f"source {arguments.source}")
+    return source, mask, read_image(arguments.exemplar)
+
+
+def _check_out(out: Path) -> None:
+    if out.is_dir():
+        raise ValueError(f"--out {out}: is a folder; give a file name in it, such as {out / 'result.png'}")
+    if out.suffix.lower() not in LOSSLESS:
+        raise ValueError(f"--out {out}: name it .png; only {', '.join(LOSSLESS)} keep unmasked pixels as they are")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out {out}: the folder {out.parent} cannot be written to")
+
+
+def _model_folder(model: str) -> Path:
+    """A folder as it is given; else the registered model, from MLFLOW_TRACKING_URI or the project's own registry."""
+    if not model.startswith("models:/"):
+        if not Path(model).is_dir():
+            raise ValueError(f"--model {model}: no such folder, and not a registered model such as {DEFAULT_MODEL}")
+        return Path(model)
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or _project_registry()
+    if tracking_uri is None:
+        raise ValueError(f"--model {model}: there is no registry here yet; run `make demo` or give a folder")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from pbe.serving.registry import painter_folder
+
+    try:
+        return painter_folder(model, tracking_uri=tracking_uri)
+    except ValueError as error:
+        raise ValueError(f"--model: {error}; run `make demo` to train and register one") from None
+
+
+def _project_registry() -> str | None:
+    """mlflow.db in the working folder or one above it, else in the checkout this file is part of."""
+    here = Path.cwd()
+    for project in (here, *here.parents, Path(__file__).parents[2]):
+        if (project / "mlflow.db").is_file():
+            return f"sqlite:///{project / 'mlflow.db'}"
+    return None
+
+
+def _load(folder: Path) -> "Painter":
+    from pbe.method.painter import Painter
+
+    return Painter.from_pretrained(folder)
+
+
+class _Progress:
+    """A bar on stderr while painting, where stderr is a terminal."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=self.total, desc="painting", unit="step", leave=False, disable=not sys.stderr.isatty())
+        return self._show
+
+    def _show(self, done: int, total: int) -> None:
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def _write(image: "Image", out: Path) -> None:
+    """Write the picture whole or not at all."""
+    from PIL import Image as PILImage
+
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        PILImage.fromarray(image).save(temporary, format=LOSSLESS[out.suffix.lower()])
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _browse(_: argparse.Namespace) -> None:
+    from pbe.data.browse import browse
+
+    browse(Path.cwd())
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename}: no such file"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""Every parameter of the pipeline: params.yaml becomes frozen, validated settings.
+
+An unknown key, a wrong type or a value out of range is a ValueError of one line that names the file and the key.
+Each stage reads its own section, so that DVC reruns only what a changed section touches.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Fraction = Field(ge=0.0, le=1.0)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class World(Section):
+    """The generated demo world (`acquire.source: demo`)."""
+
+    train_images: int = Field(4000, ge=1, le=10_000_000)
+    validation_images: int = Field(420, ge=1, le=1_000_000)
+    fault_frac: float = Field(0.01, ge=0.0, le=0.1, description="share of images given each kind of planted fault")
+
+
+class Acquire(Section):
+    """Where images and boxes come from."""
+
+    source: Literal["demo", "openimages", "s3", "folder"] = "demo"
+    root: str | None = Field(None, description="folder: a path; s3: s3://bucket/prefix; else unused")
+    endpoint_url: str | None = Field(None, description="s3: an S3-compatible endpoint; none means AWS")
+    annotations_url: str = "https://storage.googleapis.com/openimages"
+    train_images: int | None = Field(None, ge=1, description="at most this many train images; none means all")
+    validation_images: int | None = Field(None, ge=1)
+    classes: tuple[str, ...] = Field((), description="class names as people write them; none means all")
+    workers: int = Field(16, ge=1, le=256, description="concurrent connections")
+    max_attempts: int = Field(5, ge=1, le=20, description="tries for one object, with exponential back-off")
+    max_lost_frac: float = Field(0.02, ge=0.0, le=1.0, description="fail when a larger share of images is lost")
+    world: World = World()
+
+
+class Filter(Section):
+    """Which boxes can teach: the paper's area rule, OpenImages' flags, and caps."""
+
+    min_area_frac: float = Field(0.02, ge=0.0, le=1.0)
+    max_area_frac: float = Field(0.8, ge=0.0, le=1.0)
+    min_side_px: int = Field(8, ge=1)
+    max_aspect: float = Field(4.0, ge=1.0, description="longer side over shorter side")
+    drop_group_of: bool = True
+    drop_depiction: bool = True
+    drop_occluded: bool = False
+    drop_truncated: bool = True
+    classes: tuple[str, ...] = Field((), description="class names as people write them; none means all")
+    max_boxes_per_image: int | None = Field(2, ge=1, description="drawn at random, seeded")
+
+
+class Curate(Section):
+    """Which images are fit to learn from, and which would leak into the evaluation."""
+
+    min_brightness: float = Field(0.12, description="mean luma, 0..1", ge=0.0, le=1.0)
+    max_brightness: float = Field(0.9, ge=0.0, le=1.0)
+    min_sharpness: float = Field(6.0, ge=0.0, description="energy of fine over coarse detail at 64 px; blurred: 2 to 5")
+    near_duplicate_distance: float = Field(0.1, ge=0.0, le=2.0, description="cosine distance of centred embeddings")
+    near_duplicate_pixels: float = Field(0.035, ge=0.0, le=1.0, description="difference of aligned thumbnails, 0..1")
+
+
+class Backbone(Section):
+    """The pretrained parts: bundled tiny ones, a local folder, or the hub at a revision."""
+
+    source: Literal["tiny", "path", "hub"] = "tiny"
+    path: str | None = None
+    stable_diffusion: str = "CompVis/stable-diffusion-v1-4"
+    stable_diffusion_revision: str = "133a221b8aa7292a167afc5127cb63fb5005638b"
+    clip: str = "openai/clip-vit-large-patch14"
+    clip_revision: str = "32bd64288804d66eefd0ccbe215aa642df71cc41"
+
+
+class Mask(Section):
+    """Arbitrary mask shapes (section 3.2)."""
+
+    irregular_probability: float = Field(0.5, ge=0.0, le=1.0)
+    max_extension_frac: float = Field(0.4, ge=0.0, le=1.0, description="of the free space on each side")
+    points_per_edge: int = Field(20, ge=2, le=200)
+    max_offset_frac: float = Field(0.01, ge=0.0, le=0.5, description="jitter of an edge point, as a share of the image side")
+
+
+class ExemplarAugmentation(Section):
+    """A(x_r): how strongly the exemplar is changed (section 3.2)."""
+
+    pad_frac: float = Field(0.06, ge=0.0, le=1.0)
+    flip_probability: float = Field(0.5, ge=0.0, le=1.0)
+    rotate_probability: float = Field(0.5, ge=0.0, le=1.0)
+    max_rotation_deg: float = Field(20.0, ge=0.0, le=180.0)
+    blur_probability: float = Field(0.3, ge=0.0, le=1.0)
+    max_blur_frac: float = Field(0.02, ge=0.0, le=0.5)
+    elastic_probability: float = Field(0.3, ge=0.0, le=1.0)
+    elastic_frac: float = Field(0.03, ge=0.0, le=0.5)
+    elastic_smooth_frac: float = Field(0.12, gt=0.0, le=1.0)
+
+
+class Method(Section):
+    """What a training sample is: the window, the mask, the exemplar."""
+
+    image_px: int = Field(64, ge=32, le=1024, multiple_of=8)
+    mask: Mask = Mask()
+    exemplar: ExemplarAugmentation = ExemplarAugmentation()
+
+
+class Encode(Section):
+    """The cache of latents and class tokens."""
+
+    variants: int = Field(2, ge=1, le=64, description="windows and masks drawn per box")
+    exemplar_variants: int = Field(2, ge=1, le=64, description="augmented exemplars encoded per window")
+    shard_rows: int = Field(1024, ge=1)
+    batch_size: int = Field(64, ge=1)
+    num_workers: int = Field(2, ge=1)
+    use_gpu: bool = False
+
+
+class Train(Section):
+    """The optimisation."""
+
+    cache: bool = Field(True, description="train from cached latents; false: from images, augmented afresh each time")
+    num_workers: int = Field(2, ge=1, le=4096)
+    use_gpu: bool = False
+    steps: int = Field(600, ge=1)
+    batch_size: int = Field(8, ge=1, description="per worker and accumulation step")
+    accumulate: int = Field(1, ge=1)
+    lr: float = Field(5e-4, gt=0.0, le=1.0)
+    warmup_steps: int = Field(20, ge=0)
+    decay: Literal["constant", "cosine"] = "cosine"
+    weight_decay: float = Field(0.01, ge=0.0)
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    ema_decay: float = Field(0.99, ge=0.0, lt=1.0)
+    drop_probability: float = Field(0.2, ge=0.0, le=1.0, description="share of conditions replaced by the learnable v")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every: int = Field(100, ge=1, description="steps")
+    keep_checkpoints: int = Field(2, ge=1)
+    validate_every: int = Field(200, ge=1, description="steps between validation pictures")
+
+
+class Evaluate(Section):
+    """The bench, in COCOEE's layout."""
+
+    bench: str = Field("demo", description="demo, boxes, or a COCOEE folder")
+    num_cases: int = Field(256, ge=1)
+    guidance_scale: float = Field(5.0, ge=0.0)
+    sweep: tuple[float, ...] = Field((1.0, 3.0, 5.0, 7.0), description="guidance scales shown in the gallery")
+    sweep_cases: int = Field(32, ge=1, description="cases painted at the scales that carry no full table row")
+    num_steps: int = Field(16, ge=1, le=1000)
+    batch_size: int = Field(32, ge=1)
+    num_workers: int = Field(2, ge=1)
+    min_area_frac: float = Field(0.08, ge=0.0, le=1.0, description="smallest repainted box")
+    max_area_frac: float = Field(0.6, ge=0.0, le=1.0)
+    encoder: str = Field("tower", min_length=1, description="tower (the painter's own), or a CLIP ViT-B/32 folder")
+    real: str | None = Field(None, description="folder of real images for FID and QS; none means curated train images")
+    max_real_images: int = Field(4000, ge=2)
+
+
+class Register(Section):
+    """The registry and the gate."""
+
+    name: str = "paint-by-example"
+    min_clip_score_gain: float = Field(0.0, description="over the untouched source; else nothing is promoted")
+    max_fid_increase: float = Field(0.05, ge=0.0, description="relative, against the present champion")
+    max_clip_score_drop: float = Field(0.02, ge=0.0, description="relative, against the present champion")
+
+
+class Settings(Section):
+    seed: int = Field(0, ge=0)
+    acquire: Acquire = Acquire()
+    filter: Filter = Filter()
+    curate: Curate = Curate()
+    backbone: Backbone = Backbone()
+    method: Method = Method()
+    encode: Encode = Encode()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    register_: Register = Field(Register(), alias="register")
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check a params.yaml.
+
+    Raises ValueError of one line: the file, the dotted key, what is wrong and what was given.
+    """
+    try:
+        raw: Any = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; run inside the project, where params.yaml lies") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if raw is None:
+        raw = {}
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_describe(error)}") from None
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key")
+        else:
+            lines.append(f"{key}: {item['msg'][0].lower()}{item['msg'][1:]} (got {item['input']!r})")
+    return "; ".join(lines)

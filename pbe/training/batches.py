@@ -1,0 +1,101 @@
+"""Which samples a step sees, and with what noise: a function of seed and step alone.
+
+The order and every draw are made for the global batch and then cut by rank: a resumed run, and a run on another number
+of workers with the same global batch, see the same.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pbe import settings
+from pbe.data.samples import SampleDrawer, read_boxes
+from pbe.data.shards import FrozenEncoders, LatentShards
+from pbe.training.model import Batch
+
+Encoded = dict[str, Tensor]
+
+
+class BatchSource:
+    """Batches of a step for one rank; `fetch(indices, epoch_variants)` supplies the encodings of samples."""
+
+    def __init__(
+        self, num_samples: int, fetch: Callable[[list[int], list[int]], Encoded], train: settings.Train, seed: int
+    ) -> None:
+        self.num_samples = num_samples
+        self.fetch = fetch
+        self.train = train
+        self.seed = seed
+        self._order = lru_cache(maxsize=2)(lambda epoch: np.random.default_rng([seed, 11, epoch]).permutation(num_samples))
+
+    @property
+    def global_batch(self) -> int:
+        return self.train.num_workers * self.train.batch_size * self.train.accumulate
+
+    def batches(self, step: int, rank: int) -> list[Batch]:
+        """The micro-batches of one step for one rank, `accumulate` of them."""
+        share = self.train.batch_size * self.train.accumulate
+        places = range(rank * share, (rank + 1) * share)
+        draws = self._draw(step)
+        parts = [list(places[i : i + self.train.batch_size]) for i in range(0, share, self.train.batch_size)]
+        return [self._batch(step, part, draws) for part in parts]
+
+    def indices(self, step: int) -> tuple[list[int], list[int]]:
+        """The samples of a step's global batch, and the epoch each is seen in."""
+        positions = range(step * self.global_batch, (step + 1) * self.global_batch)
+        epochs = [p // self.num_samples for p in positions]
+        order = [int(self._order(e)[p % self.num_samples]) for p, e in zip(positions, epochs, strict=True)]
+        return order, epochs
+
+    def _draw(self, step: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + step)
+        size = self.global_batch
+        return {
+            "timesteps": torch.randint(0, 1000, (size,), generator=generator),
+            "dropped": torch.rand(size, generator=generator) < self.train.drop_probability,
+            "exemplar": torch.rand(size, generator=generator),
+            "noise_seed": torch.randint(0, 2**62, (size,), generator=generator),
+        }
+
+    def _batch(self, step: int, places: list[int], draws: dict[str, Tensor]) -> Batch:
+        indices, epochs = self.indices(step)
+        encoded = self.fetch([indices[p] for p in places], [epochs[p] for p in places])
+        tokens = encoded["class_tokens"]  # (B, E, W)
+        chosen = (draws["exemplar"][places] * tokens.shape[1]).long()
+        shape = encoded["source_latents"].shape[1:]
+        seeds = draws["noise_seed"][places].tolist()
+        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        return Batch(
+            source_latents=encoded["source_latents"],
+            masked_latents=encoded["masked_latents"],
+            mask=encoded["mask"],
+            class_tokens=tokens[torch.arange(len(places)), chosen],
+            noise=noise,
+            timesteps=draws["timesteps"][places],
+            dropped=draws["dropped"][places],
+        )
+
+
+def cached_source(latents: Path, train: settings.Train, seed: int) -> BatchSource:
+    """Batches from the cache: a step then runs neither VAE nor CLIP."""
+    shards = LatentShards(latents)
+    return BatchSource(len(shards), lambda indices, epochs: shards.rows(indices), train, seed)
+
+
+def fresh_source(
+    images: Path, curated: Path, backbone: Path, method: settings.Method, train: settings.Train, seed: int, device: str
+) -> BatchSource:
+    """Batches from images, augmented and encoded afresh each time a box comes round."""
+    boxes = read_boxes(curated, "train")
+    encoders = FrozenEncoders(backbone, device)
+    drawer = SampleDrawer(images, method, encoders.conditioner.exemplar_px, 1, seed)
+
+    def fetch(indices: list[int], epochs: list[int]) -> Encoded:
+        samples = [drawer.draw(boxes[i], e) for i, e in zip(indices, epochs, strict=True)]
+        return {name: tensor.float() for name, tensor in encoders.encode(samples).items()}
+
+    return BatchSource(len(boxes), fetch, train, seed)

@@ -1,0 +1,196 @@
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pbe.data.boxes import COLUMNS, REASONS, cap_boxes, filter_boxes, judge_boxes
+from pbe.data.openimages import REQUIRED_COLUMNS, scan_boxes
+from pbe.settings import Filter
+
+IMAGES = pl.DataFrame(
+    {"image_id": ["i", "j"], "width": [200, 100], "height": [100, 100]},
+    schema_overrides={"width": pl.Int32, "height": pl.Int32},
+)
+TYPES = dict.fromkeys(("XMin", "XMax", "YMin", "YMax"), pl.Float64) | {
+    name: pl.Boolean for name in REQUIRED_COLUMNS if name.startswith("Is")
+}
+
+
+def frame(*rows):
+    """Rows of (image, x0, x1, y0, y1, occluded, truncated, group, depiction), labels /m/1."""
+    full = [(row[0], "/m/1", *row[1:]) for row in rows]
+    schema = {name: TYPES.get(name, pl.String) for name in REQUIRED_COLUMNS}
+    return pl.LazyFrame(full, schema=schema, orient="row")
+
+
+def reasons(*rows, images=IMAGES, labels=(), **changes):
+    return judge_boxes(frame(*rows), images, Filter(**changes), labels).collect()["reason"].to_list()
+
+
+NO = (False, False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "reason"),
+    [
+        ((0.1, 0.5, 0.1, 0.9), None),
+        ((0.5, 0.1, 0.1, 0.9), "invalid_coordinates"),
+        ((0.1, 1.1, 0.1, 0.9), "invalid_coordinates"),
+        ((-0.1, 0.5, 0.1, 0.9), "invalid_coordinates"),
+        ((float("nan"), 0.5, 0.1, 0.9), "invalid_coordinates"),
+        ((None, 0.5, 0.1, 0.9), "invalid_coordinates"),
+        ((0.1, float("inf"), 0.1, 0.9), "invalid_coordinates"),
+        ((0.1, 0.2, 0.1, 0.2), "area_too_small"),
+        ((0.0, 1.0, 0.1, 1.0), "area_too_large"),
+        ((0.0, 1.0, 0.1, 0.15), "side_too_small"),
+        ((0.0, 1.0, 0.1, 0.5), "aspect"),
+    ],
+)
+def test_rules_on_the_box(coordinates, reason):
+    assert reasons(("i", *coordinates, *NO)) == [reason]
+
+
+@pytest.mark.parametrize(
+    ("position", "reason", "switch"),
+    [
+        (0, "occluded", "drop_occluded"),
+        (1, "truncated", "drop_truncated"),
+        (2, "group_of", "drop_group_of"),
+        (3, "depiction", "drop_depiction"),
+    ],
+)
+def test_each_flag_has_its_switch(position, reason, switch):
+    row = ("i", 0.1, 0.5, 0.1, 0.9, *(index == position for index in range(4)))
+    assert reasons(row, **{switch: True}) == [reason]
+    assert reasons(row, **{switch: False}) == [None]
+
+
+def test_first_reason_wins():
+    assert reasons(("absent", 0.1, 0.2, 0.1, 0.2, True, True, True, True)) == ["image_not_acquired"]
+    assert reasons(("i", 0.1, 0.2, 0.1, 0.2, True, True, True, True)) == ["area_too_small"]
+    assert reasons(("i", 0.1, 0.5, 0.1, 0.9, True, True, True, True)) == ["group_of"]
+
+
+def test_classes_that_are_not_wanted():
+    assert reasons(("i", 0.1, 0.5, 0.1, 0.9, *NO), labels=["/m/2"]) == ["class"]
+    assert reasons(("i", 0.1, 0.5, 0.1, 0.9, *NO), labels=["/m/1"]) == [None]
+
+
+def test_pixels_by_hand():
+    box = judge_boxes(frame(("i", 0.1, 0.5, 0.25, 0.75, *NO)), IMAGES, Filter()).collect().row(0, named=True)
+    assert [box[name] for name in ("x0", "y0", "x1", "y1", "width", "height")] == [20, 25, 100, 75, 200, 100]
+    assert box["area_frac"] == pytest.approx(0.2)
+    assert box["box_id"] == "i_000"
+
+
+def test_cap_keeps_so_many_of_each_image_and_always_the_same():
+    boxes = pl.DataFrame({"ImageID": ["a"] * 5 + ["b"], "box_id": [f"a_{n:03d}" for n in range(5)] + ["b_000"]})
+    capped = cap_boxes(boxes, 2, seed=0)
+    assert capped["ImageID"].to_list() == ["a", "a", "b"]
+    assert capped.equals(cap_boxes(boxes, 2, seed=0))
+    assert cap_boxes(boxes, None, seed=0).equals(boxes)
+    assert len({tuple(cap_boxes(boxes, 2, seed=seed)["box_id"]) for seed in range(12)}) > 1
+    assert set(cap_boxes(boxes, 1, seed=0)["box_id"]) < set(capped["box_id"])
+
+
+share = st.one_of(st.floats(-0.2, 1.2), st.sampled_from([float("nan"), float("inf"), None, 0.0, 1.0]))
+row = st.tuples(st.sampled_from(["i", "j", "absent"]), share, share, share, share, *[st.booleans()] * 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(row, min_size=1, max_size=30), st.integers(1, 3))
+def test_every_box_is_kept_or_has_one_reason(rows, cap):
+    rules = Filter(max_boxes_per_image=cap)
+    judged = judge_boxes(frame(*rows), IMAGES, rules).collect()
+    assert judged.height == len(rows)
+    assert judged["box_id"].is_unique().all()
+    assert set(judged["reason"].drop_nulls()) <= set(REASONS)
+    kept = cap_boxes(judged.filter(pl.col("reason").is_null()), cap, seed=0)
+    assert kept.group_by("ImageID").len()["len"].max() in (None, *range(1, cap + 1))
+    for box in kept.iter_rows(named=True):
+        assert 0 <= box["x0"] < box["x1"] <= box["width"]
+        assert 0 <= box["y0"] < box["y1"] <= box["height"]
+        area = (box["x1"] - box["x0"]) * (box["y1"] - box["y0"]) / (box["width"] * box["height"])
+        assert rules.min_area_frac <= area <= rules.max_area_frac
+        assert min(box["x1"] - box["x0"], box["y1"] - box["y0"]) >= rules.min_side_px
+
+
+HEADER = ",".join(REQUIRED_COLUMNS)
+
+
+def write_raw(folder, train, validation):
+    annotations = folder / "annotations"
+    annotations.mkdir(parents=True)
+    for split, rows in (("train", train), ("validation", validation)):
+        (annotations / f"{split}-annotations-bbox.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    (annotations / "class-descriptions-boxable.csv").write_text("LabelName,DisplayName\n/m/1,Cat\n")
+    manifest = pl.concat(
+        [IMAGES.with_columns(split=pl.lit(split), outcome=pl.lit("ok")) for split in ("train", "validation")]
+    )
+    manifest.write_parquet(folder / "manifest.parquet")
+    return folder
+
+
+GOOD = "0.1,0.5,0.1,0.9"
+
+
+def test_the_file_has_the_contracts_columns_and_the_counts_add_up(tmp_path):
+    train = [f"i,/m/1,{GOOD},-1,0,0,0"] * 4 + [f"j,/m/9,{GOOD},1,0,0,0", "j,/m/1,0.1,x,0,1,0,0,0,0"]
+    raw = write_raw(tmp_path / "raw", train, [f"j,/m/1,{GOOD},0,0,0,0", f"k,/m/1,{GOOD},0,0,0,0"])
+    report = filter_boxes(raw, tmp_path / "boxes", Filter(), seed=0)
+    table = pl.read_parquet(tmp_path / "boxes" / "boxes.parquet")
+    assert dict(table.schema) == COLUMNS
+    assert table["box_id"].is_sorted()
+    assert report.rows == 8 == table.height + sum(report.rejects.values())
+    assert report.kept == {"train": 3, "validation": 1}
+    assert report.images == {"train": 2, "validation": 1}
+    assert {reason: count for reason, count in report.rejects.items() if count} == {
+        "invalid_coordinates": 1,
+        "image_not_acquired": 1,
+        "over_image_cap": 2,
+    }
+    assert set(table["label"]) == {"Cat", "/m/9"}  # a class without a description keeps its code
+    assert table.filter(label="/m/9")["is_occluded"].to_list() == [True]
+    assert not table.filter(label="Cat")["is_occluded"].any()
+    assert [path.name for path in (tmp_path / "boxes").iterdir()] == ["boxes.parquet"]
+
+
+def test_a_rerun_gives_the_same_bytes(tmp_path):
+    raw = write_raw(tmp_path / "raw", [f"i,/m/1,{GOOD},0,0,0,0"] * 9, [f"j,/m/1,{GOOD},0,0,0,0"])
+    for name in ("a", "b"):
+        filter_boxes(raw, tmp_path / name, Filter(), seed=0)
+    assert (tmp_path / "a/boxes.parquet").read_bytes() == (tmp_path / "b/boxes.parquet").read_bytes()
+
+
+def test_when_nothing_is_left_it_says_why_and_writes_nothing(tmp_path):
+    raw = write_raw(tmp_path / "raw", [f"i,/m/1,{GOOD},0,0,0,0"], ["j,/m/1,0.1,0.2,0.1,0.2,0,0,0,0"])
+    with pytest.raises(ValueError, match=r"no validation box passes the filter; rejected of 2: 1 area_too_small"):
+        filter_boxes(raw, tmp_path / "boxes", Filter(), seed=0)
+    assert not (tmp_path / "boxes").exists()
+
+
+def test_users_mistakes_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"manifest\.parquet: no such file; run the acquire stage first"):
+        filter_boxes(tmp_path, tmp_path / "boxes", Filter(), seed=0)
+    raw = write_raw(tmp_path / "raw", [f"i,/m/1,{GOOD},0,0,0,0"], [f"j,/m/1,{GOOD},0,0,0,0"])
+    with pytest.raises(ValueError, match=r"filter\.classes: no class is called 'Cut'; close to it: Cat"):
+        filter_boxes(raw, tmp_path / "boxes", Filter(classes=("Cut",)), seed=0)
+    path = raw / "annotations" / "train-annotations-bbox.csv"
+    path.write_text(path.read_text().replace("XMax", "X"))
+    with pytest.raises(ValueError, match=r"train-annotations-bbox\.csv: column XMax is missing"):
+        filter_boxes(raw, tmp_path / "boxes", Filter(), seed=0)
+
+
+def test_the_demo_worlds_boxes_come_back_as_drawn(bucket):
+    path = bucket / "openimages" / "v5" / "validation-annotations-bbox.csv"
+    images = pl.DataFrame(
+        {"image_id": scan_boxes(path).select(pl.col("ImageID").unique()).collect()["ImageID"]}
+    ).with_columns(width=pl.lit(64, pl.Int32), height=pl.lit(64, pl.Int32))
+    judged = judge_boxes(scan_boxes(path), images, Filter()).collect()
+    assert set(judged["reason"].drop_nulls()) <= {
+        "area_too_small",
+        "area_too_large",
+        "group_of",
+        "depiction",
+        "truncated",
+    }

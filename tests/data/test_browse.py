@@ -1,0 +1,85 @@
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from pbe.data.browse import browse
+from pbe.data.catalogue import Catalogue, Mark, Record, connected_fiftyone
+from pbe.data.mongo import running_mongod
+
+SERVER = """
+import sys
+from pathlib import Path
+from pbe.data.browse import browse
+browse(Path(sys.argv[1]), sys.argv[2], port=int(sys.argv[3]), on_ready=lambda address: print(address, flush=True))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def fetch(address: str, data: bytes | None = None) -> bytes:
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return bytes(response.read())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A `.fiftyone` folder with a dataset `seen` of two images without boxes."""
+    home = tmp_path / ".fiftyone"
+    records = [Record(tmp_path / f"{n}.jpg", str(n), "train", 64, 64, 0.5, 10.0, ()) for n in range(2)]
+    with running_mongod(home) as uri, connected_fiftyone(uri, home) as fo:
+        Catalogue(fo, "seen", records).mark([Mark("", None, None), Mark("dark", None, None)])
+    return home
+
+
+def test_serves_the_app_and_leaves_nothing_running(home: Path) -> None:
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(home), "seen", str(port)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        assert address == f"http://127.0.0.1:{port}/datasets/seen"
+        assert b"<title>FiftyOne</title>" in fetch(address)
+        query = {"query": "query { estimatedDatasetCount, doNotTrack }"}
+        answer = json.loads(fetch(f"http://127.0.0.1:{port}/graphql", json.dumps(query).encode()))
+        assert answer["data"] == {"estimatedDatasetCount": 1, "doNotTrack": True}
+        assert (home / "mongod.json").exists()
+    finally:
+        server.send_signal(signal.SIGINT)
+        code = server.wait(60)
+        server.stdout.close() if server.stdout else None
+    assert code == 0
+    assert not (home / "mongod.json").exists()
+    assert (home / "db/mongod.lock").read_text() == ""  # what mongod leaves when it was stopped cleanly
+
+
+def test_a_project_never_curated_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no FiftyOne database; run: dvc repro curate"):
+        browse(tmp_path, "seen", port=free_port())
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_dataset_says_what_to_run(home: Path) -> None:
+    with pytest.raises(ValueError, match="no FiftyOne dataset named other; run: dvc repro curate"):
+        browse(home, "other", port=free_port())
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"port {port} on 127\.0\.0\.1 is taken"):
+            browse(tmp_path, "seen", port=port)

@@ -1,0 +1,210 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from pbe.data.catalogue import connected_fiftyone
+from pbe.data.curation import CurationReport, curate
+from pbe.data.faults import encode_jpeg, encode_near_copy, spoil
+from pbe.data.mongo import running_mongod
+from pbe.data.world import Scene, draw_scene
+from pbe.settings import Curate
+
+TRAIN, VALIDATION = 40, 12
+SCENES = {f"{i:04d}": draw_scene(np.random.default_rng([5, i])) for i in range(TRAIN + VALIDATION)}
+SPLITS = {name: "train" if i < TRAIN else "validation" for i, name in enumerate(SCENES)}
+FAULTS = {
+    "0001": "undecodable",
+    "0002": "dark",
+    "0003": "bright",
+    "0004": "blurred",
+    "0006": "exact_duplicate",
+    "0008": "near_duplicate",
+    "0009": "leak",
+    "0010": "leak",
+    "0042": "near_duplicate",
+}
+ORIGINALS = {"0006": "0005", "0008": "0007", "0009": "0043", "0010": "0044", "0042": "0041"}
+
+
+def embed(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Unit-norm 8 x 8 thumbnails: any embedding will do that maps equal pictures close together."""
+    rows = np.stack([cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA).ravel() for image in images])
+    rows = rows.astype(np.float32) - 127.5
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def encode(name: str, scene: Scene) -> bytes:
+    fault, original = FAULTS.get(name, ""), SCENES[ORIGINALS.get(name, name)]
+    if fault in ("undecodable", "dark", "bright", "blurred"):
+        return spoil(scene.image, fault.replace("undecodable", "truncated"))
+    return encode_near_copy(original.image) if name in ("0008", "0010", "0042") else encode_jpeg(original.image)
+
+
+def write_raw(raw: Path) -> Path:
+    """A raw folder of 52 scenes with every fault, and its boxes.parquet; returns the path of the latter."""
+    manifest, boxes = [], []
+    for name, scene in SCENES.items():
+        path = raw / "images" / SPLITS[name] / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(name, scene))
+        manifest.append({"image_id": name, "split": SPLITS[name], "outcome": "ok"})
+        drawn = SCENES[ORIGINALS.get(name, name)]
+        boxes += [box_row(name, number, drawn) for number in range(len(drawn.objects))]
+    manifest.append({"image_id": "9999", "split": "train", "outcome": "missing"})
+    pl.DataFrame(manifest).write_parquet(raw / "manifest.parquet")
+    pl.DataFrame(boxes).write_parquet(raw / "boxes.parquet")
+    return raw / "boxes.parquet"
+
+
+def box_row(name: str, number: int, scene: Scene) -> dict[str, Any]:
+    height, width = scene.image.shape[:2]
+    place = dict(zip(("x0", "y0", "x1", "y1"), scene.objects[number].box, strict=True))
+    flags = dict.fromkeys(("is_occluded", "is_truncated", "is_group_of", "is_depiction"), False)
+    ids = {"box_id": f"{name}_{number:03d}", "image_id": name, "split": SPLITS[name]}
+    return {**ids, "label": scene.objects[number].attributes.shape, **place, "width": width, "height": height, **flags}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_raw(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uri(world: Path) -> Iterator[str]:
+    with running_mongod(world / ".fiftyone") as uri:
+        yield uri
+
+
+def run(world: Path, out: Path, uri: str, boxes: str = "boxes.parquet", **options: Any) -> CurationReport:
+    home = world / ".fiftyone"
+    return curate(world, world / boxes, out, Curate(), embed, database_uri=uri, home=home, dataset="test", **options)
+
+
+@pytest.fixture(scope="module")
+def curated(world: Path, uri: str) -> CurationReport:
+    return run(world, world / "curated", uri)
+
+
+def verdicts(out: Path) -> dict[str, str]:
+    return dict(pl.read_parquet(out / "images.parquet").select("image_id", "reason").iter_rows())
+
+
+def test_every_planted_fault_is_found_and_nothing_else(world: Path, curated: CurationReport) -> None:
+    found = verdicts(world / "curated")
+    assert {name: reason for name, reason in found.items() if reason} == FAULTS
+    assert set(found) == set(SCENES)
+
+
+def test_repeats_name_the_image_they_repeat(world: Path, curated: CurationReport) -> None:
+    table = pl.read_parquet(world / "curated/images.parquet").filter(pl.col("duplicate_of").is_not_null())
+    assert dict(table.select("image_id", "duplicate_of").iter_rows()) == ORIGINALS
+
+
+def test_the_report_counts_by_reason_and_split(curated: CurationReport) -> None:
+    train, validation = curated.images["train"], curated.images["validation"]
+    assert (train["keep"], train["leak"], train["near_duplicate"], train["dark"]) == (TRAIN - 8, 2, 1, 1)
+    assert (validation["keep"], validation["near_duplicate"], validation["leak"]) == (VALIDATION - 1, 1, 0)
+
+
+def test_boxes_are_those_of_kept_images(world: Path, curated: CurationReport) -> None:
+    boxes = pl.read_parquet(world / "curated/boxes.parquet")
+    before = pl.read_parquet(world / "boxes.parquet")
+    assert boxes.columns == before.columns
+    assert set(boxes["image_id"]) == set(SCENES) - set(FAULTS)
+    assert boxes["box_id"].is_sorted()
+    assert sum(curated.boxes.values()) == boxes.height
+
+
+def test_the_dataset_shows_verdicts_boxes_and_views(world: Path, uri: str, curated: CurationReport) -> None:
+    with connected_fiftyone(uri, world / ".fiftyone") as fo:
+        dataset = fo.load_dataset("test")
+        assert dataset.persistent
+        assert len(dataset) == len(SCENES)
+        assert dataset.count_sample_tags()["reject"] == len(FAULTS)
+        assert dataset.count_sample_tags()["leak"] == 2
+        sample = dataset.one(fo.ViewField("image_id") == "0000")
+        box = SCENES["0000"].objects[0].box
+        height, width = SCENES["0000"].image.shape[:2]
+        expected = [box.x0 / width, box.y0 / height, box.width / width, box.height / height]
+        assert sample.ground_truth.detections[0].bounding_box == pytest.approx(expected)
+        assert sample.uniqueness is not None
+        assert sample.verdict == "keep"
+        assert len(dataset.load_saved_view("rejected: leak")) == 2
+        assert len(dataset.load_saved_view("repeats, side by side")) == 10
+        assert "class: circle" in dataset.list_saved_views()
+        assert dataset.list_brain_runs() == ["tower", "uniqueness"]
+
+
+def test_a_rerun_gives_the_same_bytes_and_replaces_the_dataset(world: Path, uri: str, curated: CurationReport) -> None:
+    run(world, world / "again", uri)
+    for name in ("boxes.parquet", "images.parquet", "report.html"):
+        assert (world / "again" / name).read_bytes() == (world / "curated" / name).read_bytes()
+    assert len(list((world / "again").iterdir())) == 3
+    with connected_fiftyone(uri, world / ".fiftyone") as fo:
+        assert fo.list_datasets() == ["test"]
+        assert len(fo.load_dataset("test")) == len(SCENES)
+
+
+def test_the_page_holds_its_pictures_and_no_path(world: Path, curated: CurationReport) -> None:
+    page = (world / "curated/report.html").read_text()
+    assert str(world) not in page
+    assert "http" not in page
+    assert page.count("<img") == 8 + 5  # all rejects but the undecodable one, and five originals
+    assert "<h2>leak: 2</h2>" in page
+
+
+def test_progress_ends_at_the_whole(world: Path, uri: str) -> None:
+    told: list[tuple[int, int]] = []
+    run(world, world / "progress", uri, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (len(SCENES), len(SCENES))
+
+
+def test_boxes_made_for_another_size_reject_the_image(world: Path, uri: str, curated: CurationReport) -> None:
+    wrong = (pl.col("image_id") == "0000").cast(pl.Int64)
+    pl.read_parquet(world / "boxes.parquet").with_columns(pl.col("width") + wrong).write_parquet(world / "odd.parquet")
+    run(world, world / "odd", uri, "odd.parquet")
+    assert verdicts(world / "odd")["0000"] == "size_mismatch"
+
+
+def test_an_image_gone_from_disk_is_named(tmp_path: Path) -> None:
+    write_raw(tmp_path)
+    (tmp_path / "images/train/0007.jpg").unlink()
+    with pytest.raises(ValueError, match=r"0007\.jpg: in the manifest but not on disk; run acquire again"):
+        run(tmp_path, tmp_path / "out", "mongodb://127.0.0.1:9")
+    assert not (tmp_path / "out").exists()
+
+
+def test_inputs_that_are_missing_or_disagree_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"manifest\.parquet: no such file; run acquire first"):
+        run(tmp_path, tmp_path / "out", "")
+    write_raw(tmp_path)
+    table = pl.read_parquet(tmp_path / "boxes.parquet")
+    table.drop("x0").write_parquet(tmp_path / "lacking.parquet")
+    with pytest.raises(ValueError, match=r"lacking\.parquet: no column x0; run filter again"):
+        run(tmp_path, tmp_path / "out", "", "lacking.parquet")
+    table.with_columns(image_id=pl.lit("9999")).write_parquet(tmp_path / "strange.parquet")
+    with pytest.raises(ValueError, match=r"strange\.parquet: image 9999 \(train\) is not ok in the manifest"):
+        run(tmp_path, tmp_path / "out", "", "strange.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"broken\.parquet: not a parquet file"):
+        run(tmp_path, tmp_path / "out", "", "broken.parquet")
+
+
+def test_an_empty_split_and_a_world_without_a_good_image_are_judged(tmp_path: Path, uri: str) -> None:
+    (tmp_path / "images/train").mkdir(parents=True)
+    PillowImage.new("RGB", (64, 64)).save(tmp_path / "images/train/0000.jpg")
+    manifest = pl.DataFrame({"image_id": ["0000"], "split": ["train"], "outcome": ["ok"]})
+    manifest.write_parquet(tmp_path / "manifest.parquet")
+    pl.DataFrame([box_row("0000", 0, SCENES["0000"])]).clear().write_parquet(tmp_path / "boxes.parquet")
+    report = run(tmp_path, tmp_path / "out", uri)
+    assert report.images["train"]["dark"] == 1
+    assert report.boxes == {"train": 0}

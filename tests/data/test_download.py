@@ -1,0 +1,221 @@
+import csv
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+
+from pbe.data.download import MANIFEST_SCHEMA, acquire
+from pbe.data.endpoint import serve_bucket
+from pbe.settings import Acquire
+
+DEMO = Acquire(workers=4)
+BOXES = "annotations/train-annotations-bbox.csv"
+
+
+@pytest.fixture(scope="module")
+def raw(endpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "raw"
+    acquire(DEMO, 0, folder, endpoint)
+    return folder
+
+
+@pytest.fixture
+def own(bucket, tmp_path):
+    """A small folder of one's own data in OpenImages' layout."""
+    folder = tmp_path / "own"
+    shutil.copytree(bucket / "open-images-dataset", folder)
+    (folder / "annotations").mkdir()
+    for path in bucket.glob("openimages/v?/*.csv"):
+        shutil.copy(path, folder / "annotations")
+    return folder
+
+
+def digest(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+
+
+def from_folder(root, **changes):
+    return Acquire(source="folder", root=str(root), workers=4, **changes)
+
+
+def test_the_demo_world_arrives_whole(bucket, raw):
+    manifest = pl.read_parquet(raw / "manifest.parquet")
+    assert dict(manifest.schema) == MANIFEST_SCHEMA
+    assert manifest.height == 120
+    assert manifest["outcome"].unique().to_list() == ["ok"]
+    assert manifest.equals(manifest.sort("split", "image_id"))
+    for row in manifest.iter_rows(named=True):
+        content = (raw / "images" / row["split"] / f"{row['image_id']}.jpg").read_bytes()
+        assert content == (bucket / "open-images-dataset" / row["split"] / f"{row['image_id']}.jpg").read_bytes()
+        assert (row["num_bytes"], row["md5"]) == (len(content), hashlib.md5(content).hexdigest())
+        assert min(row["width"], row["height"]) == 64  # truncated ones included: the header is whole
+    assert sorted(path.name for path in (raw / "annotations").iterdir()) == [
+        "class-descriptions-boxable.csv",
+        "train-annotations-bbox.csv",
+        "validation-annotations-bbox.csv",
+        "world-attributes.csv",
+    ]
+    assert sorted(path.name for path in raw.parent.iterdir()) == [".raw.lock", "raw"]
+
+
+def test_nothing_whole_is_fetched_again_and_damage_is_mended(raw, endpoint):
+    before = digest(raw)
+    cut, gone = sorted((raw / "images/train").iterdir())[:2]
+    cut.write_bytes(cut.read_bytes()[:100])
+    gone.unlink()
+    (raw / "images/train/stranger.jpg").write_bytes(b"of another selection")
+    calls = []
+    report = acquire(DEMO, 0, raw, endpoint, progress=lambda done, total: calls.append((done, total)))
+    assert (report.num_fetched, report.num_present) == (2, 118)
+    assert calls == [(done, 120) for done in range(1, 121)]
+    assert digest(raw) == before
+    assert report.as_dict()["outcomes"] == {"train": {"ok": 80}, "validation": {"ok": 40}}
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from pbe.data.download import acquire
+from pbe.settings import Acquire
+acquire(Acquire(workers=2), 0, Path(sys.argv[1]), sys.argv[2], progress=lambda done, total: time.sleep(0.05))
+"""
+
+
+def test_killed_and_run_again_ends_with_the_same_tree(raw, endpoint, tmp_path):
+    folder = tmp_path / "raw"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), endpoint])
+    while len(list(folder.glob("images/*/*.jpg"))) < 20:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "manifest.parquet").exists()
+    report = acquire(DEMO, 0, folder, endpoint)
+    assert report.num_present >= 20
+    assert report.num_fetched >= 1
+    assert digest(folder) == digest(raw)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".raw.lock", "raw"]
+
+
+def test_a_second_run_on_the_folder_says_so(endpoint, tmp_path):
+    def while_running(done, total):
+        with pytest.raises(RuntimeError, match=r"raw: another acquire \(process \d+\) is at work there"):
+            acquire(DEMO, 0, tmp_path / "raw", endpoint)
+
+    acquire(Acquire(workers=4, train_images=1, validation_images=1), 0, tmp_path / "raw", endpoint, while_running)
+
+
+def test_limits_and_classes_select_images(raw, endpoint, tmp_path):
+    few = Acquire(workers=4, train_images=5, validation_images=3, classes=("circle",))
+    report = acquire(few, 0, tmp_path / "raw", endpoint)
+    assert report.outcomes == {"train": {"ok": 5}, "validation": {"ok": 3}}
+    with (tmp_path / "raw" / BOXES).open() as file:
+        circles = {row["ImageID"] for row in csv.DictReader(file) if row["LabelName"] == "/m/0pbe01"}
+    assert {path.stem for path in (tmp_path / "raw/images/train").iterdir()} <= circles
+    acquire(Acquire(workers=4, train_images=2, validation_images=1), 0, tmp_path / "raw", endpoint)
+    assert len(list((tmp_path / "raw/images/train").iterdir())) == 2
+
+
+def test_the_public_bucket_is_read_by_the_same_code(raw, endpoint, tmp_path):
+    settings = Acquire(
+        source="openimages", endpoint_url=endpoint, annotations_url=f"{endpoint}/openimages", workers=4, train_images=8
+    )
+    report = acquire(settings, 0, tmp_path / "raw")
+    assert report.outcomes == {"train": {"ok": 8}, "validation": {"ok": 40}}
+    assert (tmp_path / "raw" / BOXES).read_bytes() == (raw / BOXES).read_bytes()
+    assert not (tmp_path / "raw/annotations/world-attributes.csv").exists()
+
+
+def test_a_folder_and_a_private_bucket_give_the_same(own, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anyone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
+    acquire(from_folder(own), 0, tmp_path / "a/raw")
+    shutil.copytree(own, tmp_path / "served/mine/some/prefix")
+    with serve_bucket(tmp_path / "served") as url:
+        settings = Acquire(source="s3", root="s3://mine/some/prefix", endpoint_url=url, workers=4)
+        acquire(settings, 0, tmp_path / "b/raw")
+    assert digest(tmp_path / "a/raw") == digest(tmp_path / "b/raw")
+
+
+def test_an_acquired_folder_is_itself_a_source(raw, tmp_path):
+    acquire(from_folder(raw), 0, tmp_path / "raw")
+    assert digest(tmp_path / "raw") == digest(raw)
+
+
+def test_lost_images_are_counted_and_kept_out(own, tmp_path):
+    missing, corrupt = sorted((own / "train").iterdir())[:2]
+    acquire(from_folder(own), 0, tmp_path / "raw")
+    missing.unlink()
+    corrupt.write_bytes(b"no picture")
+    report = acquire(from_folder(own), 0, tmp_path / "raw")
+    assert report.outcomes["train"] == {"corrupt": 1, "missing": 1, "ok": 78}
+    manifest = pl.read_parquet(tmp_path / "raw/manifest.parquet").filter(pl.col("outcome") != "ok")
+    assert dict(manifest.select("image_id", "outcome").iter_rows()) == {
+        missing.stem: "missing",
+        corrupt.stem: "corrupt",
+    }
+    assert manifest["width"].to_list() == [None, None]
+    assert not (tmp_path / "raw/images/train" / missing.name).exists()
+    assert not (tmp_path / "raw/images/train" / corrupt.name).exists()
+
+
+def test_too_many_lost_images_are_an_error_of_one_line(own, tmp_path):
+    for path in sorted((own / "validation").iterdir())[:4]:
+        path.unlink()
+    with pytest.raises(RuntimeError, match=r"more than 2 of 120 images lost \(3 missing\).*max_lost_frac") as caught:
+        acquire(from_folder(own), 0, tmp_path / "raw")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "raw/manifest.parquet").exists()
+    report = acquire(from_folder(own, max_lost_frac=0.1), 0, tmp_path / "raw")
+    assert report.outcomes["validation"] == {"missing": 4, "ok": 36}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Acquire(source="folder"), r"acquire\.root: not set"),
+        (Acquire(source="folder", root="/nowhere/at/all"), r"acquire\.root: /nowhere/at/all is no folder"),
+        (Acquire(source="s3", root="bucket/prefix"), r"acquire\.root: 'bucket/prefix' is no s3://bucket/prefix"),
+        (Acquire(source="demo"), r"acquire\.source: demo needs the endpoint"),
+    ],
+)
+def test_mistakes_in_the_settings_are_named(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        acquire(settings, 0, tmp_path / "raw")
+
+
+def test_mistakes_in_the_annotations_are_named(own, tmp_path):
+    path = own / "annotations" / "oidv6-train-annotations-bbox.csv"
+    original = path.read_text()
+    path.write_text(original.replace("XMax", "X2"))
+    with pytest.raises(ValueError, match=r"train-annotations-bbox\.csv: column XMax is missing"):
+        acquire(from_folder(own), 0, tmp_path / "raw")
+    path.write_text(original.splitlines()[0] + "\n")
+    with pytest.raises(ValueError, match=r"train-annotations-bbox\.csv: no image has a box"):
+        acquire(from_folder(own), 0, tmp_path / "raw")
+    path.write_text(original.splitlines()[0] + "\n../x,xclick,/m/0pbe01,1,0,1,0,1,0,0,0,0,0" + ",0" * 8 + "\n")
+    with pytest.raises(ValueError, match=r"ImageID '\.\./x' is no file name"):
+        acquire(from_folder(own), 0, tmp_path / "raw")
+    path.unlink()
+    with pytest.raises(ValueError, match=r"no such file; the source has no train-annotations-bbox\.csv"):
+        acquire(from_folder(own), 0, tmp_path / "raw")
+
+
+def test_unreachable_annotations_are_an_error_of_one_line(tmp_path):
+    settings = Acquire(source="openimages", annotations_url="http://127.0.0.1:9", max_attempts=1)
+    with pytest.raises(RuntimeError, match=r"annotation file not to be had: http://127\.0\.0\.1:9/v6/oidv6"):
+        acquire(settings, 0, tmp_path / "raw")
+
+
+def test_a_bucket_without_the_images_stops_early(bucket, tmp_path):
+    shutil.copytree(bucket / "openimages", tmp_path / "served/openimages")
+    (tmp_path / "served/open-images-dataset").mkdir()
+    lost = pytest.raises(RuntimeError, match=r"more than 2 of 120 images lost \(3 missing\)")
+    with serve_bucket(tmp_path / "served") as url, lost:
+        acquire(DEMO, 0, tmp_path / "raw", url)

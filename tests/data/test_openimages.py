@@ -1,0 +1,99 @@
+import polars as pl
+import pytest
+
+from pbe.data.openimages import (
+    REQUIRED_COLUMNS,
+    collect,
+    draw_rank,
+    find_labels,
+    number_boxes,
+    read_classes,
+    scan_boxes,
+    select_images,
+)
+
+HEADER = ",".join(REQUIRED_COLUMNS)
+
+
+def boxes_file(folder, *rows, header=HEADER):
+    path = folder / "boxes.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_a_missing_column_is_named_with_those_found(tmp_path):
+    path = boxes_file(tmp_path, header=HEADER.replace("XMax", "XMaximum"))
+    with pytest.raises(ValueError, match=r"boxes\.csv: column XMax is missing; columns found: ImageID, .*XMaximum"):
+        scan_boxes(path)
+
+
+def test_an_empty_file_is_named(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"boxes\.csv: the file is empty"):
+        scan_boxes(path)
+    with pytest.raises(ValueError, match=r"boxes\.csv: the file is empty"):
+        read_classes(path)
+
+
+def test_a_row_with_too_many_fields_is_one_line_of_error(tmp_path):
+    path = boxes_file(tmp_path, "a,/m/1,0,1,0,1,0,0,0,0,9,9,9")
+    with pytest.raises(ValueError, match=r"boxes\.csv: not a readable CSV file") as caught:
+        collect(scan_boxes(path), path)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_flags_are_false_and_words_are_no_coordinates(tmp_path):
+    path = boxes_file(tmp_path, "a,/m/1,0.1,zero,0,1,-1,1,0,", "b,/m/1,nan,1,0,1,1,1,1,1")
+    table = collect(scan_boxes(path), path)
+    assert table["XMax"].to_list() == [None, 1.0]
+    assert table.select("IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction").row(0) == (False, True, False, False)
+
+
+def test_boxes_are_numbered_inside_their_image_in_file_order():
+    frame = pl.LazyFrame({"ImageID": ["b", "a", "b", "b", "a"]})
+    assert number_boxes(frame).collect()["box_id"].to_list() == ["b_000", "a_000", "b_001", "b_002", "a_001"]
+
+
+def test_class_descriptions_with_and_without_header(tmp_path):
+    body = '/m/1,Cat\n/m/2,"Salt, and pepper"\n'
+    for name, text in (("with.csv", "LabelName,DisplayName\n" + body), ("without.csv", body)):
+        (tmp_path / name).write_text(text)
+        assert read_classes(tmp_path / name).rows() == [("/m/1", "Cat"), ("/m/2", "Salt, and pepper")]
+
+
+def test_a_class_file_of_one_column_is_refused(tmp_path):
+    (tmp_path / "classes.csv").write_text("/m/1\n/m/2\n")
+    with pytest.raises(ValueError, match=r"classes\.csv: class descriptions are rows of LabelName,DisplayName"):
+        read_classes(tmp_path / "classes.csv")
+
+
+CLASSES = pl.DataFrame({"LabelName": ["/m/1", "/m/2", "/m/3"], "DisplayName": ["Cat", "Cattle", "Dog"]})
+
+
+def test_classes_are_found_by_name_whatever_the_capitals():
+    assert find_labels(CLASSES, ["dog", "Cat"], "acquire.classes") == ["/m/3", "/m/1"]
+
+
+def test_an_unknown_class_comes_with_suggestions():
+    with pytest.raises(ValueError, match=r"acquire\.classes: no class is called 'Catt'; close to it: Cat.*"):
+        find_labels(CLASSES, ["Catt"], "acquire.classes")
+    with pytest.raises(ValueError, match=r"there are 3, for example Cat, Cattle, Dog"):
+        find_labels(CLASSES, ["Zeppelin"], "acquire.classes")
+
+
+def test_selection_by_class_and_limit(tmp_path):
+    rows = [f"{i:02d},/m/{1 + i % 2},0,1,0,1,0,0,0,0" for i in range(40)] * 2
+    path = boxes_file(tmp_path, *rows)
+    assert select_images(path, [], None, 0) == [f"{i:02d}" for i in range(40)]
+    assert select_images(path, ["/m/1"], None, 0) == [f"{i:02d}" for i in range(0, 40, 2)]
+    ten, twenty = (select_images(path, [], limit, 0) for limit in (10, 20))
+    assert len(ten) == 10
+    assert ten == sorted(ten)
+    assert set(ten) < set(twenty)
+    assert ten != select_images(path, [], 10, seed=1)
+
+
+def test_rank_depends_on_name_and_seed_alone():
+    assert draw_rank("a", 0) == draw_rank("a", 0) < 2**64
+    assert len({draw_rank(name, seed) for name in "abc" for seed in range(3)}) == 9

@@ -1,0 +1,126 @@
+"""A small demo world on disk as acquire and curate leave it, a bench of it, and real parts small enough to run."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from transformers import CLIPVisionConfig
+
+from pbe.data import world
+from pbe.evaluation.bench import Bench
+from pbe.evaluation.cases import make_bench
+from pbe.method.conditioner import Conditioner
+from pbe.method.painter import Painter
+from pbe.settings import Evaluate
+from pbe.training.judge import Judge
+
+NUM_IMAGES = {"train": 6, "validation": 10}
+
+
+class PixelEncoder:
+    """The picture itself, 4 x 4, as its features: what a hand can compute."""
+
+    name = "pixels"
+    input_px = 4
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return (images.reshape(len(images), -1)[:, ::6] / np.float32(255)).astype(np.float32)  # (B, 8)
+
+
+def write_world(root: Path) -> None:
+    boxes, images, truth = [], [], ["box_id,Shape,Colour,Pattern,SecondColour"]
+    for split, count in NUM_IMAGES.items():
+        rng = np.random.default_rng(count)
+        folder = root / "raw" / "images" / split
+        folder.mkdir(parents=True)
+        for number in range(count):
+            scene, image_id = world.draw_scene(rng, max_objects=2, rare_kinds=False), f"{split}{number}"
+            PillowImage.fromarray(scene.image).save(folder / f"{image_id}.jpg", quality=95)
+            images.append({"image_id": image_id, "split": split, "verdict": "keep" if number else "reject"})
+            for n, o in enumerate(scene.objects):
+                boxes.append(box_row(f"{image_id}_{n:03d}", image_id, split, scene.image.shape, o))
+                a = o.attributes
+                truth.append(f"{image_id}_{n:03d},{a.shape},{a.colour},{a.pattern},{a.second_colour}")
+    for part in ("raw/annotations", "curated"):
+        (root / part).mkdir(parents=True)
+    (root / "raw" / "annotations" / "world-attributes.csv").write_text("\n".join(truth) + "\n")
+    pl.DataFrame(boxes).write_parquet(root / "curated" / "boxes.parquet")
+    pl.DataFrame(images).write_parquet(root / "curated" / "images.parquet")
+
+
+def box_row(
+    box_id: str, image_id: str, split: str, shape: tuple[int, ...], o: world.SceneObject
+) -> dict[str, str | int | bool]:
+    return {
+        "box_id": box_id,
+        "image_id": image_id,
+        "split": split,
+        "label": o.attributes.shape.capitalize(),
+        **dict(zip(("x0", "y0", "x1", "y1"), o.box, strict=True)),
+        "height": shape[0],
+        "width": shape[1],
+        "is_truncated": o.is_truncated,
+        "is_occluded": o.is_occluded,
+    }
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with raw/ and curated/."""
+    root = tmp_path_factory.mktemp("demo")
+    write_world(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def settings() -> Evaluate:
+    return Evaluate(num_cases=12, sweep=(1.0, 5.0, 7.0), sweep_cases=5, num_steps=2, batch_size=4, num_workers=2)
+
+
+@pytest.fixture(scope="session")
+def bench(demo: Path, settings: Evaluate, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    out = tmp_path_factory.mktemp("bench") / "bench"
+    return make_bench(demo / "raw", demo / "curated", out, settings, image_px=32, pad_frac=0.06, seed=0)
+
+
+@pytest.fixture(scope="session")
+def judge() -> Judge:
+    torch.manual_seed(0)
+    return Judge(width=8).eval()
+
+
+@pytest.fixture(scope="session")
+def painter() -> Painter:
+    """A real painter with random weights."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        in_channels=9, out_channels=4, sample_size=8, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",), cross_attention_dim=16,
+        attention_head_dim=4,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 4), latent_channels=4, norm_num_groups=2,
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+    )  # fmt: skip
+    tower = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    scheduler = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True)
+    return Painter(unet, vae, Conditioner(tower, 16), scheduler, image_px=32).eval()
+
+
+@pytest.fixture(scope="session")
+def model_folder(painter: Painter, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "pbe"
+    painter.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder() -> PixelEncoder:
+    return PixelEncoder()

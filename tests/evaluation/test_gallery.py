@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from pbe.evaluation.bench import Bench, Origin, result_path, write_image
+from pbe.evaluation.gallery import (
+    GalleryRow,
+    case_captions,
+    gallery_rows,
+    spread_cases,
+    worst_cases,
+    write_gallery_png,
+)
+
+
+def labelled(*labels: str) -> Bench:
+    origins = tuple(Origin(i, "a", f"a_{i}", f"b_{i}", label) for i, label in enumerate(labels))
+    return Bench(Path("absent"), tuple(range(len(labels))), origins)
+
+
+def test_cases_are_taken_class_by_class_in_turn() -> None:
+    bench = labelled("star", "star", "star", "ring", "moon", "ring")
+    assert spread_cases(bench, 4) == [4, 3, 0, 5]
+    assert spread_cases(bench, 99) == [4, 3, 0, 5, 1, 2]
+
+
+def test_without_classes_cases_come_in_order() -> None:
+    assert spread_cases(Bench(Path("absent"), (9, 3, 5)), 2) == [9, 3]
+
+
+def test_the_worst_come_first() -> None:
+    scores = {i: {"clip_score": s} for i, s in enumerate(["50.0", "9.5", "70.0", "-3.0"])}
+    assert worst_cases(scores, 3) == [3, 1, 0]
+
+
+def test_captions_say_what_is_known(bench: Bench) -> None:
+    assert all(c.startswith("a ") for c in case_captions(bench))
+    assert case_captions(labelled("Raccoon")) == ["raccoon"]
+    assert case_captions(Bench(Path("absent"), (1,))) == ["an exemplar"]
+
+
+def test_a_result_that_was_not_painted_is_none(bench: Bench, tmp_path: Path) -> None:
+    write_image(result_path(tmp_path, bench.ids[0]), np.zeros((32, 32, 3), np.uint8))
+    rows = gallery_rows(bench, bench.ids[:2], {"guidance 5": tmp_path})
+    assert [r.results[0] is None for r in rows] == [False, True]
+    assert rows[0].box == bench.case(bench.ids[0]).box
+
+
+def row(results: tuple[np.ndarray | None, ...]) -> GalleryRow:
+    white = np.full((16, 16, 3), 250, np.uint8)
+    red = np.zeros((10, 5, 3), np.uint8)
+    red[..., 0] = 255
+    return GalleryRow(0, "a plain red square", white, (4, 4, 12, 12), red, results)
+
+
+def test_the_sheet_holds_every_picture_enlarged(tmp_path: Path) -> None:
+    green = np.zeros((16, 16, 3), np.uint8)
+    green[..., 1] = 255
+    write_gallery_png([row((green, None))] * 2, ["one", "two"], tmp_path / "sheet.png", scale=8)
+    sheet = np.asarray(PillowImage.open(tmp_path / "sheet.png"))
+    assert sheet.shape[1] > 4 * 128
+    assert sheet.shape[0] > 2 * 128
+    assert (sheet == [0, 255, 0]).all(-1).sum() == 2 * 128 * 128
+    assert (sheet == [255, 0, 0]).all(-1).sum() == 2 * 128 * 64  # its shape is kept
+
+
+def test_the_sheet_is_the_same_bytes_each_time(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        write_gallery_png([row((None,))], ["guidance 5"], tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_sheet_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        write_gallery_png([], ["one"], tmp_path / "sheet.png")

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pbe.data.images import read_image
+from pbe.evaluation.bench import Bench, Case, read_bench, result_path, write_case, write_image
+from pbe.evaluation.painting import PaintJob, case_seed, paint_batch, paint_cases
+
+
+def results(job: PaintJob) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(job.folder.iterdir())}
+
+
+def test_workers_paint_what_one_process_paints(model_folder: Path, bench: Bench, tmp_path: Path) -> None:
+    """Two real processes, resumed: the same bytes as batch by batch in this process."""
+    jobs = [PaintJob(5.0, 12, tmp_path / "five"), PaintJob(1.0, 5, tmp_path / "one")]
+    alone = PaintJob(5.0, 12, tmp_path / "alone")
+    alone.folder.mkdir()
+    for start in (0, 4, 8):
+        paint_batch(model_folder, bench, bench.ids[start : start + 4], alone, 2, 0)
+    seen: list[tuple[int, int]] = []
+    paint_cases(
+        model_folder, bench, jobs, num_steps=2, seed=0, batch_size=4, num_workers=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert results(jobs[0]) == results(alone)
+    assert len(results(jobs[1])) == 5
+    assert [seen[0], seen[-1]] == [(0, 17), (17, 17)]
+    for case_id in bench.ids:
+        case, result = bench.case(case_id), read_image(result_path(jobs[0].folder, case_id))
+        np.testing.assert_array_equal(result[case.mask == 0], case.source[case.mask == 0])
+
+
+def test_what_is_there_is_not_painted_again(bench: Bench, tmp_path: Path) -> None:
+    job = PaintJob(5.0, 4, tmp_path)
+    for case_id in bench.ids[:4]:
+        write_image(result_path(tmp_path, case_id), np.zeros((2, 2, 3), np.uint8))
+    seen: list[tuple[int, int]] = []
+    paint_cases(
+        Path("no-model-is-loaded"), bench, [job], num_steps=2, seed=0, batch_size=4, num_workers=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert seen == [(4, 4)]
+
+
+def test_guidance_and_seed_change_the_pixels(model_folder: Path, bench: Bench, tmp_path: Path) -> None:
+    for name, guidance_scale, seed in (("a", 5.0, 0), ("b", 5.0, 1), ("c", 1.0, 0)):
+        (tmp_path / name).mkdir()
+        paint_batch(model_folder, bench, bench.ids[:1], PaintJob(guidance_scale, 1, tmp_path / name), 2, seed)
+    painted = {result_path(tmp_path / name, bench.ids[0]).read_bytes() for name in "abc"}
+    assert len(painted) == 3
+
+
+def test_every_case_has_a_seed_of_its_own() -> None:
+    seeds = {case_seed(seed, case_id) for seed in range(3) for case_id in range(100)}
+    assert len(seeds) == 300
+    assert case_seed(0, 7) == case_seed(0, 7)
+
+
+def test_sources_of_several_sizes_are_refused_by_name(model_folder: Path, tmp_path: Path) -> None:
+    for case_id, side in ((1, 32), (2, 40)):
+        picture = np.zeros((side, side, 3), np.uint8)
+        write_case(tmp_path, Case(case_id, picture, np.ones((side, side), np.uint8), picture))
+    np.save(tmp_path / "id_list.npy", np.array([1, 2]))
+    with pytest.raises(ValueError, match="case 2: its source is 40 x 40 px; all must be of one size"):
+        paint_batch(model_folder, read_bench(tmp_path), (1, 2), PaintJob(5.0, 2, tmp_path), 2, 0)

@@ -1,0 +1,38 @@
+"""The tests' Prefect server, and toy projects with and without it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flows.toy_project import ROOT, Project, free_port, healthy, make_project, wait_for
+
+
+@pytest.fixture(scope="session")
+def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server of the tests' own."""
+    folder, port = tmp_path_factory.mktemp("prefect"), free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    env = os.environ | {"PREFECT_HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    with (folder / "log").open("w") as log:
+        command = [sys.executable, "-m", "flows.server", "--port", str(port)]
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+        assert wait_for(lambda: healthy(url), within_s=120), (folder / "log").read_text()
+        yield url
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture
+def project(tmp_path: Path, api_url: str) -> Project:
+    """The toy project, with the tests' Prefect server configured."""
+    return make_project(tmp_path, api_url)
+
+
+@pytest.fixture
+def lone_project(tmp_path: Path) -> Project:
+    """The toy project, with no Prefect server configured."""
+    return make_project(tmp_path, None)

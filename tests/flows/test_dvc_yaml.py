@@ -1,0 +1,84 @@
+"""dvc.yaml against the design and the code: the stages, what they import, and what git must not see."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+import yaml
+
+from flows.pipeline import STAGES
+from pbe.settings import Settings
+from tests.flows.toy_project import ROOT
+
+DESIGN = ["acquire", "filter", "curate", "backbone", "encode", "train", "evaluate", "register"]
+# How a stage is run, not what it makes; the settings' values are tracked as parameters.
+MACHINERY = {
+    f"flows.{name}" for name in ("environment", "layout", "process", "progress", "provenance", "server", "stage")
+} | {"pbe.settings"}
+
+PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def named(entries: list[Any]) -> list[str]:
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+def outputs(stage: dict[str, Any]) -> list[str]:
+    return named([*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])])
+
+
+def test_the_stages_are_the_designs_in_order() -> None:
+    assert list(PIPELINE) == DESIGN
+    assert all(PIPELINE[name]["cmd"] == f"python -m flows.{name}" for name in DESIGN)
+
+
+def test_the_pipeline_runs_every_stage_after_what_it_reads() -> None:
+    assert sorted(STAGES) == sorted(DESIGN)
+    made: set[str] = set()
+    every = {out for stage in PIPELINE.values() for out in outputs(stage)}
+    for name in STAGES:
+        assert set(PIPELINE[name]["deps"]) & every <= made, name
+        made |= set(outputs(PIPELINE[name]))
+
+
+@pytest.mark.parametrize("name", DESIGN)
+def test_every_module_a_stage_imports_is_among_its_deps(name: str) -> None:
+    graph = grimp.build_graph("pbe", "flows", cache_dir=None)
+    imported = {f"flows.{name}"} | graph.find_upstream_modules(f"flows.{name}") - MACHINERY
+    files = [Path(*module.split(".")).with_suffix(".py") for module in imported]
+    files = [file for file in files if (ROOT / file).is_file()]  # a package's own file holds its docstring alone
+    deps = {Path(dep) for dep in PIPELINE[name]["deps"]}
+    missing = [str(file) for file in files if not deps & {file, *file.parents}]
+    assert missing == []
+
+
+def test_every_code_file_among_the_deps_exists() -> None:
+    code = {dep for stage in PIPELINE.values() for dep in stage["deps"] if dep.startswith(("pbe/", "flows/"))}
+    assert [dep for dep in sorted(code) if not (ROOT / dep).exists()] == []
+
+
+def test_every_parameter_is_a_setting() -> None:
+    known: Any = Settings().model_dump(by_alias=True)
+    for stage in PIPELINE.values():
+        for key in stage["params"]:
+            tree = known
+            for part in key.split("."):
+                assert part in tree, key
+                tree = tree[part]
+
+
+def test_git_ignores_every_cached_output_and_nothing_that_it_tracks(tmp_path: Path) -> None:
+    """DVC would otherwise write .gitignore files of its own, and a repro would leave git's status dirty."""
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    for stage in PIPELINE.values():
+        for entry in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
+            options = {} if isinstance(entry, str) else next(iter(entry.values()))
+            assert ignored(tmp_path, named([entry])[0]) == options.get("cache", True), entry
+    assert not ignored(tmp_path, "data/tiny/vae/config.json")
+
+
+def ignored(repository: Path, path: str) -> bool:
+    return subprocess.run(["git", "check-ignore", "--quiet", path], cwd=repository).returncode == 0

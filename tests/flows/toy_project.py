@@ -1,0 +1,113 @@
+"""A toy project in a folder of its own: real stages of the real machinery, whose work is to take naps."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from socket import socket
+from time import monotonic, sleep
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+TOY = """
+import sys, time
+from pathlib import Path
+from flows.stage import main, stage_flow
+
+def work(settings, folder, bars):
+    '''Takes as many naps as naps.txt says; 13 is a mistake and 14 a bug.'''
+    num_naps = int((folder / "naps.txt").read_text())
+    if num_naps == 13:
+        raise ValueError("naps.txt: 13 is unlucky;\\n  give another number")
+    if num_naps == 14:
+        raise TypeError("what a bug")
+    bar = bars("naps")
+    for i in range(num_naps):
+        time.sleep(0.1)
+        bar(i + 1, num_naps)
+    (folder / f"{name}.out").write_text(str(num_naps))
+    return {"naps": num_naps, "skipped": {"rain": 2}}
+
+name = sys.argv[1]
+if __name__ == "__main__":
+    main(stage_flow(name, work))
+"""
+DVC_YAML = """
+stages:
+  acquire:
+    cmd: python toy.py acquire
+    deps: [naps.txt]
+    outs: [acquire.out]
+  filter:
+    cmd: python toy.py filter
+    deps: [acquire.out]
+    outs: [filter.out]
+"""
+
+
+class Project:
+    """The toy project's folder and the commands run in it."""
+
+    def __init__(self, folder: Path, api_url: str | None) -> None:
+        self.folder = folder
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "PBE_", "DVC_", "COVERAGE_"))}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.env = inherited | {"PATH": path, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+        if api_url is not None:
+            self.env["PREFECT_API_URL"] = api_url
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=300)
+
+    def naps(self, number: int) -> None:
+        (self.folder / "naps.txt").write_text(str(number))
+
+
+def free_port() -> int:
+    with closing(socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(happened: Callable[[], bool], within_s: float = 60.0) -> bool:
+    deadline = monotonic() + within_s
+    while monotonic() < deadline:
+        if happened():
+            return True
+        sleep(0.1)
+    return False
+
+
+def running(pid: int) -> bool:
+    """Whether the process is alive; a zombie is not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def healthy(api_url: str) -> bool:
+    try:
+        return httpx.get(f"{api_url}/health").is_success
+    except httpx.TransportError:
+        return False
+
+
+def make_project(folder: Path, api_url: str | None) -> Project:
+    project = Project(folder, api_url)
+    (folder / "toy.py").write_text(TOY)
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    (folder / "params.yaml").write_text("seed: 0\n")
+    (folder / "prefect.toml").write_text((ROOT / "prefect.toml").read_text())
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    project.naps(2)
+    return project

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from tiny_models import WIDTH, tiny_unet
+
+from pbe.method.denoiser import attend_to_one_token, denoiser_input, mask_latents, widen_input
+
+
+def inputs(num_tokens=1):
+    generator = torch.Generator().manual_seed(0)
+    noisy, masked = torch.randn(2, 3, 4, 16, 16, generator=generator)
+    mask = (torch.rand(3, 1, 16, 16, generator=generator) > 0.5).float()
+    return noisy, masked, mask, torch.tensor([3, 500, 999]), torch.randn(3, num_tokens, WIDTH, generator=generator)
+
+
+def test_the_widened_unet_starts_as_the_text_to_image_model():
+    noisy, masked, mask, steps, context = inputs(5)
+    unet = tiny_unet()
+    before = unet(noisy, steps, context).sample
+    widened = widen_input(unet)
+    torch.testing.assert_close(widened(denoiser_input(noisy, masked, mask), steps, context).sample, before)
+    assert widened.config.in_channels == 9
+
+
+def test_the_new_channels_learn():
+    noisy, masked, mask, steps, context = inputs()
+    unet = widen_input(tiny_unet())
+    unet(denoiser_input(noisy, masked, mask), steps, context).sample.square().mean().backward()
+    assert unet.conv_in.weight.grad[:, 4:].abs().sum() > 0
+
+
+def test_an_inpainting_unet_is_refused():
+    with pytest.raises(ValueError, match="9 input channels, not 4"):
+        widen_input(tiny_unet(9))
+
+
+def test_one_token_attention_equals_the_stock_blocks():
+    noisy, _, _, steps, context = inputs()
+    unet = tiny_unet().eval()
+    stock = unet(noisy, steps, context).sample
+    torch.testing.assert_close(attend_to_one_token(unet)(noisy, steps, context).sample, stock, atol=1e-5, rtol=1e-5)
+
+
+def test_longer_contexts_still_attend():
+    noisy, _, _, steps, context = inputs(7)
+    unet = tiny_unet().eval()
+    stock = unet(noisy, steps, context).sample
+    torch.testing.assert_close(attend_to_one_token(unet)(noisy, steps, context).sample, stock)
+
+
+def test_what_is_frozen_has_no_gradient_in_the_stock_unet():
+    noisy, _, _, steps, context = inputs()
+    frozen = {n for n, p in attend_to_one_token(tiny_unet()).named_parameters() if not p.requires_grad}
+    stock = tiny_unet()
+    stock(noisy, steps, context).sample.square().mean().backward()
+    assert frozen
+    for name, parameter in stock.named_parameters():
+        if name in frozen:
+            assert parameter.grad is None or parameter.grad.abs().max() < 1e-7, name
+
+
+def test_channel_order_is_noisy_masked_mask():
+    noisy, masked, mask, *_ = inputs()
+    x = denoiser_input(noisy, masked, mask)
+    assert torch.equal(x[:, :4], noisy)
+    assert torch.equal(x[:, 4:8], masked)
+    assert torch.equal(x[:, 8:], mask)
+
+
+def test_mask_is_brought_to_the_latents_by_nearest_neighbour():
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 4:, :] = 1
+    assert torch.equal(mask_latents(mask, 2, 2), torch.tensor([[[[0.0, 0.0], [1.0, 1.0]]]]))

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from pbe.method.exemplars import augment_exemplar, crop_exemplar, resize
+from pbe.settings import ExemplarAugmentation
+
+NEVER = {"flip_probability": 0, "rotate_probability": 0, "blur_probability": 0, "elastic_probability": 0}
+
+
+def picture(side=32):
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def test_crop_takes_the_padded_box_and_stops_at_the_image():
+    image = picture(40)
+    np.testing.assert_array_equal(crop_exemplar(image, (10, 10, 20, 20), 0.1, 12), image[9:21, 9:21])
+    np.testing.assert_array_equal(crop_exemplar(image, (0, 0, 10, 10), 0.1, 11), image[0:11, 0:11])
+
+
+def test_a_box_outside_is_refused_by_its_numbers():
+    with pytest.raises(ValueError, match=r"\(50, 50, 60, 60\) holds no pixel of a 40 x 40 image"):
+        crop_exemplar(picture(40), (50, 50, 60, 60), 0.0, 8)
+
+
+def test_without_probabilities_nothing_changes():
+    out = augment_exemplar(picture(), ExemplarAugmentation(**NEVER), np.random.default_rng(0))
+    np.testing.assert_array_equal(out, picture())
+
+
+def test_flip_mirrors():
+    out = augment_exemplar(picture(), ExemplarAugmentation(**NEVER | {"flip_probability": 1}), np.random.default_rng(0))
+    np.testing.assert_array_equal(out, picture()[:, ::-1])
+
+
+def test_rotation_stays_within_its_limit():
+    ramp = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None], 64, 0)
+    image = np.stack([ramp] * 3, -1)
+    augmentation = ExemplarAugmentation(**NEVER | {"rotate_probability": 1, "max_rotation_deg": 20})
+    rng = np.random.default_rng(0)
+    angles = []
+    for _ in range(200):
+        middle = augment_exemplar(image, augmentation, rng)[24:40, 24:40, 0].astype(float)
+        gy, gx = np.gradient(middle)
+        angles.append(np.degrees(np.arctan2(gy.mean(), gx.mean())))
+    assert 17 < np.abs(angles).max() < 21
+    assert abs(np.mean(angles)) < 2
+
+
+def test_elastic_is_real_unlike_the_official_one():
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, ::8] = 255
+    augmentation = ExemplarAugmentation(**NEVER | {"elastic_probability": 1})
+    out = augment_exemplar(image, augmentation, np.random.default_rng(0))
+    assert np.abs(out.astype(float) - image).mean() > 5
+
+
+def test_blur_smooths():
+    augmentation = ExemplarAugmentation(**NEVER | {"blur_probability": 1, "max_blur_frac": 0.05})
+    out = augment_exemplar(picture(), augmentation, np.random.default_rng(0))
+    assert np.diff(out.astype(float), axis=1).var() < np.diff(picture().astype(float), axis=1).var()
+
+
+def test_the_same_generator_gives_the_same_exemplar():
+    a, b = (augment_exemplar(picture(), ExemplarAugmentation(), np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (50, 70)])
+def test_resize_keeps_the_mean(size):
+    smooth = np.full((32, 32, 3), 77, np.uint8)
+    assert resize(smooth, *size).shape == (*size, 3)
+    assert (resize(smooth, *size) == 77).all()

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from pbe.method.backbone import build_painter, check_backbone
+from pbe.method.painter import Painter
+
+
+@pytest.fixture(scope="module")
+def painter(backbone):
+    return build_painter(backbone, 64, 0)
+
+
+def case(n=2, height=64, width=64):
+    rng = np.random.default_rng(0)
+    sources = rng.integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+    masks = np.zeros((n, height, width), np.uint8)
+    masks[:, 10:40, 20:50] = 1
+    return sources, masks, rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+
+
+def test_only_what_is_masked_changes(painter):
+    sources, masks, exemplars = case()
+    out = painter.paint(sources, masks, exemplars, num_steps=2, seeds=[0, 1])
+    assert (out[masks == 0] == sources[masks == 0]).all()
+    assert (out[masks == 1] != sources[masks == 1]).any()
+
+
+def test_the_same_seed_paints_the_same_bits_and_another_seed_others(painter):
+    a, b = (painter.paint(*case(), num_steps=2, seeds=[3, 4]) for _ in range(2))
+    assert (a == b).all()
+    assert (painter.paint(*case(), num_steps=2, seeds=[5, 4])[0] != a[0]).any()
+
+
+def test_it_works_on_other_sizes_than_its_own(painter):
+    assert painter.paint(*case(1, 96, 128), num_steps=1, seeds=[0]).shape == (1, 96, 128, 3)
+
+
+def test_the_hole_is_all_it_sees_of_the_repainted_part(painter):
+    sources, masks, exemplars = case()
+    other = np.where(masks[..., None] == 1, np.uint8(9), sources)
+    a = painter.paint(sources, masks, exemplars, num_steps=1, seeds=[0, 1])
+    b = painter.paint(other, masks, exemplars, num_steps=1, seeds=[0, 1])
+    assert (a == b).all()
+
+
+def test_saved_and_loaded_it_paints_the_same_bits(painter, tmp_path):
+    painter.save_pretrained(tmp_path)
+    expected = painter.paint(*case(), num_steps=2, seeds=[0, 1])
+    again = Painter.from_pretrained(tmp_path)
+    assert (again.paint(*case(), num_steps=2, seeds=[0, 1]) == expected).all()
+    assert again.image_px == 64
+
+
+def test_embeddings_have_unit_norm(painter):
+    embedded = painter.embed(case()[0])
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
+
+
+def test_v_starts_as_the_priors_empty_caption(painter):
+    assert torch.isfinite(painter.conditioner.uncond_vector).all()
+    assert painter.conditioner.uncond_vector.shape == (1, 1, 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"guidance_scale": -1.0}, "guidance scale -1.0 is negative"),
+        ({"num_steps": 0}, "number of steps 0"),
+        ({"seeds": [1]}, "2 sources, 2 exemplars and 1 seeds"),
+    ],
+)
+def test_wrong_arguments_are_named(painter, change, message):
+    with pytest.raises(ValueError, match=message):
+        painter.paint(*case(), **{"num_steps": 1, "seeds": [0, 1]} | change)
+
+
+def test_a_mask_of_another_size_is_refused(painter):
+    sources, masks, exemplars = case()
+    with pytest.raises(ValueError, match=r"masks of shape \(2, 32, 64\)"):
+        painter.paint(sources, masks[:, :32], exemplars, seeds=[0, 1])
+
+
+def test_a_missing_part_is_named(tmp_path, painter):
+    with pytest.raises(ValueError, match=r"model_index\.json is missing"):
+        Painter.from_pretrained(tmp_path)
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(ValueError, match="lacks its part unet"):
+        Painter.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="backbone lacks its part unet"):
+        check_backbone(tmp_path)

@@ -1,0 +1,62 @@
+"""PLMS against an exact denoiser: for Gaussian data the best noise prediction is known in closed form."""
+
+import pytest
+import torch
+
+from pbe.method.diffusion import alphas_cumprod
+from pbe.method.sampler import ddim_step, sample_plms, sampling_timesteps
+
+ALPHAS = alphas_cumprod()
+MEAN, STD = 0.7, 0.3
+
+
+def exact_denoiser(latents, timesteps):
+    """E[eps | y_t] when y_0 ~ N(MEAN, STD^2)."""
+    a = ALPHAS[timesteps].view(-1, 1, 1, 1)
+    variance = a * STD**2 + 1 - a
+    return (1 - a).sqrt() * (latents - a.sqrt() * MEAN) / variance
+
+
+def noise(n=2000):
+    return torch.randn(n, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+def test_samples_follow_the_data_distribution():
+    samples = sample_plms(exact_denoiser, noise(), ALPHAS, 50)
+    assert abs(samples.mean() - MEAN) < 0.02
+    assert abs(samples.std() - STD) < 0.02
+
+
+def test_more_steps_are_closer_to_the_exact_flow():
+    y = noise(64)
+    a = ALPHAS[991]  # the first of 100 timesteps
+    start, end = (a * STD**2 + 1 - a).sqrt(), (ALPHAS[0] * STD**2 + 1 - ALPHAS[0]).sqrt()
+    exact = ALPHAS[0].sqrt() * MEAN + (y - a.sqrt() * MEAN) / start * end
+    errors = [(sample_plms(exact_denoiser, y, ALPHAS, n) - exact).abs().mean().item() for n in (10, 25, 100)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.01
+
+
+def test_a_perfect_noise_prediction_recovers_the_latents_in_one_ddim_step():
+    clean, eps = torch.randn(2, 3, 4, 5, 5, generator=torch.Generator().manual_seed(1))
+    noisy = ALPHAS[500].sqrt() * clean + (1 - ALPHAS[500]).sqrt() * eps
+    torch.testing.assert_close(ddim_step(noisy, eps, ALPHAS[500], torch.tensor(1.0)), clean, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 50])
+def test_calls_the_denoiser_once_more_than_its_steps(num_steps):
+    calls, seen = [], []
+    sample_plms(lambda y, t: calls.append(1) or y * 0, noise(1), ALPHAS, num_steps, lambda i, n: seen.append((i, n)))
+    assert len(calls) == num_steps + 1
+    assert seen == [(i + 1, num_steps) for i in range(num_steps)]
+
+
+def test_timesteps_are_stable_diffusions():
+    assert sampling_timesteps(50)[:2] == [981, 961]
+    assert sampling_timesteps(50)[-1] == 1
+
+
+@pytest.mark.parametrize("num_steps", [0, -3, 1001])
+def test_an_impossible_number_of_steps_is_named(num_steps):
+    with pytest.raises(ValueError, match=str(num_steps)):
+        sampling_timesteps(num_steps)

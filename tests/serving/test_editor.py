@@ -1,0 +1,199 @@
+"""The editor: where the window lies, and that only masked pixels ever change."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from pbe.serving.editor import check_mask, edit, edit_window, read_mask
+
+Array = NDArray[np.uint8]
+
+
+class Flat:
+    """Paints one grey level, so that what has been painted is known; remembers what it was shown."""
+
+    image_px, exemplar_px = 16, 8
+
+    def __init__(self, level: int = 99) -> None:
+        self.level = level
+
+    def paint(
+        self,
+        sources: Array,
+        masks: Array,
+        exemplars: Array,
+        *,
+        guidance_scale: float = 5.0,
+        num_steps: int = 50,
+        seeds: Sequence[int],
+        on_step: object = None,
+    ) -> Array:
+        assert sources.shape == (1, 16, 16, 3)
+        assert masks.shape == (1, 16, 16)
+        assert exemplars.shape == (1, 8, 8, 3)
+        assert set(np.unique(masks)) <= {0, 1}
+        assert masks.any()
+        self.shown, self.mask, self.seeds = sources[0], masks[0], seeds
+        return np.where(masks[..., None] == 1, np.uint8(self.level), sources)
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> tuple[Array, Array]:
+    height, width = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    x0, y0 = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+    x1, y1 = draw(st.integers(x0 + 1, width)), draw(st.integers(y0 + 1, height))
+    mask = np.zeros((height, width), np.uint8)
+    mask[y0:y1, x0:x1] = rng.integers(0, 2, (y1 - y0, x1 - x0))
+    mask[y0, x0] = 1
+    return rng.integers(0, 98, (height, width, 3), dtype=np.uint8), mask
+
+
+@settings(max_examples=200, deadline=None)
+@given(pictures())
+def test_unmasked_pixels_are_bit_identical_and_masked_ones_repainted(picture: tuple[Array, Array]) -> None:
+    source, mask = picture
+    before = source.copy()
+
+    result = edit(Flat(), source, mask, np.zeros((5, 9, 3), np.uint8))
+
+    assert result.shape == source.shape
+    assert result.dtype == np.uint8
+    assert np.array_equal(result[mask == 0], source[mask == 0])
+    assert np.array_equal(source, before)
+    assert (result[mask == 1] > source[mask == 1]).any()
+
+
+@settings(max_examples=200, deadline=None)
+@given(pictures(), st.sampled_from([8, 16, 64]))
+def test_the_window_holds_the_mask_and_leaves_the_image_only_when_it_must(
+    picture: tuple[Array, Array], image_px: int
+) -> None:
+    mask = picture[1]
+    ys, xs = np.nonzero(mask)
+    left, top, side = edit_window(mask, image_px)
+    longest = max(np.ptp(xs), np.ptp(ys)) + 1
+
+    assert left <= xs.min()
+    assert xs.max() < left + side
+    assert top <= ys.min()
+    assert ys.max() < top + side
+    if longest <= min(mask.shape):
+        assert left >= 0
+        assert top >= 0
+        assert left + side <= mask.shape[1]
+        assert top + side <= mask.shape[0]
+    else:
+        assert side == longest
+
+
+def test_a_small_mask_in_a_large_picture_gets_the_painters_own_resolution() -> None:
+    mask = np.zeros((300, 400), np.uint8)
+    mask[100:110, 200:204] = 1
+
+    assert edit_window(mask, 64) == (170, 73, 64)
+
+
+def test_a_larger_mask_gets_a_margin_of_half_its_side() -> None:
+    mask = np.zeros((300, 400), np.uint8)
+    mask[100:200, 0:80] = 1
+
+    assert edit_window(mask, 64) == (0, 75, 150)
+
+
+def test_a_mask_longer_than_the_short_side_is_padded_by_reflection() -> None:
+    source = np.repeat(np.arange(4, dtype=np.uint8)[:, None, None], 16, 1).repeat(3, 2)
+    mask = np.zeros((4, 16), np.uint8)
+    mask[1, :] = 1
+    painter = Flat()
+
+    edit(painter, source, mask, source)
+
+    assert painter.shown[:, 0, 0].tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1, 2, 3]
+    assert painter.mask[:, 0].tolist() == [0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0]
+
+
+def test_a_thin_line_survives_shrinking() -> None:
+    mask = np.eye(640, dtype=np.uint8)
+    painter = Flat()
+
+    edit(painter, np.zeros((640, 640, 3), np.uint8), mask, np.zeros((8, 8, 3), np.uint8), seed=7)
+
+    assert np.diag(painter.mask).all()
+    assert painter.seeds == [7]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"guidance_scale": -1.0}, "guidance scale is -1"),
+        ({"guidance_scale": float("nan")}, "guidance scale is nan"),
+        ({"num_steps": 0}, "number of steps is 0"),
+        ({"num_steps": 1001}, "number of steps is 1001"),
+        ({"seed": -3}, "seed is -3"),
+    ],
+)
+def test_an_option_out_of_range_is_named(options: dict[str, float], words: str) -> None:
+    picture = np.ones((16, 16, 3), np.uint8)
+    with pytest.raises(ValueError, match=words):
+        edit(Flat(), picture, picture[..., 0], picture, **options)  # type: ignore[arg-type]
+
+
+def test_a_mask_of_another_size_names_both_files() -> None:
+    source, mask = np.zeros((96, 128, 3), np.uint8), np.ones((64, 64), np.uint8)
+    with pytest.raises(ValueError, match=r"^mask m\.png is 64 x 64 but source s\.png is 128 x 96: "):
+        check_mask(mask, source, mask_name="mask m.png", source_name="source s.png")
+
+
+@pytest.mark.parametrize(("level", "words"), [(0, "mask marks nothing"), (255, "mask holds the value 255")])
+def test_a_mask_that_marks_nothing_or_is_no_mask(level: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_mask(np.full((8, 8), level, np.uint8), np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16"])
+def test_masks_of_any_mode(mode: str, tmp_path: Path) -> None:
+    wanted = np.zeros((6, 5), np.uint8)
+    wanted[2:4, 1:3] = 1
+    if mode == "I;16":
+        picture = PILImage.fromarray(wanted.astype(np.uint16) * np.uint16(40000))
+    else:
+        picture = PILImage.fromarray(wanted * np.uint8(255)).convert("RGB" if mode == "CMYK" else "L").convert(mode)
+    path = tmp_path / ("mask.tif" if mode == "CMYK" else "mask.png")
+    picture.save(path)
+
+    assert np.array_equal(read_mask(path), wanted)
+
+
+def test_alpha_does_not_make_a_mask() -> None:
+    stream = io.BytesIO()
+    PILImage.new("RGBA", (4, 4), (255, 255, 255, 0)).save(stream, "PNG")
+
+    assert read_mask(stream.getvalue()).all()
+
+
+@pytest.mark.parametrize(("level", "marked"), [(127, 0), (128, 1)])
+def test_above_127_is_repaint(level: int, marked: int, tmp_path: Path) -> None:
+    PILImage.new("L", (2, 2), level).save(tmp_path / "m.png")
+
+    assert (read_mask(tmp_path / "m.png") == marked).all()
+
+
+def test_a_broken_mask_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    PILImage.new("L", (64, 64)).save(path)
+    path.write_bytes(path.read_bytes()[:60])
+
+    with pytest.raises(ValueError, match=r"m\.png: not a picture that can be read"):
+        read_mask(path)
+    with pytest.raises(ValueError, match="row 3, column mask: not a picture"):
+        read_mask(b"no picture", "row 3, column mask")
+    with pytest.raises(ValueError, match=r"none\.png: no such file"):
+        read_mask(tmp_path / "none.png")

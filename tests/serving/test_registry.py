@@ -1,0 +1,218 @@
+"""The registry against a real MLflow on sqlite: promotion, refusal, one version for one model, and use by alias."""
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image as PILImage
+
+from pbe.method.painter import Painter
+from pbe.serving import registry
+from pbe.serving.cli import main
+from pbe.serving.registry import (
+    Registered,
+    champion_version,
+    local_tracking_uri,
+    painter_folder,
+    register,
+    write_registered,
+)
+from pbe.settings import Register
+
+URI = "models:/paint-by-example@champion"
+
+
+def bench(fid: float = 2.0) -> dict[str, Any]:
+    methods = {
+        "paint_by_example": {"fid": fid, "clip_score": 70.0, "unmasked_max_abs_diff": 0},
+        "copy_paste": {"fid": 3.0, "clip_score": 88.0},
+        "source": {"fid": 0.0, "clip_score": 50.0},
+    }
+    return {"methods": methods, "features": "tower", "num_cases": 8}
+
+
+@pytest.fixture(scope="module")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables, made once: making them takes seconds."""
+    project = tmp_path_factory.mktemp("registry")
+    mlflow.MlflowClient(local_tracking_uri(project)).search_experiments()
+    return project / "mlflow.db"
+
+
+@pytest.fixture
+def project(empty_registry: Path, tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copy(empty_registry, folder / "mlflow.db")
+    yield folder
+    mlflow.set_tracking_uri("")
+
+
+def put(project: Path, model: Path, metrics: dict[str, Any], **more: Any) -> Registered:
+    uri, location = local_tracking_uri(project), (project / "mlruns").as_uri()
+    return register(model, metrics, Register(), tracking_uri=uri, artifact_location=location, **more)
+
+
+def versions() -> list[Any]:
+    return list(mlflow.MlflowClient().search_model_versions("name = 'paint-by-example'"))
+
+
+def test_the_first_good_model_becomes_champion(project: Path, model_folder: Path) -> None:
+    registered = put(project, model_folder, bench(), hashes={"git_commit": "abc", "data": "def"})
+
+    assert registered == Registered("paint-by-example", 1, "champion", True, registered.reason)
+    assert "first champion" in registered.reason
+    version = mlflow.MlflowClient().get_model_version("paint-by-example", "1")
+    assert set(version.aliases) == {"challenger", "champion"}
+    assert version.tags["git_commit"] == "abc"
+    assert version.tags["data"] == "def"
+    assert json.loads(version.tags["metrics"]) == bench()
+    assert mlflow.MlflowClient().get_run(version.run_id).data.metrics["paint_by_example.fid"] == 2.0
+
+
+def test_a_worse_model_stays_challenger_and_a_better_one_takes_over(project: Path, model_folder: Path) -> None:
+    put(project, model_folder, bench(2.0))
+
+    worse = put(project, model_folder, bench(2.5))
+    assert (worse.version, worse.alias, worse.promoted) == (2, "challenger", False)
+    assert "FID 2.5 is more than 5 % above the champion's 2" in worse.reason
+    assert champion_version("paint-by-example", tracking_uri=local_tracking_uri(project)) == 1
+
+    better = put(project, model_folder, bench(1.5))
+    assert (better.version, better.alias) == (3, "champion")
+    assert champion_version("paint-by-example", tracking_uri=local_tracking_uri(project)) == 3
+
+
+def test_the_same_model_again_is_the_same_version(project: Path, model_folder: Path) -> None:
+    first = put(project, model_folder, bench())
+    refused = put(project, model_folder, bench(2.5))
+
+    assert put(project, model_folder, bench()) == first
+    assert put(project, model_folder, bench(2.5)) == refused
+    assert len(versions()) == 2
+
+
+def test_a_champion_made_by_hand_stays_one(project: Path, model_folder: Path) -> None:
+    refused = put(project, model_folder, bench(9.0))
+    mlflow.MlflowClient().set_registered_model_alias("paint-by-example", "champion", str(refused.version))
+
+    registered = put(project, model_folder, bench(9.0))
+    assert (registered.alias, registered.reason) == ("champion", "Made champion by hand.")
+
+
+@pytest.mark.parametrize("step", ["set_registered_model_alias", "set_model_version_tag", "create_model_version"])
+def test_a_kill_halfway_leaves_one_version_and_the_same_answer(
+    step: str, project: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            put(project, model_folder, bench())
+
+    registered = put(project, model_folder, bench())
+    assert (registered.version, registered.alias) == (1, "champion")
+    assert len(versions()) == 1
+
+
+def test_the_champion_is_loaded_in_place_and_paints(project: Path, model_folder: Path, pictures: Path) -> None:
+    put(project, model_folder, bench())
+
+    folder = painter_folder(URI, tracking_uri=local_tracking_uri(project))
+    assert folder.is_relative_to(project / "mlruns")
+    assert Painter.from_pretrained(folder).image_px == 32
+
+    model = mlflow.pyfunc.load_model(URI)
+    row = {"source": "s.png", "mask": "m.png", "exemplar": "e.jpg"}
+    frame = pd.DataFrame([{column: (pictures / file).read_bytes() for column, file in row.items()}])
+    result = model.predict(frame, params={"num_steps": 2, "seed": 3})
+    out = np.asarray(PILImage.open(io.BytesIO(result["image"][0])))
+    source, mask = (np.asarray(PILImage.open(pictures / file)) for file in ("s.png", "m.png"))
+    assert np.array_equal(out[mask == 0], source[mask == 0])
+    assert (out[mask == 255] != source[mask == 255]).any()
+
+    frame.loc[0, "exemplar"] = b"no picture"
+    with pytest.raises(ValueError, match="row 0, column exemplar"):
+        model.predict(frame, params={"num_steps": 2})
+
+
+def test_the_command_uses_the_champion(
+    project: Path, model_folder: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(project, model_folder, bench())
+    mlflow.set_tracking_uri("")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(project)
+    files = {"source": "s.png", "mask": "m.png", "exemplar": "e.jpg", "out": "o.png"}
+    argv = ["edit", "--num-steps=2", *(f"--{name}={pictures / file}" for name, file in files.items())]
+
+    assert main(argv) == 0
+    by_alias = (pictures / "o.png").read_bytes()
+    assert main([*argv, f"--model={model_folder}"]) == 0
+    assert (pictures / "o.png").read_bytes() == by_alias
+
+
+@pytest.mark.parametrize("uri", [URI, "models:/other/1", "models:/paint-by-example/x", "models:/"])
+def test_no_such_model_is_one_line(
+    uri: str, project: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", local_tracking_uri(project))
+    files = {"source": "s.png", "mask": "m.png", "exemplar": "e.jpg", "out": "o.png"}
+
+    assert main(["edit", f"--model={uri}", *(f"--{name}={pictures / file}" for name, file in files.items())]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "make demo" in error
+
+
+def test_the_training_run_is_used_where_it_is_known(project: Path, model_folder: Path) -> None:
+    mlflow.set_tracking_uri(local_tracking_uri(project))
+    client = mlflow.MlflowClient()
+    run = client.create_run(client.create_experiment("x", (project / "mlruns").as_uri()))
+
+    put(project, model_folder, bench(), run_id=run.info.run_id)
+    assert versions()[0].run_id == run.info.run_id
+
+    put(project, model_folder, bench(1.9), run_id="0" * 32)
+    assert len({version.run_id for version in versions()}) == 2
+
+
+def test_the_hash_is_of_weights_names_and_metrics(model_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(model_folder, copy)
+    original = registry.hash_model(model_folder, bench())
+
+    assert registry.hash_model(copy, bench()) == original
+    assert registry.hash_model(copy, bench(2.1)) != original
+    (copy / "model_index.json").write_text("{}")
+    assert registry.hash_model(copy, bench()) != original
+    with pytest.raises(ValueError, match="holds no model"):
+        registry.hash_model(tmp_path / "none", bench())
+
+
+def test_registered_json(tmp_path: Path) -> None:
+    registered = Registered("paint-by-example", 3, "challenger", False, "Refused: x.")
+    write_registered(registered, tmp_path / "registered.json")
+
+    content = json.loads((tmp_path / "registered.json").read_text())
+    assert list(content) == ["name", "version", "alias", "promoted", "reason"]
+    assert replace(registered, **content) == registered
+    assert [path.name for path in tmp_path.iterdir()] == ["registered.json"]
+
+
+def test_requirements_are_pinned_and_portable() -> None:
+    pins = registry.pip_requirements()
+
+    assert any(pin == "torch==2.13.0" for pin in pins)
+    assert all("==" in pin and "+" not in pin for pin in pins)
