@@ -83,7 +83,9 @@ class Mask(Section):
     irregular_probability: float = Field(0.5, ge=0.0, le=1.0)
     max_extension_frac: float = Field(0.4, ge=0.0, le=1.0, description="of the free space on each side")
     points_per_edge: int = Field(20, ge=2, le=200)
-    max_offset_frac: float = Field(0.01, ge=0.0, le=0.5, description="jitter of an edge point, as a share of the image side")
+    max_offset_frac: float = Field(
+        0.01, ge=0.0, le=0.5, description="jitter of an edge point, as a share of the image side"
+    )
 
 
 class ExemplarAugmentation(Section):

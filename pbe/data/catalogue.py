@@ -57,9 +57,8 @@ def connected_fiftyone(uri: str, home: Path) -> Iterator[Any]:
     Disconnects on leaving: FiftyOne otherwise waits half a minute, at exit, for a database that is gone.
     """
     import fiftyone as fo
-    from fiftyone.core.odm import database
 
-    database._disconnect()
+    _disconnect()
     fo.config.database_uri = uri
     fo.config.database_validation = False  # the wheel's MongoDB 6 works; FiftyOne only means to retire it
     fo.config.do_not_track = True
@@ -71,7 +70,17 @@ def connected_fiftyone(uri: str, home: Path) -> Iterator[Any]:
     try:
         yield fo
     finally:
-        database._disconnect()
+        _disconnect()
+
+
+def _disconnect() -> None:
+    """Close FiftyOne's connection and drop the handles it caches; it has no public way to change databases."""
+    from fiftyone.core.odm import database
+    from fiftyone.factory import repo_factory
+
+    repo_factory.RepositoryFactory.repos.clear()
+    repo_factory._db = None
+    database._disconnect()
 
 
 class Catalogue:

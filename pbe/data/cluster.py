@@ -25,6 +25,8 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
             log_to_driver=False,
         )
     DataContext.get_current().enable_progress_bars = False
+    for library in ("ray.data", "ray.train"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         yield
     finally:

@@ -77,7 +77,7 @@ def confirm(candidates: Sequence[Pair], thumbnails: Image, max_difference: float
 def contrast(images: Image) -> NDArray[np.float32]:
     """The mean absolute deviation, 0..1, of each of (N, S, S, 3) uint8 images from its own mean colour."""
     values = images.astype(np.float32) / np.float32(255)
-    return np.abs(values - values.mean(axis=(1, 2), keepdims=True)).mean(axis=(1, 2, 3))
+    return np.asarray(np.abs(values - values.mean(axis=(1, 2), keepdims=True)).mean(axis=(1, 2, 3)), np.float32)
 
 
 def judge(items: Sequence[Item], near_pairs: Iterable[Pair]) -> list[Verdict]:

@@ -59,7 +59,7 @@ def sharpness(luma: Floats) -> float:
 def pixels_md5(image: Image) -> str:
     """The MD5 of shape and pixels: two files of one picture agree, whatever their compression or metadata."""
     digest = hashlib.md5(repr(image.shape).encode(), usedforsecurity=False)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 

@@ -66,7 +66,7 @@ class SampleDrawer:
         rng = np.random.default_rng([self.seed, _number(box.box_id), variant])
         image = self._read(self.images / box.split / f"{box.image_id}.jpg")
         size = self.method.image_px
-        window = square_window(*image.shape[:2], box.xyxy, rng)
+        window = square_window(image.shape[0], image.shape[1], box.xyxy, rng)
         source = cut_window(image, window, size)
         mask = draw_mask(box_in_window(box.xyxy, window, size), size, self.method.mask, rng)
         crop = crop_exemplar(image, box.xyxy, self.method.exemplar.pad_frac, self.exemplar_px)

@@ -35,10 +35,10 @@ TENSORS = ("source_latents", "masked_latents", "mask", "class_tokens")
 class EncodeJob:
     """What one worker needs to write a shard."""
 
-    images: str
-    curated: str
-    backbone: str
-    out: str
+    images: Path
+    curated: Path
+    backbone: Path
+    out: Path
     method: settings.Method
     encode: settings.Encode
     seed: int
@@ -76,12 +76,11 @@ class ShardWriter:
     def __init__(self, job: EncodeJob) -> None:
         torch.set_num_threads(1)
         self.job = job
-        self.boxes = read_boxes(Path(job.curated), "train")
+        self.boxes = read_boxes(job.curated, "train")
         device = "cuda" if job.encode.use_gpu else "cpu"
-        self.encoders = FrozenEncoders(Path(job.backbone), device)
+        self.encoders = FrozenEncoders(job.backbone, device)
         exemplar_px = self.encoders.conditioner.exemplar_px
-        images = Path(job.images)
-        self.drawer = SampleDrawer(images, job.method, exemplar_px, job.encode.exemplar_variants, job.seed)
+        self.drawer = SampleDrawer(job.images, job.method, exemplar_px, job.encode.exemplar_variants, job.seed)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         shard = int(row["shard"])
@@ -91,7 +90,7 @@ class ShardWriter:
             chunk = rows[start : start + self.job.encode.batch_size]
             batches.append(self.encoders.encode([self._draw(r) for r in chunk]))
         tensors = {name: torch.cat([b[name] for b in batches]) for name in TENSORS}
-        write_shard(Path(self.job.out) / shard_name(shard), tensors)
+        write_shard(self.job.out / shard_name(shard), tensors)
         return {"shard": shard, "rows": len(rows)}
 
     def _draw(self, row: int) -> Sample:
@@ -121,7 +120,7 @@ def encode(
                                "encode": encode.model_dump(include={"variants", "exemplar_variants", "shard_rows"}),
                                "backbone": _digest(backbone)})  # fmt: skip
     missing = [i for i in range(num_shards) if not (out / shard_name(i)).exists()]
-    job = EncodeJob(*(str(p.resolve()) for p in (images, curated, backbone, out)), method, encode, seed)
+    job = EncodeJob(images.resolve(), curated.resolve(), backbone.resolve(), out.resolve(), method, encode, seed)
     done = num_shards - len(missing)
     for _ in _write_shards(job, missing):
         done += 1
@@ -137,7 +136,7 @@ def _write_shards(job: EncodeJob, shards: list[int]) -> Iterator[dict[str, Any]]
         return
     dataset = ray.data.from_items([{"shard": i} for i in shards], override_num_blocks=len(shards))
     written = dataset.map(
-        ShardWriter,
+        ShardWriter,  # type: ignore[arg-type]  # an actor class; Ray's stub knows functions alone
         fn_constructor_args=(job,),
         concurrency=min(job.encode.num_workers, len(shards)),
         num_cpus=1,

@@ -80,11 +80,13 @@ class ClipEncoder:
 
 
 def open_encoder(encoder: str, painter: Painter) -> FeatureEncoder:
-    """The encoder that `evaluate.encoder` names: "tower", or the folder of a CLIP model (ValueError when it is none)."""
+    """The encoder that `evaluate.encoder` names: "tower", or a CLIP model's folder (ValueError when it is none)."""
     if encoder != "tower":
         return ClipEncoder(Path(encoder))
     config = painter.conditioner.config
-    vit = _vit_name(config.hidden_size, config.num_hidden_layers, config.patch_size)
+    patch_px = config.patch_size
+    assert isinstance(patch_px, int)
+    vit = _vit_name(config.hidden_size, config.num_hidden_layers, patch_px)
     return TowerEncoder(painter, f"the painter's own CLIP tower, {vit}")
 
 

@@ -76,7 +76,7 @@ def evaluate(
         name: table_row(scores[name], real_features, quality, truth)
         for name in dict.fromkeys((METHOD, "copy_paste", "source", _name(1.0, settings)))
     }
-    sweep = {f"{s:g}": scores[_name(s, settings)] for s in sorted(set(settings.sweep))}
+    sweep = {f"{s:g}": scores[_name(s, settings)] for s in shown_scales(settings)}
     return {
         "methods": {name: rows[name] for name in (METHOD, "copy_paste", "source")},
         "features": encoder.name,
@@ -95,8 +95,13 @@ def evaluate(
 def paint_jobs(bench: Bench, settings: Evaluate, out: Path) -> list[PaintJob]:
     """What there is to paint: whole rows of the table first, then the rest of the sweep."""
     full = dict.fromkeys((settings.guidance_scale, 1.0), len(bench))
-    cases = full | {s: min(settings.sweep_cases, len(bench)) for s in sorted(settings.sweep) if s not in full}
+    cases = full | {s: min(settings.sweep_cases, len(bench)) for s in shown_scales(settings) if s not in full}
     return [PaintJob(scale, number, out / "results" / _name(scale, settings)) for scale, number in cases.items()]
+
+
+def shown_scales(settings: Evaluate) -> list[float]:
+    """The guidance scales of the sweep and of the gallery: the table's own is always among them."""
+    return sorted({*settings.sweep, settings.guidance_scale})
 
 
 def results_folder(out: Path, guidance_scale: float, settings: Evaluate) -> Path:

@@ -110,7 +110,7 @@ def guidance_figure(scales: Mapping[str, Mapping[str, float | None]]) -> str:
         if found:
             panels[1].set_title("found in the repainted box, %")
             panels[1].set_ylim(0, 100)
-            panels[1].legend(frameon=False, loc="lower right", ncols=len(found), handlelength=1.2, columnspacing=1.2)
+            panels[1].legend(frameon=False, loc="best", ncols=len(found), handlelength=1.2, columnspacing=1.2)
         for panel in panels:
             panel.set_xlabel("guidance scale")
             panel.set_xticks(x)

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image as PillowImage
 
 from pbe.evaluation.bench import Bench, Image
-from pbe.evaluation.evaluate import results_folder
+from pbe.evaluation.evaluate import results_folder, shown_scales
 from pbe.evaluation.figures import guidance_figure, read_losses, training_figure
 from pbe.evaluation.gallery import (
     GalleryRow,
@@ -72,9 +72,8 @@ def write_report(
     `losses` is reports/losses.csv; `counts` are JSON files of counts by reason, such as reports/filter.json. Those that
     do not exist are left out of the page. Raises ValueError when a file that exists cannot be read.
     """
-    columns = {f"guidance {s:g}": results_folder(out, s, settings) for s in settings.sweep}
-    whole = {caption: columns[caption] for caption, scale in zip(columns, settings.sweep, strict=True)
-             if scale in (1.0, settings.guidance_scale)}  # fmt: skip
+    columns = _columns(out, settings, shown_scales(settings))
+    whole = _columns(out, settings, sorted({1.0, settings.guidance_scale}))
     case_scores = read_case_scores(out / "case_scores.csv")
     chosen = spread_cases(bench.head(settings.sweep_cases), NUM_ROWS)
     worst = worst_cases(case_scores, NUM_WORST)
@@ -104,6 +103,10 @@ def write_report(
     partial.replace(path)
 
 
+def _columns(out: Path, settings: Evaluate, scales: Sequence[float]) -> dict[str, Path]:
+    return {f"guidance {scale:g}": results_folder(out, scale, settings) for scale in scales}
+
+
 def _environment() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
@@ -115,7 +118,7 @@ def _environment() -> Environment:
 
 def write_gallery(path: Path, bench: Bench, out: Path, settings: Evaluate, num_rows: int = 8, scale: int = 3) -> None:
     """Write the contact sheet of the report's first rows."""
-    columns = {f"guidance {s:g}": results_folder(out, s, settings) for s in settings.sweep}
+    columns = _columns(out, settings, shown_scales(settings))
     chosen = spread_cases(bench.head(settings.sweep_cases), num_rows)
     write_gallery_png(gallery_rows(bench, chosen, columns), list(columns), path, scale)
 

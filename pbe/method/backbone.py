@@ -30,7 +30,11 @@ def load_conditioner(folder: Path, context_dim: int) -> Conditioner:
 
 
 def load_vae(folder: Path) -> AutoencoderKL:
-    return AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).requires_grad_(False).eval()
+    return (
+        AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
+        .requires_grad_(False)
+        .eval()
+    )
 
 
 @torch.no_grad()
@@ -51,7 +55,7 @@ def build_painter(folder: Path, image_px: int, seed: int) -> Painter:
     check_backbone(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False)
         conditioner = load_conditioner(folder, int(unet.config.cross_attention_dim))
         if unet.config.in_channels == 4:
             widen_input(unet)

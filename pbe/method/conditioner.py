@@ -28,10 +28,11 @@ class Mapper(nn.Module):
 
     def __init__(self, width: int, num_blocks: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
+        blocks = [
             BasicTransformerBlock(width, 1, width, activation_fn="gelu", attention_bias=True) for _ in range(num_blocks)
-        )
-        for block in self.blocks:
+        ]
+        self.blocks = nn.ModuleList(blocks)
+        for block in blocks:
             for last in (block.attn1.to_out[0], block.ff.net[2]):
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
@@ -61,7 +62,9 @@ class Conditioner(nn.Module):
 
     @property
     def exemplar_px(self) -> int:
-        return int(self.config.image_size)
+        side = self.config.image_size
+        assert isinstance(side, int)
+        return side
 
     @property
     def uses_clip_statistics(self) -> bool:
@@ -87,7 +90,10 @@ class Conditioner(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        config = self.config.to_dict() | {"proj_size": self.context_dim, "architectures": ["PaintByExampleImageEncoder"]}
+        config = self.config.to_dict() | {
+            "proj_size": self.context_dim,
+            "architectures": ["PaintByExampleImageEncoder"],
+        }
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
 

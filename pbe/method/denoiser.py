@@ -26,7 +26,12 @@ class SingleTokenAttention(AttnProcessor2_0):  # type: ignore[misc]
     """Cross attention over one token, exactly and without attention."""
 
     def __call__(
-        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args: Any, **kwargs: Any
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Tensor:
         if encoder_hidden_states is None or encoder_hidden_states.shape[1] != 1 or hidden_states.ndim != 3:
             stock: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
@@ -42,7 +47,9 @@ def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """
     old = unet.conv_in
     if old.in_channels != NUM_LATENT_CHANNELS:
-        raise ValueError(f"the prior's first convolution has {old.in_channels} input channels, not {NUM_LATENT_CHANNELS}")
+        raise ValueError(
+            f"the prior's first convolution has {old.in_channels} input channels, not {NUM_LATENT_CHANNELS}"
+        )
     num_channels = NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS
     new = nn.Conv2d(num_channels, old.out_channels, old.kernel_size, old.stride, old.padding)
     with torch.no_grad():
@@ -57,7 +64,8 @@ def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 def attend_to_one_token(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """Replace the cross attention of a UNet by its one-token form, and freeze what then has no gradient."""
     processors = {
-        name: SingleTokenAttention() if ".attn2." in name else processor for name, processor in unet.attn_processors.items()
+        name: SingleTokenAttention() if ".attn2." in name else processor
+        for name, processor in unet.attn_processors.items()
     }
     unet.set_attn_processor(processors)
     for name, parameter in unet.named_parameters():

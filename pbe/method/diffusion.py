@@ -1,7 +1,7 @@
 """The diffusion process and its loss (equation 2).
 
-    y_t = sqrt(alpha_bar_t) y_0 + sqrt(1 - alpha_bar_t) eps
-    L   = E || eps_theta(y_t, (1 - m) * x_s, m, c, t) - eps ||^2
+y_t = sqrt(alpha_bar_t) y_0 + sqrt(1 - alpha_bar_t) eps
+L   = E || eps_theta(y_t, (1 - m) * x_s, m, c, t) - eps ||^2
 """
 
 import torch

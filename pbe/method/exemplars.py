@@ -45,7 +45,7 @@ def augment_exemplar(exemplar: Image, augmentation: ExemplarAugmentation, rng: n
         out = _warp(out, angle, flow)
     if rng.random() < augmentation.blur_probability:
         sigma = rng.uniform(0.2, 1.0) * augmentation.max_blur_frac * side
-        out = cv2.GaussianBlur(out, (0, 0), max(sigma, 1e-3))
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), max(sigma, 1e-3)), np.uint8)
     return out
 
 

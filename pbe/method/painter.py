@@ -2,8 +2,8 @@
 
     y = paste(D(sample(eps~, [E((1-m) * x_s), m], c)), x_s, m),   c = MLP(CLIP(x_r))
 
-Pixels where the mask is 0 come from the source, bit for bit: the official code returns the decoded picture, whose colours
-drift everywhere.
+Pixels where the mask is 0 come from the source, bit for bit: the official code returns the decoded picture, whose
+colours drift everywhere.
 """
 
 import json
@@ -32,7 +32,12 @@ class Painter(nn.Module):
     """The model as a whole; `image_px` is the side of the square it works on, `exemplar_px` that of its exemplars."""
 
     def __init__(
-        self, unet: UNet2DConditionModel, vae: AutoencoderKL, conditioner: Conditioner, scheduler: PNDMScheduler, image_px: int
+        self,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        conditioner: Conditioner,
+        scheduler: PNDMScheduler,
+        image_px: int,
     ) -> None:
         super().__init__()
         self.unet = attend_to_one_token(unet)
@@ -50,7 +55,7 @@ class Painter(nn.Module):
     @property
     def latent_factor(self) -> int:
         """Pixels a latent, on each side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in -1..1 => scaled latents (B, 4, h, w); the posterior's mode, so that it is exact."""
@@ -73,8 +78,8 @@ class Painter(nn.Module):
     ) -> Images:
         """Paint each exemplar into its source where the mask is 1.
 
-        Sources (B, H, W, 3) uint8 with H and W multiples of 8, masks (B, H, W) of 0 and 1, exemplars (B, e, e, 3) uint8,
-        one seed for the noise of each. Returns (B, H, W, 3) uint8, equal to the sources where the mask is 0.
+        Sources (B, H, W, 3) uint8 with H and W multiples of 8, masks (B, H, W) of 0 and 1, exemplars (B, e, e, 3)
+        uint8, one seed for the noise of each. Returns (B, H, W, 3) uint8, equal to the sources where the mask is 0.
         Raises ValueError on shapes that do not fit, a negative guidance scale or fewer than one step.
         """
         self._check(sources, masks, exemplars, guidance_scale, seeds)
@@ -131,8 +136,8 @@ class Painter(nn.Module):
             if not (folder / part).is_dir():
                 raise ValueError(f"{folder}: the model lacks its part {part}/")
         index = json.loads((folder / "model_index.json").read_text())
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
-        vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False)
+        vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
         conditioner = Conditioner.from_pretrained(folder / "image_encoder")
         scheduler = PNDMScheduler.from_pretrained(folder / "scheduler")
         return cls(unet, vae, conditioner, scheduler, int(index.get("image_px", 512))).eval()

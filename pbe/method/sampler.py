@@ -46,7 +46,8 @@ def sample_plms(
     """Sample latents (B, C, h, w) from `noise` of the same shape with num_steps + 1 calls of the denoiser."""
     timesteps = sampling_timesteps(num_steps, len(alphas_cumprod))
     levels = [alphas_cumprod[t] for t in timesteps] + [alphas_cumprod[0]]
-    latents, history = noise, []
+    latents = noise
+    history: list[Tensor] = []  # of noise predictions, the newest first
     for i, t in enumerate(timesteps):
         predicted = denoise(latents, torch.full((len(latents),), t, device=latents.device))
         if i == 0:
@@ -56,7 +57,9 @@ def sample_plms(
             combined = (predicted + second) / 2
         else:
             weights = _ADAMS_BASHFORTH[min(i + 1, 4)]
-            combined = sum((w * e for w, e in zip(weights, [predicted, *history], strict=False)), torch.zeros_like(noise))
+            combined = sum(
+                (w * e for w, e in zip(weights, [predicted, *history], strict=False)), torch.zeros_like(noise)
+            )
         history = [predicted, *history][:3]
         latents = ddim_step(latents, combined, levels[i], levels[i + 1])
         if on_step:

@@ -174,7 +174,10 @@ def _write(image: "Image", out: Path) -> None:
 def _browse(_: argparse.Namespace) -> None:
     from pbe.data.browse import browse
 
-    browse(Path.cwd())
+    home, uri = Path(".fiftyone"), os.environ.get("FIFTYONE_DATABASE_URI")
+    browse(
+        home, "paint-by-example", uri=uri, on_ready=lambda address: print(f"{address}  (Ctrl-C ends it)", flush=True)
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -141,7 +141,9 @@ def pip_requirements() -> list[str]:
     return pins
 
 
-def _run(client: mlflow.MlflowClient, experiment: str, artifact_location: str | None, run_id: str | None) -> mlflow.ActiveRun:
+def _run(
+    client: mlflow.MlflowClient, experiment: str, artifact_location: str | None, run_id: str | None
+) -> mlflow.ActiveRun:
     """The training's run again where it is known here, else a new one."""
     if run_id is not None:
         try:

@@ -30,7 +30,9 @@ class BatchSource:
         self.fetch = fetch
         self.train = train
         self.seed = seed
-        self._order = lru_cache(maxsize=2)(lambda epoch: np.random.default_rng([seed, 11, epoch]).permutation(num_samples))
+        self._order = lru_cache(maxsize=2)(
+            lambda epoch: np.random.default_rng([seed, 11, epoch]).permutation(num_samples)
+        )
 
     @property
     def global_batch(self) -> int:

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, checksummed, the newest few kept; a damaged one is named and passed over."""
+"""Checkpoints: written whole or not at all, checksummed, the newest few kept; a damaged one is named and skipped."""
 
 import hashlib
 import logging

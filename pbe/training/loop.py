@@ -1,7 +1,7 @@
 """The training loop of one worker; Ray Train runs it once on every worker.
 
-A step is a function of the state before it: order, noise and drops come from seed and step, so that a run that was killed
-goes on from its last checkpoint and ends with the same bits.
+A step is a function of the state before it: order, noise and drops come from seed and step, so that a killed run goes
+on from its last checkpoint and ends with the same bits.
 """
 
 import json
@@ -129,7 +129,10 @@ class Trainer:
 
 
 def train_to_end(
-    trainer: Trainer, folder: Path, after_step: Callable[[Trainer, StepRecord], None], on_picture: Callable[[Trainer], None]
+    trainer: Trainer,
+    folder: Path,
+    after_step: Callable[[Trainer, StepRecord], None],
+    on_picture: Callable[[Trainer], None],
 ) -> None:
     """Run from the newest checkpoint in `folder` to the last step, checkpointing on the way and at the end."""
     state = load_newest(folder)

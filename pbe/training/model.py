@@ -1,6 +1,6 @@
 """What is optimised: the whole UNet, the mapper with its projection, and v. VAE and CLIP tower stay frozen, outside.
 
-    L = E || eps_theta(y_t, (1-m) * x_s, m, MLP(CLIP(A(x_r))), t) - eps ||^2,   c replaced by v for a share of the samples
+L = E || eps_theta(y_t, (1-m) * x_s, m, MLP(CLIP(A(x_r))), t) - eps ||^2,   c replaced by v for a share of the samples
 """
 
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ class PaintingLoss(nn.Module):
         self.final_layer_norm = painter.conditioner.final_layer_norm
         self.proj_out = painter.conditioner.proj_out
         self.uncond_vector = painter.conditioner.uncond_vector
+        self.alphas_cumprod: Tensor
         self.register_buffer("alphas_cumprod", painter.alphas_cumprod, persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:

@@ -36,7 +36,9 @@ class Panel:
         return np.concatenate([np.concatenate(list(row), 1) for row in (holes, shown, results)], 0)
 
 
-def draw_panel(images: Path, curated: Path, method: settings.Method, exemplar_px: int, seed: int, size: int = 8) -> Panel:
+def draw_panel(
+    images: Path, curated: Path, method: settings.Method, exemplar_px: int, seed: int, size: int = 8
+) -> Panel:
     """Draw the panel from the largest validation boxes of `size` times four, without repetition of images."""
     boxes = read_boxes(curated, "validation")
     rng = np.random.default_rng([seed, 13])
@@ -54,7 +56,7 @@ def _case(
 ) -> tuple[Images, Images, Images]:
     image = read_image(images / box.split / f"{box.image_id}.jpg")
     exemplar_image = read_image(images / other.split / f"{other.image_id}.jpg")
-    window = square_window(*image.shape[:2], box.xyxy, rng)
+    window = square_window(image.shape[0], image.shape[1], box.xyxy, rng)
     size = method.image_px
     mask = box_mask(box_in_window(box.xyxy, window, size), size)
     exemplar = crop_exemplar(exemplar_image, other.xyxy, method.exemplar.pad_frac, exemplar_px)

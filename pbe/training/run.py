@@ -135,10 +135,12 @@ def _source(job: TrainJob, device: str) -> BatchSource:
 
 
 def export(job: TrainJob, out: Path) -> None:
-    """Save the averaged weights of the newest checkpoint as a diffusers-layout folder; it appears whole or not at all."""
+    """Save the newest checkpoint's averaged weights in diffusers' layout; the folder appears whole or not at all."""
     state = load_newest(job.folder)
     if state is None:
-        raise RuntimeError(f"{job.folder}: no undamaged checkpoint among {[p.name for p in list_checkpoints(job.folder)]}")
+        raise RuntimeError(
+            f"{job.folder}: no undamaged checkpoint among {[p.name for p in list_checkpoints(job.folder)]}"
+        )
     painter = build_painter(job.backbone, job.method.image_px, job.seed)
     with torch.no_grad():
         for name, parameter in PaintingLoss(painter).trained().items():

@@ -19,7 +19,7 @@ _BATCH = 20  # records sent together
 
 
 class RunTracker:
-    """Context manager around one MLflow run; `timestamp_ms` of a metric is its step, so that nothing reads the clock."""
+    """Context manager around one MLflow run; a metric's timestamp is its step, so that nothing reads the clock."""
 
     def __init__(
         self, tracking_uri: str, experiment: str, run_file: Path, parameters: dict[str, str], tags: dict[str, str]
@@ -66,6 +66,8 @@ class RunTracker:
     def __enter__(self) -> "RunTracker":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.flush()
         self.client.set_terminated(self.run_id, "FAILED" if kind else "FINISHED")

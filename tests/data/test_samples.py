@@ -1,0 +1,60 @@
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from pbe.data.samples import SampleDrawer, read_boxes
+from pbe.settings import Method
+
+
+def write_boxes(folder, rows):
+    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1"]
+    folder.mkdir(parents=True, exist_ok=True)
+    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(folder / "boxes.parquet")
+
+
+@pytest.fixture
+def images(tmp_path):
+    (tmp_path / "images/train").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images/train/a.jpg", quality=95)
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "images/train/grey.jpg", quality=95)
+    rows = [("a_000", "a", "train", 5, 6, 40, 44), ("grey_000", "grey", "train", 0, 0, 90, 70)]
+    write_boxes(tmp_path, [*rows, ("v_000", "v", "validation", 0, 0, 5, 5)])
+    return tmp_path
+
+
+def drawer(root, **changes):
+    return SampleDrawer(root / "images", Method(), **{"exemplar_px": 32, "num_exemplars": 2, "seed": 0} | changes)
+
+
+def same(a, b):
+    return all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("source", "mask", "exemplars"))
+
+
+def test_a_sample_is_source_mask_and_exemplars(images):
+    sample = drawer(images).draw(read_boxes(images, "train")[0], 0)
+    assert sample.source.shape == (64, 64, 3)
+    assert sample.mask.shape == (64, 64)
+    assert sample.exemplars.shape == (2, 32, 32, 3)
+    assert 0 < sample.mask.sum() < 64 * 64
+
+
+def test_a_sample_depends_on_seed_box_and_variant_alone(images):
+    boxes = read_boxes(images, "train")
+    one, other = drawer(images), drawer(images)
+    other.draw(boxes[1], 7)
+    assert same(one.draw(boxes[0], 1), other.draw(boxes[0], 1))
+    assert not same(one.draw(boxes[0], 1), one.draw(boxes[0], 2))
+    assert not same(one.draw(boxes[0], 1), drawer(images, seed=1).draw(boxes[0], 1))
+
+
+def test_a_greyscale_image_whose_box_is_all_of_it_is_no_exception(images):
+    sample = drawer(images).draw(read_boxes(images, "train")[1], 0)
+    assert (sample.source[..., 0] == sample.source[..., 2]).all()
+
+
+def test_no_boxes_left_is_said(images):
+    write_boxes(images / "empty", [("a_000", "a", "train", 0, 0, 5, 5)])
+    with pytest.raises(ValueError, match="no box of the split 'validation' is left"):
+        read_boxes(images / "empty", "validation")

@@ -1,0 +1,99 @@
+"""The loop on a random tiny painter: it learns, resumes to the bit, and stops on a NaN."""
+
+import contextlib
+import json
+
+import pytest
+import torch
+
+from pbe.method.backbone import build_painter
+from pbe.settings import Train
+from pbe.training.batches import BatchSource
+from pbe.training.loop import JOURNAL, Trainer, learning_rate, read_journal, train_to_end
+
+
+def fetch(indices, epochs):
+    draws = [torch.Generator().manual_seed(i) for i in indices]
+    return {
+        "source_latents": torch.stack([torch.randn(4, 16, 16, generator=g) for g in draws]) * 0.2 + 0.5,
+        "masked_latents": torch.stack([torch.randn(4, 16, 16, generator=g) for g in draws]),
+        "mask": torch.ones(len(indices), 1, 16, 16),
+        "class_tokens": torch.stack([torch.randn(2, 16, generator=g) for g in draws]),
+    }
+
+
+def make(backbone, **changes):
+    train = Train(**{"num_workers": 1, "batch_size": 4, "steps": 8, "lr": 2e-3, "checkpoint_every": 3} | changes)
+    return Trainer(build_painter(backbone, 64, 0), BatchSource(40, fetch, train, 0), train, 0, "cpu")
+
+
+def run(trainer, folder, stop_after=None):
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def after(trainer, record):
+        if trainer.step == stop_after:
+            raise Stop
+
+    with contextlib.suppress(Stop):
+        train_to_end(trainer, folder, after, lambda t: None)
+
+
+def weights(trainer):
+    return {k: p.detach().clone() for k, p in trainer.losses.trained().items()}
+
+
+def test_a_stopped_run_ends_with_the_undisturbed_runs_bits(backbone, tmp_path):
+    quiet = make(backbone)
+    run(quiet, tmp_path / "quiet")
+    run(make(backbone), tmp_path / "killed", stop_after=5)
+    resumed = make(backbone)
+    run(resumed, tmp_path / "killed")
+    assert all(torch.equal(a, b) for a, b in zip(weights(quiet).values(), weights(resumed).values(), strict=True))
+    assert all(torch.equal(quiet.average.weights[k], resumed.average.weights[k]) for k in quiet.average.weights)
+    assert (tmp_path / "quiet" / JOURNAL).read_text() == (tmp_path / "killed" / JOURNAL).read_text()
+
+
+def test_the_loss_falls(backbone, tmp_path):
+    trainer = make(backbone, steps=60, batch_size=8)
+    run(trainer, tmp_path)
+    losses = [r.loss for r in trainer.records]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_accumulation_takes_the_same_step_as_one_large_batch(backbone):
+    large, small = make(backbone, batch_size=8), make(backbone, batch_size=2, accumulate=4)
+    a, b = large.run_step(), small.run_step()
+    assert a.loss == pytest.approx(b.loss, rel=1e-5)
+    assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
+
+
+def test_a_nan_loss_names_the_samples(backbone):
+    trainer = make(backbone)
+    trainer.source.fetch = lambda i, e: {k: v * float("nan") for k, v in fetch(i, e).items()}
+    with pytest.raises(FloatingPointError, match=r"step 0, samples \[\d+, \d+, \d+, \d+\]"):
+        trainer.run_step()
+
+
+def test_vae_and_tower_are_not_trained(backbone):
+    trainer = make(backbone)
+    before = {k: v.clone() for k, v in trainer.painter.state_dict().items()}
+    trainer.run_step()
+    changed = {k for k, v in trainer.painter.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert not any(k.startswith(("vae.", "conditioner.model.")) for k in changed)
+    assert "conditioner.uncond_vector" in changed
+
+
+def test_rate_warms_up_and_falls_to_zero():
+    train = Train(steps=100, warmup_steps=10, lr=1.0)
+    assert learning_rate(0, train) == pytest.approx(0.1)
+    assert learning_rate(99, train) < 1e-3
+    assert learning_rate(50, Train(steps=100, warmup_steps=10, lr=0.5, decay="constant")) == 0.5
+
+
+def test_the_journal_leaves_out_a_line_still_being_written(tmp_path):
+    path = tmp_path / JOURNAL
+    line = json.dumps({"step": 0, "loss": 1, "loss_early": 1, "loss_late": 1, "lr": 1, "grad_norm": 1})
+    path.write_text(line + "\n" + line[:20])
+    assert [r.step for r in read_journal(path)] == [0]

@@ -1,0 +1,58 @@
+"""The recipe of the bundled weights, and what it left: a few steps of each part, and the quality of the real ones."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from pbe.data import world
+from pbe.method.backbone import check_backbone
+from pbe.training import tiny
+
+BUNDLED = Path(__file__).parents[2] / "data/tiny"
+SHORT = dataclasses.replace(
+    tiny.Recipe(), num_scenes=24, vae_steps=3, vae_cooldown_from=2, vae_batch=2, clip_steps=2, clip_batch=8,
+    judge_steps=2, judge_batch=8, prior_steps=2, prior_batch=2,
+)  # fmt: skip
+
+
+def test_the_recipe_makes_a_whole_backbone_and_the_same_one_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny, "NUM_UNSEEN", 24)
+    for name in ("a", "b"):
+        for part in tiny.PARTS.values():
+            part(SHORT, tmp_path / name)
+    check_backbone(tmp_path / "a")
+    files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.safetensors")]
+    assert len(files) == 5
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+def test_the_bundled_vae_reconstructs_unseen_scenes_at_26_db_and_more():
+    vae = AutoencoderKL.from_pretrained(BUNDLED / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    rng = np.random.default_rng(4242)
+    scenes = [world.draw_scene(rng) for _ in range(64)]
+    assert tiny.measure_vae(vae, scenes, rng)["psnr_db"] > 26
+
+
+def test_the_bundle_is_under_15_mb():
+    assert sum(p.stat().st_size for p in BUNDLED.rglob("*") if p.is_file()) < 15_000_000
+
+
+def test_the_bundled_prior_is_a_text_to_image_model():
+    assert UNet2DConditionModel.load_config(BUNDLED / "unet")["in_channels"] == 4
+
+
+def test_the_record_says_how_good_each_part_is():
+    record = json.loads((BUNDLED / "recipe.json").read_text())
+    assert set(record["quality"]) == set(tiny.PARTS)
+    assert record["recipe"] == dataclasses.asdict(tiny.Recipe())
+
+
+@pytest.mark.parametrize("caption", ["a striped red star with blue", "a plain white moon"])
+def test_the_tokenizer_spells_a_word_as_one_token(caption):
+    tokenizer = tiny.build_tokenizer()
+    assert len(tokenizer(caption)["input_ids"]) == len(caption.split()) + 2
