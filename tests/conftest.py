@@ -1,14 +1,17 @@
-import sys
+"""What all tests share: no telemetry, and a backbone of random weights."""
+
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+from flows import environment
 
-from tiny_models import write_backbone
+environment.apply()  # the libraries read it at import
+
+from tests.tiny_models import write_backbone  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def backbone(tmp_path_factory):
-    """A whole backbone of random weights."""
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole backbone with random weights."""
     return write_backbone(tmp_path_factory.mktemp("backbone"))

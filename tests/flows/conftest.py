@@ -20,10 +20,12 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log").open("w") as log:
         command = [sys.executable, "-m", "flows.server", "--port", str(port)]
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
-        assert wait_for(lambda: healthy(url), within_s=120), (folder / "log").read_text()
-        yield url
-        process.terminate()
-        process.wait(timeout=30)
+        try:
+            assert wait_for(lambda: healthy(url), within_s=300), (folder / "log").read_text()
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
 
 
 @pytest.fixture

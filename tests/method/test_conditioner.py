@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from tiny_models import WIDTH, tiny_tower_config
 
 from pbe.method.conditioner import Conditioner, to_pixels
+from tests.tiny_models import WIDTH, tiny_tower_config
 
 
 def make(context_dim=WIDTH):

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from tiny_models import WIDTH, tiny_unet
 
 from pbe.method.denoiser import attend_to_one_token, denoiser_input, mask_latents, widen_input
+from tests.tiny_models import WIDTH, tiny_unet
 
 
 def inputs(num_tokens=1):
