@@ -127,7 +127,7 @@ class Train(Section):
     cache: bool = Field(True, description="train from cached latents; false: from images, augmented afresh each time")
     num_workers: int = Field(2, ge=1, le=4096)
     use_gpu: bool = False
-    steps: int = Field(600, ge=1)
+    steps: int = Field(700, ge=1)
     batch_size: int = Field(8, ge=1, description="per worker and accumulation step")
     accumulate: int = Field(1, ge=1)
     lr: float = Field(5e-4, gt=0.0, le=1.0)

@@ -136,7 +136,7 @@ def relative_accuracies(metrics: Mapping[str, Any]) -> dict[str, dict[str, float
 
 
 def read_counts(path: Path) -> list[Count]:
-    """The whole numbers of a JSON file that are not 0, nested names joined; raises ValueError when it is not JSON."""
+    """The counts in a JSON file that are not 0, nested names joined; raises ValueError when it is not JSON."""
     try:
         flat = dict(_leaves(json.loads(path.read_text())))
     except json.JSONDecodeError as error:
@@ -149,7 +149,9 @@ def read_counts(path: Path) -> list[Count]:
 def _leaves(value: object, name: str = "") -> list[tuple[str, int]]:
     if isinstance(value, dict):
         return [leaf for k, v in value.items() for leaf in _leaves(v, f"{name}: {k}" if name else str(k))]
-    return [(name, value)] if isinstance(value, int) and not isinstance(value, bool) else []
+    if isinstance(value, int) and not isinstance(value, bool) and not name.endswith("_bytes"):
+        return [(name, value)]
+    return []
 
 
 def format_number(value: float | int | None, digits: int = 2) -> str:

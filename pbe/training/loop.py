@@ -172,12 +172,12 @@ class Journal:
         return json.dumps(record.__dict__) + "\n"
 
 
-def read_journal(path: Path) -> list[StepRecord]:
-    """The whole lines of a journal; a line still being written is left for the next look."""
+def read_journal(path: Path, first: int = 0) -> list[StepRecord]:
+    """The whole lines of a journal from step `first` on; a line still being written is left for the next look."""
     if not path.exists():
         return []
     text = path.read_text()
-    return [StepRecord(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [StepRecord(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()[first:]]
 
 
 def limit_threads(num_threads: int) -> None:

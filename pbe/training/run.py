@@ -181,7 +181,7 @@ class _Watch:
             self._look()
 
     def _look(self) -> None:
-        for record in read_journal(self.folder / JOURNAL)[self._next_step :]:
+        for record in read_journal(self.folder / JOURNAL, self._next_step):
             if self.on_record:
                 self.on_record(record)
             self._next_step = record.step + 1

@@ -12,6 +12,12 @@ from pbe.data.browse import browse
 from pbe.data.catalogue import Catalogue, Mark, Record, connected_fiftyone
 from pbe.data.mongo import running_mongod
 
+pytestmark = [  # FiftyOne's imports
+    pytest.mark.filterwarnings("ignore:Passing a class to strawberry:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:No uuidRepresentation is specified:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning"),
+]
+
 SERVER = """
 import sys
 from pathlib import Path

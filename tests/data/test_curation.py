@@ -16,6 +16,12 @@ from pbe.data.mongo import running_mongod
 from pbe.data.world import Scene, draw_scene
 from pbe.settings import Curate
 
+pytestmark = [  # FiftyOne's imports
+    pytest.mark.filterwarnings("ignore:Passing a class to strawberry:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:No uuidRepresentation is specified:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning"),
+]
+
 TRAIN, VALIDATION = 40, 12
 SCENES = {f"{i:04d}": draw_scene(np.random.default_rng([5, i])) for i in range(TRAIN + VALIDATION)}
 SPLITS = {name: "train" if i < TRAIN else "validation" for i, name in enumerate(SCENES)}

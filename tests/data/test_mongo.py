@@ -82,7 +82,7 @@ def test_a_second_process_uses_the_owners_and_leaves_it_running(tmp_path: Path) 
             assert second == uri
         assert mongo.answers(uri)
     finally:
-        owner.send_signal(signal.SIGINT)
+        owner.terminate()
         owner.wait(30)
         if owner.stdout:
             owner.stdout.close()
@@ -102,6 +102,7 @@ def test_an_address_that_does_not_answer_is_named(tmp_path: Path) -> None:
 
 
 def test_a_mongod_that_cannot_start_names_its_log(tmp_path: Path) -> None:
-    (tmp_path / "db/mongod.lock").mkdir(parents=True)  # where mongod wants to write a file
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db/journal").touch()  # where mongod wants a folder
     with pytest.raises(RuntimeError, match=r"mongod\.log"), mongo.running_mongod(tmp_path):
         pass

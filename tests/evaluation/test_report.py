@@ -130,7 +130,8 @@ def test_accuracies_are_relative_to_the_judge() -> None:
 
 
 def test_counts_are_flattened(tmp_path: Path) -> None:
-    (tmp_path / "c.json").write_text('{"train": {"keep": 40, "dark": 10}, "rate": 0.5, "note": "x", "ok": true}')
+    text = '{"train": {"keep": 40, "dark": 10, "bright": 0}, "rate": 0.5, "num_bytes": 99, "ok": true}'
+    (tmp_path / "c.json").write_text(text)
     assert [(c.name, c.number, c.share) for c in read_counts(tmp_path / "c.json")] == [
         ("train: keep", 40, 1.0),
         ("train: dark", 10, 0.25),
