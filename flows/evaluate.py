@@ -44,7 +44,7 @@ def evaluate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
         progress=bars("cases painted and scored"),
     )
     evaluation.write_metrics(folder / layout.METRICS, metrics)
-    counts = [folder / layout.counts(stage) for stage in ("acquire", "filter", "curate", "encode", "train")]
+    counts = [folder / layout.counts(stage) for stage in ("acquire", "filter", "curate")]
     write_report(folder / layout.PAGE, bench, out, metrics, options, losses=folder / layout.LOSSES, counts=counts)
     write_gallery(folder / layout.GALLERY, bench, out, options)
     return {name: metrics["methods"][name] for name in metrics["methods"]}

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
-from PIL import Image as PillowImage
 
 from pbe.data import openimages
+from pbe.data.images import image_size
 from pbe.data.openimages import SPLITS, AnnotationFile, image_key
 from pbe.data.sources import Source, open_source
 from pbe.data.stores import LostError, hash_file
@@ -243,11 +243,10 @@ def _fetch_image(source: Source, out: Path, parts: Path, split: str, image_id: s
 
 
 def _read_size(path: Path, address: str) -> tuple[int, int]:
-    """Width and height from the header, without decoding; raises LostError("corrupt") when that cannot be read."""
+    """Width and height as the header and EXIF say, without decoding; raises LostError("corrupt") when unreadable."""
     try:
-        with PillowImage.open(path) as image:
-            return image.size
-    except (OSError, PillowImage.DecompressionBombError):
+        return image_size(path)
+    except ValueError:
         raise LostError("corrupt", f"{address}: no readable image header") from None
 
 

@@ -178,7 +178,8 @@ def connect_s3(endpoint_url: str | None, unsigned: bool, workers: int, max_attem
         s3={"addressing_style": "path" if endpoint_url else "auto"},
         response_checksum_validation="when_required",  # every body is checked against its ETag here
     )
-    return boto3.client("s3", endpoint_url=endpoint_url, config=config)
+    session = boto3.session.Session()  # boto3's shared one keeps the credentials that its first user had
+    return session.client("s3", endpoint_url=endpoint_url, config=config)
 
 
 def _try(max_attempts: int, fetch_once: Callable[[], Fetched]) -> Fetched:

@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     edit.add_argument("--num-steps", type=int, default=50, metavar="N", help="sampling steps (default: 50)")
     edit.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another result (default: 0)")
     browse = commands.add_parser("browse", help="open the curated data in FiftyOne's App")
+    browse.add_argument("--port", type=int, default=5151, help="on 127.0.0.1 (default 5151)")
     browse.set_defaults(command=_browse)
     return parser
 
@@ -171,13 +172,15 @@ def _write(image: "Image", out: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _browse(_: argparse.Namespace) -> None:
+def _browse(options: argparse.Namespace) -> None:
     from pbe.data.browse import browse
 
     home, uri = Path(".fiftyone"), os.environ.get("FIFTYONE_DATABASE_URI")
-    browse(
-        home, "paint-by-example", uri=uri, on_ready=lambda address: print(f"{address}  (Ctrl-C ends it)", flush=True)
-    )
+
+    def on_ready(address: str) -> None:
+        print(f"{address}  (Ctrl-C ends it)", flush=True)
+
+    browse(home, "paint-by-example", uri=uri, port=options.port, on_ready=on_ready)
 
 
 def _one_line(error: Exception) -> str:

@@ -83,7 +83,7 @@ def test_a_second_process_uses_the_owners_and_leaves_it_running(tmp_path: Path) 
         assert mongo.answers(uri)
     finally:
         owner.terminate()
-        owner.wait(30)
+        owner.wait(120)
         if owner.stdout:
             owner.stdout.close()
     assert gone(uri)
