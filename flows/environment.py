@@ -16,6 +16,7 @@ QUIET = {
     "FIFTYONE_SHOW_PROGRESS_BARS": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # a bar for every part that is loaded; 0 brings those of downloads back
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # the stages' functions can be called without a flow
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the stages print their own lines; the server keeps the logs
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its notes about its own actors; a stage's failure is told by the stage
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",

@@ -17,6 +17,8 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from pbe.data import shards
+from pbe.data.cluster import ray_cluster
+from pbe.settings import Encode, Method, Train
 from pbe.training import run
 root, backbone, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 train = Train(steps=14, batch_size=2, checkpoint_every=2, validate_every=7, lr=1e-3)
