@@ -7,11 +7,8 @@ from pathlib import Path
 from flows import layout
 from flows.progress import Bars, silent
 from flows.stage import Counts, main, stage_flow
-from pbe.method.backbone import check_backbone, write_backbone_card
+from pbe.method.backbone import PARTS, check_backbone, write_backbone_card
 from pbe.settings import Backbone, Settings
-
-PARTS = ("vae", "unet", "scheduler", "image_encoder", "text_encoder", "tokenizer")
-
 
 def backbone(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     """Bring the backbone that `backbone.source` names to models/backbone, whole or not at all."""
@@ -47,8 +44,7 @@ def gather(settings: Backbone, folder: Path, out: Path) -> dict[str, str]:
         origin = folder / layout.TINY
     check_backbone(origin)
     for part in PARTS:
-        if (origin / part).is_dir():
-            shutil.copytree(origin / part, out / part)
+        shutil.copytree(origin / part, out / part)
     return {"source": settings.source} | ({"path": settings.path} if settings.path else {})
 
 

@@ -24,6 +24,7 @@ from prefect.states import Failed
 from flows import server
 from flows.process import STATE, die_with_parent, hold
 from flows.progress import Bars, shown
+from pbe.files import written_whole
 from pbe.settings import Settings, load_settings
 
 PARAMS = Path("params.yaml")
@@ -130,7 +131,5 @@ def flat(counts: Counts, prefix: str = "") -> list[tuple[str, Any]]:
 
 def write_json(path: Path, payload: Mapping[str, Any]) -> None:
     """Write JSON that is the same bytes for the same payload, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
-    half.write_text(json.dumps(payload, indent=2, sort_keys=True) + "\n")
-    half.replace(path)
+    with written_whole(path) as part:
+        part.write_text(json.dumps(payload, indent=2, sort_keys=True) + "\n")

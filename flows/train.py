@@ -8,6 +8,7 @@ from flows.progress import Bars, silent
 from flows.provenance import hashes, tracking_uri
 from flows.stage import Counts, flat, main, stage_flow, write_json
 from pbe.data.cluster import ray_cluster
+from pbe.files import written_whole
 from pbe.settings import Settings
 from pbe.training import run
 from pbe.training.loop import StepRecord
@@ -53,10 +54,8 @@ def write_losses(path: Path, records: list[StepRecord]) -> None:
     """One CSV row a step: step, loss, its halves by timestep, rate and gradient norm."""
     names = list(StepRecord.__annotations__)
     rows = [",".join(f"{value:.6g}" for value in r.__dict__.values()) for r in records]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
-    half.write_text("\n".join([",".join(names), *rows]) + "\n")
-    half.replace(path)
+    with written_whole(path) as part:
+        part.write_text("\n".join([",".join(names), *rows]) + "\n")
 
 
 train_flow = stage_flow("train", train)

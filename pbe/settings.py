@@ -131,12 +131,14 @@ class Train(Section):
     batch_size: int = Field(8, ge=1, description="per worker and accumulation step")
     accumulate: int = Field(1, ge=1)
     lr: float = Field(5e-4, gt=0.0, le=1.0)
+    conv_in_lr_factor: float = Field(1.0, gt=0.0, description="of the layer whose five new channels start from zero")
     warmup_steps: int = Field(20, ge=0)
     decay: Literal["constant", "cosine"] = "cosine"
     weight_decay: float = Field(0.01, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)
     ema_decay: float = Field(0.99, ge=0.0, lt=1.0)
     drop_probability: float = Field(0.2, ge=0.0, le=1.0, description="share of conditions replaced by the learnable v")
+    timesteps: Literal["uniform", "late"] = Field("uniform", description="late: density rising linearly with t")
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: int = Field(100, ge=1, description="steps")
     keep_checkpoints: int = Field(2, ge=1)

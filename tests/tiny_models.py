@@ -6,7 +6,8 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from pbe.training.tiny import SCHEDULE, build_tokenizer
+from pbe.training.tiny.clip import build_tokenizer
+from pbe.training.tiny.prior import SCHEDULE
 
 WIDTH = 16
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from pbe.files import written_whole
 from pbe.data import openimages
 from pbe.data.openimages import COORDINATES, SPLITS
 from pbe.settings import Filter
@@ -164,7 +165,5 @@ def _report(counts: list[pl.DataFrame], kept: dict[str, pl.DataFrame]) -> Filter
 
 
 def _write(boxes: pl.DataFrame, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    boxes.rechunk().write_parquet(part)
-    part.rename(target)
+    with written_whole(target) as part:
+        boxes.rechunk().write_parquet(part)

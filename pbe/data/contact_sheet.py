@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from pbe.files import written_whole
 from pbe.data.images import read_image
 
 Paths = Mapping[tuple[str, str], Path]  # (split, image_id) -> file
@@ -40,9 +41,8 @@ def write_contact_sheet(path: Path, images: pl.DataFrame, counts: Counts, paths:
             parts.append(f"<h2>{html.escape(reason)}: {rejected.height}</h2><div class=sheet>")
             parts += [_figure(row, paths) for row in rejected.head(_EXAMPLES_PER_REASON).iter_rows(named=True)]
             parts.append("</div>")
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with written_whole(path) as part:
+        part.write_text("\n".join(parts) + "\n", encoding="utf-8")
 
 
 def _counts_table(counts: Counts, reasons: list[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pbe.files import written_whole
 from pbe.data.catalogue import BOX_COLUMNS, REASONS, Catalogue, Mark, Record, connected_fiftyone
 from pbe.data.contact_sheet import write_contact_sheet
 from pbe.data.duplicates import Item, Verdict, confirm, judge, pairs_within
@@ -238,6 +239,5 @@ def _report(table: pl.DataFrame, kept_boxes: pl.DataFrame) -> CurationReport:
 
 
 def _write(table: pl.DataFrame, path: Path) -> None:
-    temporary = path.with_name(f"{path.name}.part")
-    table.write_parquet(temporary, compression="zstd", statistics=False)
-    temporary.replace(path)
+    with written_whole(path) as part:
+        table.write_parquet(part, compression="zstd", statistics=False)

@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pbe.files import written_whole
 from pbe import settings
 from pbe.data.samples import BoxRow, Sample, SampleDrawer, read_boxes
 from pbe.method.backbone import load_conditioner, load_vae
@@ -163,9 +164,8 @@ def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with written_whole(path) as part:
+        part.write_text(text)
 
 
 def _digest(backbone: Path) -> str:

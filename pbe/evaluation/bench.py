@@ -21,6 +21,7 @@ from PIL import Image as PillowImage
 
 from pbe.data.images import read_image
 from pbe.data.world import Attributes
+from pbe.files import written_whole
 
 Image = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
@@ -143,9 +144,8 @@ def mask_box(mask: NDArray[np.uint8]) -> Box:
 
 def write_image(path: Path, image: Image) -> None:
     """Write a PNG, (H, W, 3) RGB or (H, W) grey uint8, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    PillowImage.fromarray(image).save(partial, format="PNG")
-    partial.replace(path)
+    with written_whole(path) as part:
+        PillowImage.fromarray(image).save(part, format="PNG")
 
 
 def write_case(folder: Path, case: Case) -> None:

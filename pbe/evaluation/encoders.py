@@ -26,13 +26,19 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class FeatureEncoder(Protocol):
-    """Images (B, input_px, input_px, 3) uint8 RGB => features (B, D) float32; `name` goes into the reports."""
+    """Images (B, input_px, input_px, 3) uint8 RGB => features (B, D) float32; `name` goes into the reports.
+
+    Where `sees_tiles` is set, a whole image's features are the mean over its tiles of input_px at full resolution.
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
     def input_px(self) -> int: ...
+
+    @property
+    def sees_tiles(self) -> bool: ...
 
     def __call__(self, images: NDArray[np.uint8]) -> Features: ...
 
@@ -47,12 +53,18 @@ class Tower(Protocol):
 
 
 class TowerEncoder:
-    """The painter's own CLIP tower: class tokens of unit norm."""
+    """The painter's own CLIP tower: class tokens of unit norm.
+
+    It was made for exemplars, which are smaller than the painted images: of an image shrunk to its size the edge of a
+    repainted box is hardly seen, so whole images are shown to it in tiles.
+    """
+
+    sees_tiles = True
 
     def __init__(self, tower: Tower, name: str) -> None:
         self._tower = tower
         self.input_px = tower.exemplar_px
-        self.name = f"{name} at {self.input_px} px (class token, unit norm)"
+        self.name = f"{name} at {self.input_px} px (class token, unit norm; of whole images the mean over tiles)"
 
     def __call__(self, images: NDArray[np.uint8]) -> Features:
         return np.asarray(self._tower.embed(images), np.float32)
@@ -60,6 +72,8 @@ class TowerEncoder:
 
 class ClipEncoder:
     """A CLIP image tower from a local folder, projected, as it comes: ViT-B/32 for the paper's definition."""
+
+    sees_tiles = False
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "config.json").is_file():
@@ -91,15 +105,31 @@ def open_encoder(encoder: str, painter: Painter) -> FeatureEncoder:
 
 
 def encode_images(encoder: FeatureEncoder, images: Iterable[Image], batch_size: int) -> Features:
-    """Features (N, D) of images of any size, each resized once to the encoder's input side."""
-    batches = [encode_batch(encoder, batch) for batch in _batches(images, batch_size)]
+    """Features (N, D) of whole images of any size, as FID and QS are measured on."""
+    batches = [encode_whole(encoder, batch) for batch in _batches(images, batch_size)]
     if not batches:
         raise ValueError("there are no images to take features of")
     return np.concatenate(batches)
 
 
+def encode_whole(encoder: FeatureEncoder, images: Sequence[Image]) -> Features:
+    """Features (B, D) of whole images of any size: each resized once, or cut into tiles where the encoder wants it."""
+    if not encoder.sees_tiles:
+        return encode_batch(encoder, images)
+    tiles = [_tiles(image, encoder.input_px) for image in images]
+    ends = np.cumsum([len(t) for t in tiles])[:-1]
+    return np.stack([part.mean(0) for part in np.split(encoder(np.concatenate(tiles)), ends)])
+
+
+def _tiles(image: Image, side: int) -> NDArray[np.uint8]:
+    """The squares (N, side, side, 3) that an image falls into when its sides are brought to the next multiple."""
+    n = max(1, round(min(image.shape[:2]) / side))
+    rows = resize(image, n * side, n * side).reshape(n, side, n, side, 3)
+    return rows.swapaxes(1, 2).reshape(-1, side, side, 3)
+
+
 def encode_batch(encoder: FeatureEncoder, images: Sequence[Image]) -> Features:
-    """Features (B, D) of images of any size."""
+    """Features (B, D) of images of any size, each resized once to the encoder's input side."""
     side = encoder.input_px
     return encoder(np.stack([resize(image, side, side) for image in images]))
 

@@ -33,6 +33,7 @@ from pbe.evaluation.metrics import fit_quality
 from pbe.evaluation.painting import Paint, PaintJob
 from pbe.evaluation.scores import ResultOf, Scores, score_methods
 from pbe.evaluation.table import DIGITS, judge_row, sweep_rows, table_row
+from pbe.files import written_whole
 from pbe.settings import Evaluate
 
 Progress = Callable[[int, int], None]
@@ -111,9 +112,8 @@ def results_folder(out: Path, guidance_scale: float, settings: Evaluate) -> Path
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
     """Write metrics.json, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    partial.replace(path)
+    with written_whole(path) as part:
+        part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
 def bench_digest(bench: Bench) -> str:

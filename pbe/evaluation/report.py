@@ -22,6 +22,7 @@ from pbe.evaluation.gallery import (
     worst_cases,
     write_gallery_png,
 )
+from pbe.files import written_whole
 from pbe.method.exemplars import resize
 from pbe.settings import Evaluate
 
@@ -98,9 +99,8 @@ def write_report(
             funnels={p.stem: read_counts(p) for p in counts if p.is_file()},
         )
     )
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page)
-    partial.replace(path)
+    with written_whole(path) as part:
+        part.write_text(page)
 
 
 def _columns(out: Path, settings: Evaluate, scales: Sequence[float]) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pbe.evaluation.attributes import AttributeJudge, Readings, join_readings, read_boxes, read_exemplars
 from pbe.evaluation.bench import Bench, Case, Image
-from pbe.evaluation.encoders import FeatureEncoder, Features, encode_batch
+from pbe.evaluation.encoders import FeatureEncoder, Features, encode_batch, encode_whole
 from pbe.evaluation.metrics import clip_scores, unmasked_max_abs_diff
 
 ResultOf = Callable[[Case], Image]
@@ -92,8 +92,7 @@ def _score_batch(
         parts.differences.append(unmasked_max_abs_diff(result, case.source, case.mask))
     boxes = [case.box for case in cases]
     crops = [image[y0:y1, x0:x1] for image, (x0, y0, x1, y1) in zip(results, boxes, strict=True)]
-    features = encode_batch(encoder, [*results, *crops])
-    parts.features.append(features[: len(cases)])
-    parts.clip_scores.append(clip_scores(features[len(cases) :], exemplar_features))
+    parts.features.append(encode_whole(encoder, results))
+    parts.clip_scores.append(clip_scores(encode_batch(encoder, crops), exemplar_features))
     if judge is not None:
         parts.readings.append(read_boxes(judge, results, boxes))

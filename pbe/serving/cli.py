@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from pbe.files import written_whole
+
 if TYPE_CHECKING:
     from pbe.method.exemplars import Image
     from pbe.method.painter import Painter
@@ -164,12 +166,8 @@ def _write(image: "Image", out: Path) -> None:
     """Write the picture whole or not at all."""
     from PIL import Image as PILImage
 
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        PILImage.fromarray(image).save(temporary, format=LOSSLESS[out.suffix.lower()])
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(out) as part:
+        PILImage.fromarray(image).save(part, format=LOSSLESS[out.suffix.lower()])
 
 
 def _browse(options: argparse.Namespace) -> None:

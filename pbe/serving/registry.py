@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
+from pbe.files import written_whole
 from pbe.serving.gate import Metrics, decide
 from pbe.settings import Register
 
@@ -84,9 +85,8 @@ def register(
 
 def write_registered(registered: Registered, path: Path) -> None:
     """Write reports/registered.json whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(dataclasses.asdict(registered), indent=2) + "\n")
-    temporary.replace(path)
+    with written_whole(path) as part:
+        part.write_text(json.dumps(dataclasses.asdict(registered), indent=2) + "\n")
 
 
 def local_tracking_uri(project: Path) -> str:

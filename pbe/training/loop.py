@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pbe import settings
+from pbe.files import written_whole
 from pbe.method.painter import Painter
 from pbe.training.batches import BatchSource
 from pbe.training.checkpoints import load_newest, save_checkpoint
 from pbe.training.model import ExponentialMovingAverage, PaintingLoss
 
 JOURNAL = "journal.jsonl"
+CONV_IN = "unet.conv_in.weight"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ class Trainer:
         if dist.is_initialized() and dist.get_world_size() > 1:
             self.wrapped = DistributedDataParallel(self.losses, gradient_as_bucket_view=True)
         trained = self.losses.trained()
-        self.optimiser = torch.optim.AdamW(trained.values(), lr=train.lr, weight_decay=train.weight_decay, fused=True)
+        groups = [
+            {"params": [p for name, p in trained.items() if name != CONV_IN], "factor": 1.0},
+            {"params": [trained[CONV_IN]], "factor": train.conv_in_lr_factor},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay, fused=True)
         self.average = ExponentialMovingAverage(trained, train.ema_decay)
         self.step = 0
         self.records: list[StepRecord] = []
@@ -66,7 +72,7 @@ class Trainer:
         """One optimiser step over the global batch; raises FloatingPointError naming the samples of a NaN loss."""
         rate = learning_rate(self.step, self.train)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         self.optimiser.zero_grad(set_to_none=True)
         losses, timesteps = self._backward()
         trained = self.losses.trained()
@@ -156,10 +162,8 @@ class Journal:
     """One JSON line a step, rewritten from the checkpoint's records when a run goes on."""
 
     def __init__(self, path: Path, records: list[StepRecord]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(self._line(r) for r in records))
-        temporary.replace(path)
+        with written_whole(path) as part:
+            part.write_text("".join(self._line(r) for r in records))
         self._path = path
 
     def append(self, record: StepRecord) -> None:

@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from pbe import settings
 from pbe.data.shards import INDEX
+from pbe.files import written_whole
 from pbe.method.backbone import build_painter
 from pbe.training.batches import BatchSource, cached_source, fresh_source
 from pbe.training.checkpoints import list_checkpoints, load_newest
@@ -118,8 +119,8 @@ def train_worker(config: dict[str, Any]) -> None:
         trainer.average.copy_to(PaintingLoss(averaged).trained())
         picture = panel.paint(averaged)
         path = job.folder / f"panel-{trainer.step:08d}.png"
-        cv2.imwrite(str(path.with_suffix(".tmp.png")), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        path.with_suffix(".tmp.png").replace(path)
+        with written_whole(path) as part:
+            cv2.imwrite(str(part), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
     def report(trainer: Trainer, record: StepRecord) -> None:
         if trainer.step == trainer.train.steps:

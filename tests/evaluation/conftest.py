@@ -27,6 +27,7 @@ class PixelEncoder:
 
     name = "pixels"
     input_px = 4
+    sees_tiles = False
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return (images.reshape(len(images), -1)[:, ::6] / np.float32(255)).astype(np.float32)  # (B, 8)

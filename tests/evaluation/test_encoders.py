@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from pbe.evaluation.encoders import ClipEncoder, encode_batch, encode_images, open_encoder
+from pbe.evaluation.encoders import ClipEncoder, encode_batch, encode_images, encode_whole, open_encoder
 from pbe.method.painter import Painter
 
 
@@ -30,6 +30,16 @@ def test_features_do_not_depend_on_the_batches(encoder: object) -> None:
     whole = encode_images(encoder, iter(images(5)), 5)  # type: ignore[arg-type]
     assert whole.shape == (5, 8)
     np.testing.assert_array_equal(whole, encode_images(encoder, images(5), 2))  # type: ignore[arg-type]
+
+
+def test_the_tower_sees_a_whole_image_as_the_mean_of_its_tiles(painter: Painter) -> None:
+    encoder = open_encoder("tower", painter)
+    side = encoder.input_px
+    image, small = images(1, 2 * side)[0], images(1, side)[0]
+    tiles = [image[y : y + side, x : x + side] for y in (0, side) for x in (0, side)]
+    whole = encode_whole(encoder, [image, small])
+    np.testing.assert_allclose(whole[0], encode_batch(encoder, tiles).mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole[1], encode_batch(encoder, [small])[0], rtol=1e-5, atol=1e-6)
 
 
 def test_no_images_are_refused(encoder: object) -> None:

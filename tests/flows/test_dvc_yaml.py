@@ -16,7 +16,7 @@ DESIGN = ["acquire", "filter", "curate", "backbone", "encode", "train", "evaluat
 # How a stage is run, not what it makes; the settings' values are tracked as parameters.
 MACHINERY = {
     f"flows.{name}" for name in ("environment", "layout", "process", "progress", "provenance", "server", "stage")
-} | {"pbe.settings"}
+} | {"pbe.settings", "pbe.files"}
 
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 

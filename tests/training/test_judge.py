@@ -8,7 +8,7 @@ import pytest
 from pbe.data import world
 from pbe.method.exemplars import crop_exemplar
 from pbe.training.judge import CLASSES, Judge
-from pbe.training.tiny import clear_objects
+from pbe.training.tiny.crops import clear_objects
 
 WEIGHTS = Path(__file__).parents[2] / "data/tiny/judge"
 

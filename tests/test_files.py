@@ -1,0 +1,29 @@
+"""A file is there whole or not at all."""
+
+import pytest
+
+from pbe.files import written_whole
+
+
+def test_the_file_appears_when_the_block_ends(tmp_path):
+    with written_whole(tmp_path / "new" / "counts.json") as part:
+        part.write_text("{}")
+        assert not (tmp_path / "new" / "counts.json").exists()
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["counts.json"]
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "counts.json"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_whole(path) as part:  # noqa: PT012
+        part.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_overwritten(tmp_path):
+    (tmp_path / ".counts.part.json").write_text("left by a killed writer, and longer")
+    with written_whole(tmp_path / "counts.json") as part:
+        part.write_text("new")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["new"]
