@@ -10,6 +10,7 @@ from flows.stage import Counts, main, stage_flow
 from pbe.method.backbone import PARTS, check_backbone, write_backbone_card
 from pbe.settings import Backbone, Settings
 
+
 def backbone(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     """Bring the backbone that `backbone.source` names to models/backbone, whole or not at all."""
     half = folder / layout.BACKBONE.with_name(".backbone.half")
