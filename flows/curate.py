@@ -6,7 +6,7 @@ from pathlib import Path
 from flows import layout
 from flows.progress import Bars, silent
 from flows.stage import Counts, main, stage_flow, write_json
-from pbe.data import curation
+from pbe.data import catalogue, curation, verdicts
 from pbe.data.mongo import running_mongod
 from pbe.method.backbone import build_painter
 from pbe.settings import Settings
@@ -15,7 +15,7 @@ from pbe.settings import Settings
 def curate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     """Judge every image by the rules of `curate`; FIFTYONE_DATABASE_URI names a MongoDB other than the project's."""
     tower = build_painter(folder / layout.BACKBONE, settings.method.image_px, settings.seed)
-    home = folder / layout.FIFTYONE_HOME
+    home = folder / catalogue.HOME
     with running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
         report = curation.curate(
             folder / layout.RAW,
@@ -25,7 +25,8 @@ def curate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
             tower.embed,
             database_uri=uri,
             home=home,
-            dataset=layout.DATASET,
+            dataset=catalogue.DATASET,
+            verdicts=verdicts.read_verdicts(folder / verdicts.FILE),
             embed_px=tower.exemplar_px,
             progress=bars("images examined"),
         )

@@ -22,8 +22,6 @@ REGISTERED = REPORTS / "registered.json"
 PAGE = REPORTS / "index.html"
 GALLERY = REPORTS / "gallery.png"
 
-FIFTYONE_HOME = Path(".fiftyone")
-DATASET = "paint-by-example"  # FiftyOne's
 EXPERIMENT = "paint-by-example"  # MLflow's
 
 

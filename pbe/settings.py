@@ -28,8 +28,9 @@ class World(Section):
 class Acquire(Section):
     """Where images and boxes come from."""
 
-    source: Literal["demo", "openimages", "s3", "folder"] = "demo"
-    root: str | None = Field(None, description="folder: a path; s3: s3://bucket/prefix; else unused")
+    source: Literal["demo", "openimages", "s3", "folder", "coco", "yolo", "voc", "csv"] = "demo"
+    root: str | None = Field(None, description="a folder's path; s3: s3://bucket/prefix; demo, openimages: unused")
+    validation_frac: float = Field(0.1, gt=0.0, lt=1.0, description="coco to csv: where no file says which images")
     endpoint_url: str | None = Field(None, description="s3: an S3-compatible endpoint; none means AWS")
     annotations_url: str = "https://storage.googleapis.com/openimages"
     train_images: int | None = Field(None, ge=1, description="at most this many train images; none means all")

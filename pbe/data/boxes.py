@@ -9,9 +9,9 @@ from pathlib import Path
 
 import polars as pl
 
-from pbe.files import written_whole
 from pbe.data import openimages
 from pbe.data.openimages import COORDINATES, SPLITS
+from pbe.files import written_whole
 from pbe.settings import Filter
 
 REASONS = (

@@ -5,7 +5,7 @@ index and the uniqueness are FiftyOne Brain's, over our image tower's embeddings
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +14,23 @@ import numpy as np
 from bson import ObjectId
 from numpy.typing import NDArray
 
+from pbe.data.verdicts import BY_PERSON, KEEP, REJECT
+
 Floats = NDArray[np.float32]
 
-REASONS = ("undecodable", "size_mismatch", "dark", "bright", "blurred", "leak", "exact_duplicate", "near_duplicate")
+HOME = Path(".fiftyone")  # in a project's folder: the database and FiftyOne's own files
+DATASET = "paint-by-example"
+REASONS = (
+    "undecodable",
+    "size_mismatch",
+    "dark",
+    "bright",
+    "blurred",
+    "leak",
+    "exact_duplicate",
+    "near_duplicate",
+    BY_PERSON,
+)
 SIMILARITY_KEY = "tower"
 _BOX_FIELDS = ("box_id", "is_occluded", "is_truncated", "is_group_of", "is_depiction")
 BOX_COLUMNS = ("label", "x0", "y0", "x1", "y1", "width", "height", *_BOX_FIELDS)
@@ -47,7 +61,7 @@ class Mark(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        return "reject" if self.reason else "keep"
+        return REJECT if self.reason else KEEP
 
 
 @contextmanager
@@ -117,13 +131,21 @@ class Catalogue:
             for kept, repeats in similar.neighbors_map.items()
         ]
 
-    def mark(self, marks: Sequence[Mark]) -> None:
-        """Write every record's verdict, as fields and as tags, and save the views a person starts from."""
+    def mark(self, marks: Sequence[Mark], rejected_boxes: Set[tuple[str, str]] = frozenset()) -> None:
+        """Write every record's verdict, as fields and as tags, and save the views a person starts from.
+
+        `rejected_boxes` are the (split, box_id) that a person rejected; they keep their tag.
+        """
         operations = [
             self._update(key, record, mark) for key, record, mark in zip(self._ids, self._records, marks, strict=True)
         ]
         for start in range(0, len(operations), _BATCH):
             self._collection.bulk_write(operations[start : start + _BATCH], ordered=False)
+        for split, box_id in sorted(rejected_boxes):
+            self._collection.update_many(
+                {"split": split, "ground_truth.detections.box_id": box_id},
+                {"$addToSet": {"ground_truth.detections.$.tags": REJECT}},
+            )
         self._dataset.reload()
         self._save_views({mark.reason for mark in marks if mark.reason})
 
@@ -209,5 +231,3 @@ def _detection(box: Mapping[str, Any]) -> dict[str, Any]:
     fields = {name: box[name] for name in _BOX_FIELDS}
     detection = {"_id": ObjectId(), "_cls": "Detection", "attributes": {}, "tags": [], "label": box["label"]}
     return {**detection, "bounding_box": [x0, y0, *size], **fields}
-
-

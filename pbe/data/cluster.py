@@ -10,7 +10,7 @@ from ray.data import DataContext
 
 @contextmanager
 def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
-    """Connect to `address`, or start a private cluster of `num_cpus` logical CPUs on this machine and stop it at the end.
+    """Connect to `address`, or start a private cluster of `num_cpus` logical CPUs here and stop it at the end.
 
     One CPU more than the workers need keeps Ray Data from waiting for ever beside them.
     """

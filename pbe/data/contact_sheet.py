@@ -13,8 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from pbe.files import written_whole
 from pbe.data.images import read_image
+from pbe.files import written_whole
 
 Paths = Mapping[tuple[str, str], Path]  # (split, image_id) -> file
 Counts = Mapping[str, Mapping[str, int]]  # split -> "keep" or a reason -> images

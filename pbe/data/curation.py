@@ -4,6 +4,7 @@ Every image is decoded once: its measures, its thumbnail and its embedding come 
 are files; the FiftyOne dataset shows them to a person.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,20 +15,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pbe.files import written_whole
 from pbe.data.catalogue import BOX_COLUMNS, REASONS, Catalogue, Mark, Record, connected_fiftyone
 from pbe.data.contact_sheet import write_contact_sheet
 from pbe.data.duplicates import Item, Verdict, confirm, judge, pairs_within
 from pbe.data.images import read_image
 from pbe.data.quality import Quality, fault, measure
+from pbe.data.verdicts import BY_PERSON, KEEP, REJECT
+from pbe.files import written_whole
 from pbe.settings import Curate
+
+log = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Embed = Callable[[Image], Floats]
 Progress = Callable[[int, int], None]
 
-KEEP = "keep"
 _BATCH = 64
 
 
@@ -64,6 +67,7 @@ def curate(
     database_uri: str,
     home: Path,
     dataset: str,
+    verdicts: Mapping[tuple[str, str, str], str] | None = None,
     embed_px: int = 64,
     progress: Progress | None = None,
 ) -> CurationReport:
@@ -71,19 +75,25 @@ def curate(
 
     `boxes` is the boxes.parquet of the filter stage; `embed` takes (B, embed_px, embed_px, 3) uint8 and returns
     (B, D) float32; `dataset` names the FiftyOne dataset that is replaced in the MongoDB at `database_uri`; `home` is
-    FiftyOne's folder. `progress` is told (images decoded, images in all).
+    FiftyOne's folder. `verdicts` are people's (`pbe.data.verdicts`) and outrank every rule, except that an image which
+    cannot be decoded cannot be kept. `progress` is told (images decoded, images in all).
     Raises ValueError naming the file when an input is missing or the two disagree.
     """
+    people = verdicts or {}
     images, box_table = _read_manifest(raw / "manifest.parquet"), _read_boxes(boxes)
     by_image = _boxes_by_image(box_table, images, boxes)
     examined, embeddings = _examine(raw, images, by_image, settings, embed, embed_px, progress)
     records = [_record(e, by_image.get((e.split, e.image_id), ())) for e in examined]
     with connected_fiftyone(database_uri, home) as fo:
         catalogue = Catalogue(fo, dataset, records)
-        verdicts = _judge(examined, embeddings, catalogue, settings)
-        catalogue.mark(list(_marks(examined, verdicts)))
-    table = _images_table(examined, verdicts)
+        judged = _judge(examined, embeddings, catalogue, settings)
+        final = [_overrule(e, v, people) for e, v in zip(examined, judged, strict=True)]
+        rejected_boxes = {(split, key) for (kind, split, key), v in people.items() if (kind, v) == ("box", REJECT)}
+        catalogue.mark(list(_marks(examined, final)), rejected_boxes)
+    table = _images_table(examined, final)
     kept = box_table.join(table.filter(verdict=KEEP), on=["split", "image_id"], how="semi").sort("box_id")
+    wanted = [(row["split"], row["box_id"]) not in rejected_boxes for row in kept.iter_rows(named=True)]
+    kept = kept.filter(pl.Series(wanted, dtype=pl.Boolean))
     out.mkdir(parents=True, exist_ok=True)
     _write(table, out / "images.parquet")
     _write(kept, out / "boxes.parquet")
@@ -185,9 +195,7 @@ def _record(item: _Examined, boxes: Sequence[Mapping[str, Any]]) -> Record:
     return Record(item.path, item.image_id, item.split, width, height, brightness, sharpness, boxes)
 
 
-def _judge(
-    examined: Sequence[_Examined], embeddings: Floats, catalogue: Catalogue, settings: Curate
-) -> list[Verdict]:
+def _judge(examined: Sequence[_Examined], embeddings: Floats, catalogue: Catalogue, settings: Curate) -> list[Verdict]:
     good = [row for row, item in enumerate(examined) if not item.fault]
     candidates = pairs_within(catalogue.index(good, embeddings, settings.near_duplicate_distance))
     thumbnails = np.zeros((len(examined), *_first_thumbnail(examined).shape), np.uint8)
@@ -195,10 +203,19 @@ def _judge(
         if item.quality is not None:
             thumbnails[row] = item.quality.thumbnail
     near = confirm(candidates, thumbnails, settings.near_duplicate_pixels)
-    items = [
-        Item(e.image_id, e.split == "train", e.fault, e.quality.pixels_md5 if e.quality else "") for e in examined
-    ]
+    items = [Item(e.image_id, e.split == "train", e.fault, e.quality.pixels_md5 if e.quality else "") for e in examined]
     return judge(items, near)
+
+
+def _overrule(item: _Examined, verdict: Verdict, people: Mapping[tuple[str, str, str], str]) -> Verdict:
+    """What a person said of the image, else what the rules did."""
+    said = people.get(("image", item.split, item.image_id))
+    if said == REJECT:
+        return Verdict(BY_PERSON, None)
+    if said == KEEP and verdict.reason in ("undecodable", "size_mismatch"):
+        log.warning("%s: %s, so that a person's verdict cannot keep it", item.path, verdict.reason)
+        return verdict
+    return Verdict("", None) if said == KEEP else verdict
 
 
 def _first_thumbnail(examined: Sequence[_Examined]) -> Image:

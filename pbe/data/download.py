@@ -78,8 +78,8 @@ def acquire(
     Raises ValueError for a mistake in the settings or in an annotation file, RuntimeError when another run works on
     `out` or when more than `max_lost_frac` of the images are lost.
     """
-    source = open_source(settings, endpoint_url)
     with _lock(out), _part_folder(out) as parts:
+        source = open_source(settings, seed, parts / "described", endpoint_url)
         (out / "manifest.parquet").unlink(missing_ok=True)
         annotations = out / "annotations"
         _fetch_annotations(source, annotations, parts)

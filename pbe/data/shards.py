@@ -1,6 +1,6 @@
 """The cache of latents: what the frozen encoders would compute again at every step, computed once with Ray Data.
 
-A training image's arithmetic is half frozen encoders. `encode` draws K variants of each box and writes, per variant, the
+Half of a training image's arithmetic is frozen encoders. `encode` draws K variants of each box and writes, each, the
 VAE latents of source and masked source, the mask at the latents' size, and the CLIP class tokens of a few augmented
 exemplars, as fp16 safetensors shards of a fixed number of rows. Each shard is written whole or not at all, under a name
 that only depends on its rows: a killed run goes on with the shards that are missing, and ends with the same bytes.
@@ -21,9 +21,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pbe.files import written_whole
 from pbe import settings
 from pbe.data.samples import BoxRow, Sample, SampleDrawer, read_boxes
+from pbe.files import written_whole
 from pbe.method.backbone import load_conditioner, load_vae
 from pbe.method.conditioner import to_pixels
 from pbe.method.denoiser import mask_latents

@@ -1,8 +1,8 @@
-"""The sources of images and boxes that `acquire.source` names, opened: the demo world, OpenImages, a bucket, a folder.
+"""The sources of images and boxes that `acquire.source` names, opened: the demo world, OpenImages, a bucket, folders.
 
 `demo` and `openimages` are the same two places, images in an unsigned bucket and annotation files over HTTP, under
 OpenImages' keys. One's own data, in `s3` or in a `folder`, are `{split}/*.jpg` or `images/{split}/*.jpg` (s3: the
-former) beside `annotations/*.csv`.
+former) beside `annotations/*.csv`, or in one of the formats of `pbe.data.own`.
 """
 
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from pbe.data import openimages
 from pbe.data.openimages import AnnotationFile
-from pbe.data.stores import FolderStore, HttpStore, S3Store, Store, connect_s3
+from pbe.data.own import READERS, describe
+from pbe.data.stores import FileStore, FolderStore, HttpStore, S3Store, Store, connect_s3
 from pbe.settings import Acquire
 
 
@@ -26,9 +27,15 @@ class Source(NamedTuple):
         return (file.key,) if self.public_names else tuple(f"annotations/{name}" for name in file.aliases)
 
 
-def open_source(settings: Acquire, endpoint_url: str | None = None) -> Source:
-    """Open what `acquire.source` names; raises ValueError naming the key of params.yaml that is missing or wrong."""
+def open_source(settings: Acquire, seed: int, work: Path, endpoint_url: str | None = None) -> Source:
+    """Open what `acquire.source` names; a foreign format is told in OpenImages' columns inside the folder `work`.
+
+    Raises ValueError naming the key of params.yaml, or the file of the source, that is missing or wrong.
+    """
     endpoint = endpoint_url or settings.endpoint_url
+    if settings.source in READERS:
+        files = describe(settings, _folder_root(settings), seed, work)
+        return Source(FileStore(files), FolderStore(work), False, False)
     if settings.source == "folder":
         root = _folder_root(settings)
         has_images_folder = (root / "images").is_dir()
@@ -48,7 +55,7 @@ def open_source(settings: Acquire, endpoint_url: str | None = None) -> Source:
 
 def _folder_root(settings: Acquire) -> Path:
     if not settings.root:
-        raise ValueError("acquire.root: not set; with acquire.source: folder it is the path of the folder")
+        raise ValueError(f"acquire.root: not set; with acquire.source: {settings.source} it is the path of the folder")
     root = Path(settings.root)
     if not root.is_dir():
         raise ValueError(f"acquire.root: {root} is no folder")

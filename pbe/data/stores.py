@@ -11,7 +11,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import quote
@@ -77,11 +77,14 @@ class FolderStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def path_of(self, key: str) -> Path:
+        return self.root / key
+
     def locate(self, key: str) -> str:
-        return str(self.root / key)
+        return str(self.path_of(key))
 
     def fetch(self, key: str, target: Path, known_md5: str | None = None) -> Fetched:
-        source = self.root / key
+        source = self.path_of(key)
         try:
             if known_md5 is not None:
                 num_bytes, md5 = hash_file(source)
@@ -93,6 +96,16 @@ class FolderStore:
             raise LostError("missing", f"{source}: no such file") from None
         except PermissionError:
             raise LostError("denied", f"{source}: not readable") from None
+
+
+class FileStore(FolderStore):
+    """Files wherever they are, under keys of their own."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self.files = files
+
+    def path_of(self, key: str) -> Path:
+        return self.files[key]
 
 
 class S3Store:

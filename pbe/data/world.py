@@ -258,9 +258,7 @@ def _bands(t: Floats, period: float, width: float, pixel: float) -> Floats:
     return np.asarray(np.clip((width / 2 - distance) / pixel + 0.5, 0, 1), np.float32)
 
 
-def _coverage(
-    shape: str, centre: tuple[float, float], half: Floats, angle: float, height: int, width: int
-) -> Floats:
+def _coverage(shape: str, centre: tuple[float, float], half: Floats, angle: float, height: int, width: int) -> Floats:
     """Anti-aliased coverage of the shape, (H, W) in 0..1."""
     cos, sin = np.cos(angle), np.sin(angle)
     rotation = np.array([[cos, sin], [-sin, cos]])

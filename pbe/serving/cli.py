@@ -63,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     browse = commands.add_parser("browse", help="open the curated data in FiftyOne's App")
     browse.add_argument("--port", type=int, default=5151, help="on 127.0.0.1 (default 5151)")
     browse.set_defaults(command=_browse)
+    verdicts = commands.add_parser("verdicts", help="people's verdicts on the curated data")
+    actions = verdicts.add_subparsers(required=True, metavar="ACTION")
+    pull = actions.add_parser("pull", help="write the tags made in the App, keep and reject, into data/verdicts.csv")
+    pull.set_defaults(command=_pull_verdicts)
     return parser
 
 
@@ -172,13 +176,26 @@ def _write(image: "Image", out: Path) -> None:
 
 def _browse(options: argparse.Namespace) -> None:
     from pbe.data.browse import browse
-
-    home, uri = Path(".fiftyone"), os.environ.get("FIFTYONE_DATABASE_URI")
+    from pbe.data.catalogue import DATASET, HOME
 
     def on_ready(address: str) -> None:
         print(f"{address}  (Ctrl-C ends it)", flush=True)
 
-    browse(home, "paint-by-example", uri=uri, port=options.port, on_ready=on_ready)
+    uri = os.environ.get("FIFTYONE_DATABASE_URI")
+    browse(HOME, DATASET, uri=uri, port=options.port, on_ready=on_ready)
+
+
+def _pull_verdicts(options: argparse.Namespace) -> None:
+    from pbe.data.catalogue import DATASET, HOME, connected_fiftyone
+    from pbe.data.mongo import running_mongod
+    from pbe.data.verdicts import FILE, pull
+
+    uri = os.environ.get("FIFTYONE_DATABASE_URI")
+    if uri is None and not (HOME / "db").is_dir():
+        raise ValueError(f"{HOME}: no FiftyOne database; run: dvc repro curate")
+    with running_mongod(HOME, uri) as running, connected_fiftyone(running, HOME) as fo:
+        fresh = pull(fo, DATASET, FILE)
+    print(f"{FILE}: {len(fresh)} new" + ("; dvc repro obeys them" if fresh else ""))
 
 
 def _one_line(error: Exception) -> str:

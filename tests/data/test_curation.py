@@ -13,6 +13,7 @@ from pbe.data.catalogue import connected_fiftyone
 from pbe.data.curation import CurationReport, curate
 from pbe.data.faults import encode_jpeg, encode_near_copy, spoil
 from pbe.data.mongo import running_mongod
+from pbe.data.verdicts import pull, read_verdicts
 from pbe.data.world import Scene, draw_scene
 from pbe.settings import Curate
 
@@ -166,6 +167,36 @@ def test_the_page_holds_its_pictures_and_no_path(world: Path, curated: CurationR
     assert "http" not in page
     assert page.count("<img") == 8 + 5  # all rejects but the undecodable one, and five originals
     assert "<h2>leak: 2</h2>" in page
+
+
+def test_a_persons_tags_outrank_the_rules_and_survive_the_next_run(world: Path, uri: str, tmp_path: Path) -> None:
+    file, rejected_box = tmp_path / "verdicts.csv", "0012_000"
+    run(world, tmp_path / "before", uri)
+    with connected_fiftyone(uri, world / ".fiftyone") as fo:
+        dataset, field = fo.load_dataset("test"), fo.ViewField
+        dataset.match(field("image_id") == "0011").tag_samples("reject")
+        dataset.match(field("image_id").is_in(["0002", "0001"])).tag_samples("keep")  # dark, undecodable
+        dataset.filter_labels("ground_truth", field("box_id") == rejected_box).tag_labels("reject")
+        fresh = pull(fo, "test", file)
+        assert pull(fo, "test", file) == []
+    assert sorted(fresh) == [
+        ("box", "train", rejected_box, "reject"),
+        ("image", "train", "0001", "keep"),
+        ("image", "train", "0002", "keep"),
+        ("image", "train", "0011", "reject"),
+    ]
+    report = run(world, tmp_path / "after", uri, verdicts=read_verdicts(file))
+    found = verdicts(tmp_path / "after")
+    assert (found["0011"], found["0002"], found["0001"]) == ("person", "", "undecodable")
+    assert report.images["train"]["person"] == 1
+    before, after = (set(pl.read_parquet(tmp_path / n / "boxes.parquet")["box_id"]) for n in ("before", "after"))
+    assert rejected_box in before
+    assert {b[:4] for b in before - after} == {"0011", "0012"}
+    assert {b[:4] for b in after - before} == {"0002"}
+    with connected_fiftyone(uri, world / ".fiftyone") as fo:
+        assert pull(fo, "test", file) == []
+        boxes = fo.load_dataset("test").match_labels(tags="reject")
+        assert boxes.values("image_id") == ["0012"]
 
 
 def test_progress_ends_at_the_whole(world: Path, uri: str) -> None:

@@ -85,6 +85,18 @@ def test_vae_and_tower_are_not_trained(backbone):
     assert "conditioner.uncond_vector" in changed
 
 
+def test_the_layer_with_the_new_channels_may_take_larger_steps(backbone):
+    moved = {}
+    for factor in (1.0, 5.0):
+        trainer = make(backbone, conv_in_lr_factor=factor, warmup_steps=0, weight_decay=0.0)
+        before = weights(trainer)
+        trainer.run_step()
+        moved[factor] = {k: (p - before[k]).abs().max() for k, p in weights(trainer).items()}
+    name = "unet.conv_in.weight"
+    torch.testing.assert_close(moved[5.0][name], 5 * moved[1.0][name], rtol=1e-3, atol=0)
+    assert all(moved[5.0][k] == moved[1.0][k] for k in moved[1.0] if k != name)
+
+
 def test_rate_warms_up_and_falls_to_zero():
     train = Train(steps=100, warmup_steps=10, lr=1.0)
     assert learning_rate(0, train) == pytest.approx(0.1)
