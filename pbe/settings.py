@@ -54,7 +54,9 @@ class Filter(Section):
     drop_occluded: bool = False
     drop_truncated: bool = True
     classes: tuple[str, ...] = Field((), description="class names as people write them; none means all")
+    exclude_classes: tuple[str, ...] = Field((), description="a class includes its kinds, where the hierarchy is there")
     max_boxes_per_image: int | None = Field(2, ge=1, description="drawn at random, seeded")
+    max_boxes_per_class: int | None = Field(None, ge=1, description="in each split; drawn at random, seeded")
 
 
 class Curate(Section):

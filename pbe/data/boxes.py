@@ -27,6 +27,7 @@ REASONS = (
     "occluded",
     "truncated",
     "over_image_cap",
+    "over_class_cap",
 )
 COLUMNS = {
     "box_id": pl.String,
@@ -62,17 +63,25 @@ def filter_boxes(raw: Path, out: Path, settings: Filter, seed: int) -> FilterRep
     if not manifest.exists():
         raise ValueError(f"{manifest}: no such file; run the acquire stage first")
     classes = openimages.read_classes(raw / "annotations" / openimages.CLASSES_FILE.name)
-    labels = openimages.find_labels(classes, settings.classes, "filter.classes")
+    hierarchy = openimages.read_hierarchy(raw / "annotations" / openimages.HIERARCHY_FILE.name)
+    labels = openimages.find_labels(classes, settings.classes, "filter.classes", hierarchy)
+    excluded = openimages.find_labels(classes, settings.exclude_classes, "filter.exclude_classes", hierarchy)
     counts: list[pl.DataFrame] = []
     kept: dict[str, pl.DataFrame] = {}
     for split in SPLITS:
         path = raw / "annotations" / openimages.BOX_FILES[split].name
         images = pl.read_parquet(manifest).filter(split=split, outcome="ok").select("image_id", "width", "height")
-        judged = judge_boxes(openimages.scan_boxes(path), images, settings, labels)
+        judged = judge_boxes(openimages.scan_boxes(path), images, settings, labels, excluded)
         counts.append(openimages.collect(judged.group_by("reason").len(), path))
         passed = openimages.collect(judged.filter(pl.col("reason").is_null()), path)
-        kept[split] = _name(cap_boxes(passed, settings.max_boxes_per_image, seed), classes, split)
-        counts.append(pl.DataFrame({"reason": ["over_image_cap"], "len": [passed.height - kept[split].height]}))
+        for reason, cap, by in (
+            ("over_image_cap", settings.max_boxes_per_image, "ImageID"),
+            ("over_class_cap", settings.max_boxes_per_class, "LabelName"),
+        ):
+            capped = cap_boxes(passed, cap, seed, by)
+            counts.append(pl.DataFrame({"reason": [reason], "len": [passed.height - capped.height]}))
+            passed = capped
+        kept[split] = _name(passed, classes, split)
     report = _report(counts, kept)
     empty = [split for split in SPLITS if not report.kept[split]]
     if empty:
@@ -83,12 +92,16 @@ def filter_boxes(raw: Path, out: Path, settings: Filter, seed: int) -> FilterRep
 
 
 def judge_boxes(
-    boxes: pl.LazyFrame, images: pl.DataFrame, settings: Filter, labels: Sequence[str] = ()
+    boxes: pl.LazyFrame,
+    images: pl.DataFrame,
+    settings: Filter,
+    labels: Sequence[str] = (),
+    excluded: Sequence[str] = (),
 ) -> pl.LazyFrame:
     """Give every box (a row of `scan_boxes`) its pixels and the `reason` it is rejected for, null when it passes.
 
-    `images` are those acquired: image_id, width, height in pixels. `labels`, if any, are the only classes wanted.
-    Adds box_id, width, height, x0, y0, x1, y1, area_frac. The cap per image is not applied here.
+    `images` are those acquired: image_id, width, height in pixels. `labels`, if any, are the only classes wanted,
+    `excluded` those that are not. Adds box_id, width, height, x0, y0, x1, y1, area_frac. No cap is applied here.
     """
     sized = openimages.number_boxes(boxes).join(
         images.lazy(), left_on="ImageID", right_on="image_id", how="left", maintain_order="left"
@@ -100,15 +113,18 @@ def judge_boxes(
         _pixels("YMax", "height").alias("y1"),
     )
     area = (pl.col("x1") - pl.col("x0")) * (pl.col("y1") - pl.col("y0")) / (pl.col("width") * pl.col("height"))
-    return in_pixels.with_columns(area_frac=area).with_columns(reason=_first_reason(settings, labels))
+    return in_pixels.with_columns(area_frac=area).with_columns(reason=_first_reason(settings, labels, excluded))
 
 
-def cap_boxes(boxes: pl.DataFrame, cap: int | None, seed: int) -> pl.DataFrame:
-    """Keep at most `cap` boxes of each image: those that come first in an order drawn by `seed` and box_id alone."""
+def cap_boxes(boxes: pl.DataFrame, cap: int | None, seed: int, by: str = "ImageID") -> pl.DataFrame:
+    """Keep at most `cap` boxes of each image (or other column): the first in an order drawn by `seed` and box_id alone.
+
+    A larger cap keeps all that a smaller one keeps.
+    """
     if cap is None or boxes.is_empty():
         return boxes
     ranks = [openimages.draw_rank(box_id, seed) for box_id in boxes["box_id"]]
-    place = pl.struct("rank", "box_id").rank("ordinal").over("ImageID")
+    place = pl.struct("rank", "box_id").rank("ordinal").over(by)
     ranked = boxes.with_columns(pl.Series("rank", ranks, dtype=pl.UInt64))
     return ranked.filter(place <= cap).drop("rank")
 
@@ -117,8 +133,9 @@ def _pixels(share: str, side: str) -> pl.Expr:
     return (pl.col(share) * pl.col(side)).round().cast(pl.Int64, strict=False)
 
 
-def _first_reason(settings: Filter, labels: Sequence[str]) -> pl.Expr:
+def _first_reason(settings: Filter, labels: Sequence[str], excluded: Sequence[str]) -> pl.Expr:
     """The first of REASONS that holds for a box; a rule that is switched off never does."""
+    label = pl.col("LabelName")
     shares = [pl.col(name) for name in COORDINATES]
     in_range = pl.all_horizontal(*(share.is_finite() & share.is_between(0, 1) for share in shares)).fill_null(False)
     ordered = (pl.col("XMin") < pl.col("XMax")) & (pl.col("YMin") < pl.col("YMax"))
@@ -127,7 +144,7 @@ def _first_reason(settings: Filter, labels: Sequence[str]) -> pl.Expr:
     rules = {
         "invalid_coordinates": ~(in_range & ordered.fill_null(False)),
         "image_not_acquired": pl.col("width").is_null(),
-        "class": ~pl.col("LabelName").is_in(list(labels)) if labels else pl.lit(False),
+        "class": (~label.is_in(list(labels)) if labels else pl.lit(False)) | label.is_in(list(excluded)),
         "area_too_small": pl.col("area_frac") < settings.min_area_frac,
         "area_too_large": pl.col("area_frac") > settings.max_area_frac,
         "side_too_small": short < settings.min_side_px,
@@ -137,7 +154,7 @@ def _first_reason(settings: Filter, labels: Sequence[str]) -> pl.Expr:
         "occluded": pl.col("IsOccluded") & settings.drop_occluded,
         "truncated": pl.col("IsTruncated") & settings.drop_truncated,
     }
-    assert (*rules, "over_image_cap") == REASONS
+    assert (*rules, "over_image_cap", "over_class_cap") == REASONS
     return pl.coalesce(*(pl.when(rule).then(pl.lit(reason)) for reason, rule in rules.items()))
 
 

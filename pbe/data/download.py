@@ -125,9 +125,11 @@ def _fetch_annotations(source: Source, folder: Path, parts: Path) -> None:
     needed = [*openimages.BOX_FILES.values(), openimages.CLASSES_FILE]
     for file in needed:
         _fetch_annotation(source, file, folder / file.name, parts)
+    extras = [(openimages.HIERARCHY_FILE, True)]
     if source.has_world is not False:
-        extra = openimages.WORLD_ATTRIBUTES_FILE
-        _fetch_annotation(source, extra, folder / extra.name, parts, optional=source.has_world is None)
+        extras.append((openimages.WORLD_ATTRIBUTES_FILE, source.has_world is None))
+    for extra, optional in extras:
+        _fetch_annotation(source, extra, folder / extra.name, parts, optional)
         needed.append(extra)
     for path in folder.iterdir():
         if path.name not in {file.name for file in needed}:
@@ -154,7 +156,8 @@ def _fetch_annotation(source: Source, file: AnnotationFile, target: Path, parts:
 def _select(settings: Acquire, seed: int, annotations: Path) -> dict[str, list[str]]:
     """The wanted images' ids by split; raises ValueError when a split has none."""
     classes = openimages.read_classes(annotations / openimages.CLASSES_FILE.name)
-    labels = openimages.find_labels(classes, settings.classes, "acquire.classes")
+    hierarchy = openimages.read_hierarchy(annotations / openimages.HIERARCHY_FILE.name)
+    labels = openimages.find_labels(classes, settings.classes, "acquire.classes", hierarchy)
     limits = {"train": settings.train_images, "validation": settings.validation_images}
     wanted = {}
     for split in SPLITS:

@@ -6,9 +6,11 @@ under https://storage.googleapis.com/openimages, `XMin, XMax, YMin, YMax` as sha
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -41,6 +43,7 @@ BOX_FILES = {
     "validation": AnnotationFile("validation-annotations-bbox.csv", "v5/validation-annotations-bbox.csv"),
 }
 CLASSES_FILE = AnnotationFile("class-descriptions-boxable.csv", "v7/oidv7-class-descriptions-boxable.csv")
+HIERARCHY_FILE = AnnotationFile("bbox_labels_600_hierarchy.json", "2018_04/bbox_labels_600_hierarchy.json")
 WORLD_ATTRIBUTES_FILE = AnnotationFile("world-attributes.csv", "world-attributes.csv")  # the demo world's own
 
 
@@ -100,8 +103,34 @@ def read_classes(path: Path) -> pl.DataFrame:
     return table.unique("LabelName", keep="first", maintain_order=True)
 
 
-def find_labels(classes: pl.DataFrame, names: Sequence[str], key: str) -> list[str]:
-    """The LabelNames of the classes people call `names`, capitals ignored.
+def read_hierarchy(path: Path) -> dict[str, frozenset[str]]:
+    """LabelName -> the LabelNames of all kinds of it (subcategories at any depth); nothing where there is no file.
+
+    Raises ValueError naming the file when it is no tree of LabelName and Subcategory.
+    """
+    if not path.is_file():
+        return {}
+    kinds: dict[str, set[str]] = {}
+
+    def visit(node: Any, above: tuple[str, ...]) -> None:
+        if not isinstance(node, dict) or not isinstance(node.get("LabelName"), str):
+            raise ValueError(f"{path}: not a class hierarchy: every node needs a LabelName")
+        for label in above:
+            kinds.setdefault(label, set()).add(node["LabelName"])
+        for below in node.get("Subcategory", ()):
+            visit(below, (*above, node["LabelName"]))
+
+    try:
+        visit(json.loads(path.read_text()), ())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not a JSON file: {error}") from None
+    return {label: frozenset(below) for label, below in kinds.items()}
+
+
+def find_labels(
+    classes: pl.DataFrame, names: Sequence[str], key: str, hierarchy: Mapping[str, frozenset[str]] | None = None
+) -> list[str]:
+    """The LabelNames of the classes people call `names`, capitals ignored, and of all kinds of them in `hierarchy`.
 
     Raises ValueError naming the settings `key`, the unknown class and the closest known ones.
     """
@@ -113,7 +142,8 @@ def find_labels(classes: pl.DataFrame, names: Sequence[str], key: str) -> list[s
         if name.casefold() not in known:
             raise ValueError(f"{key}: no class is called {name!r}; {_suggest(name, classes['DisplayName'])}")
         labels += known[name.casefold()]
-    return labels
+    below = {kind for label in labels for kind in (hierarchy or {}).get(label, ())}
+    return [*labels, *sorted(below.difference(labels))]
 
 
 def _suggest(name: str, displays: Iterable[str]) -> str:

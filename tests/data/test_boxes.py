@@ -30,6 +30,22 @@ def reasons(*rows, images=IMAGES, labels=(), **changes):
     return judge_boxes(frame(*rows), images, Filter(**changes), labels).collect()["reason"].to_list()
 
 
+def test_excluded_classes_are_rejected_as_class():
+    row = ("i", 0.1, 0.5, 0.1, 0.9, *NO)
+    judged = judge_boxes(frame(row), IMAGES, Filter(), (), ["/m/1"]).collect()
+    assert judged["reason"].to_list() == ["class"]
+    assert reasons(row, labels=["/m/1"]) == [None]
+
+
+def test_a_cap_by_class_is_seeded_and_grows_from_its_smaller_self():
+    ids = [f"{n:03d}" for n in range(40)]
+    boxes = pl.DataFrame({"box_id": ids, "LabelName": ["a", "b"] * 20, "ImageID": ids})
+    kept = {cap: set(cap_boxes(boxes, cap, 0, "LabelName")["box_id"]) for cap in (3, 7, None)}
+    assert [len(k) for k in kept.values()] == [6, 14, 40]
+    assert kept[3] < kept[7] < kept[None]
+    assert cap_boxes(boxes, 3, 1, "LabelName")["box_id"].to_list() != sorted(kept[3])
+
+
 NO = (False, False, False, False)
 
 

@@ -1,3 +1,5 @@
+import json
+
 import polars as pl
 import pytest
 
@@ -8,6 +10,7 @@ from pbe.data.openimages import (
     find_labels,
     number_boxes,
     read_classes,
+    read_hierarchy,
     scan_boxes,
     select_images,
 )
@@ -73,6 +76,28 @@ CLASSES = pl.DataFrame({"LabelName": ["/m/1", "/m/2", "/m/3"], "DisplayName": ["
 
 def test_classes_are_found_by_name_whatever_the_capitals():
     assert find_labels(CLASSES, ["dog", "Cat"], "acquire.classes") == ["/m/3", "/m/1"]
+
+
+ANIMALS = {"LabelName": "/m/0", "Subcategory": [{"LabelName": "/m/1"}, {"LabelName": "/m/3"}]}
+TREE = {"LabelName": "/m/all", "Subcategory": [ANIMALS | {"Part": [{"LabelName": "/m/9"}]}, {"LabelName": "/m/7"}]}
+
+
+def test_a_class_includes_its_kinds_but_not_its_parts(tmp_path):
+    path = tmp_path / "hierarchy.json"
+    path.write_text(json.dumps(TREE))
+    hierarchy = read_hierarchy(path)
+    assert hierarchy == {"/m/all": {"/m/0", "/m/1", "/m/3", "/m/7"}, "/m/0": {"/m/1", "/m/3"}}
+    classes = pl.concat([CLASSES, pl.DataFrame({"LabelName": ["/m/0"], "DisplayName": ["Animal"]})])
+    assert find_labels(classes, ["animal"], "filter.classes", hierarchy) == ["/m/0", "/m/1", "/m/3"]
+    assert find_labels(classes, ["Dog"], "filter.classes", hierarchy) == ["/m/3"]
+    assert read_hierarchy(tmp_path / "none.json") == {}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"LabelName": "/m/1", "Subcategory": [{}]}'])
+def test_a_damaged_hierarchy_is_named(tmp_path, text):
+    (tmp_path / "h.json").write_text(text)
+    with pytest.raises(ValueError, match=r"h\.json: not a"):
+        read_hierarchy(tmp_path / "h.json")
 
 
 def test_an_unknown_class_comes_with_suggestions():

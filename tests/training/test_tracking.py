@@ -1,0 +1,66 @@
+"""A training run in a real MLflow store: what is logged, and that a run which goes on stays one run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+from pbe.training.loop import StepRecord
+from pbe.training.tracking import METRICS, RUN_FILE, RunTracker
+
+
+def record(step: int) -> StepRecord:
+    return StepRecord(step, 1.0 / (step + 1), 0.5, 0.25, 1e-3, 2.0)
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.chdir(tmp_path)  # artifacts of a local store go into ./mlruns
+    before = mlflow.get_tracking_uri()
+    yield f"sqlite:///{tmp_path / 'mlflow.db'}"
+    mlflow.set_tracking_uri(before)
+
+
+def tracker(uri: str, folder: Path) -> RunTracker:
+    return RunTracker(uri, "tests", folder / "run" / RUN_FILE, {"train.lr": "0.001"}, {"git": "abc"})
+
+
+def test_losses_parameters_tags_and_pictures_are_there(uri: str, tmp_path: Path) -> None:
+    picture = tmp_path / "panel-00000002.png"
+    picture.write_bytes(b"png")
+    with tracker(uri, tmp_path) as run:
+        for step in range(45):
+            run.on_record(record(step))
+        run.on_picture(2, picture)
+    client = MlflowClient(uri)
+    found = client.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.params == {"train.lr": "0.001"}
+    assert found.data.tags["git"] == "abc"
+    assert set(found.data.metrics) == set(METRICS)
+    losses = client.get_metric_history(run.run_id, "loss")
+    assert [(m.step, m.value) for m in losses] == [(s, 1.0 / (s + 1)) for s in range(45)]
+    assert [a.path for a in client.list_artifacts(run.run_id, "validation")] == ["validation/panel-00000002.png"]
+
+
+def test_a_run_that_broke_off_goes_on_as_the_same_run(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), tracker(uri, tmp_path) as first:  # noqa: PT012
+        first.on_record(record(0))
+        raise RuntimeError
+    client = MlflowClient(uri)
+    assert client.get_run(first.run_id).info.status == "FAILED"
+    with tracker(uri, tmp_path) as again:
+        again.on_record(record(1))
+    assert again.run_id == first.run_id
+    assert client.get_run(first.run_id).info.status == "FINISHED"
+    assert [m.step for m in client.get_metric_history(first.run_id, "loss")] == [0, 1]
+
+
+def test_a_database_made_anew_gets_a_run_of_its_own(uri: str, tmp_path: Path) -> None:
+    with tracker(uri, tmp_path) as first:
+        pass
+    with tracker(uri.replace("mlflow.db", "other.db"), tmp_path) as second:
+        pass
+    assert second.run_id != first.run_id
