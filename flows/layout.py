@@ -16,6 +16,7 @@ LAST_RUN = CHECKPOINTS / "last-mlflow-run.txt"  # the run that trained models/pb
 MODEL = Path("models/pbe")
 REPORTS = Path("reports")
 EVALUATION = REPORTS / "evaluation"
+BOX_PLOTS = REPORTS / "boxes"
 LOSSES = REPORTS / "losses.csv"
 METRICS = REPORTS / "metrics.json"
 REGISTERED = REPORTS / "registered.json"

@@ -1,0 +1,123 @@
+"""How long filtering takes, and how much memory, against a bare polars scan, filter and sink of the same columns.
+
+    .venv/bin/python benchmarks/filter_boxes.py [--rows 1000000 14600000]
+
+The annotation files are drawn here, in OpenImages' columns and proportions (8.4 boxes an image). Both run in the same
+run, each in a process of its own whose peak memory is read from the kernel. Prints times and ratios, asserts nothing.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from pbe.data import openimages
+from pbe.data.boxes import filter_boxes
+from pbe.data.download import MANIFEST_SCHEMA
+from pbe.settings import Filter
+
+BOXES_PER_IMAGE = 8.4
+CHUNK_IMAGES = 100_000
+
+
+def write_annotations(raw: Path, num_rows: int) -> None:
+    """Draw `num_rows` boxes for train and a fiftieth of that for validation, and a manifest of their images."""
+    rng = np.random.default_rng(0)
+    (raw / "annotations").mkdir(parents=True)
+    classes = [f"/m/{n:05d}" for n in range(600)]
+    pl.DataFrame({"LabelName": classes, "DisplayName": [f"Class {n}" for n in range(600)]}).write_csv(
+        raw / "annotations" / openimages.CLASSES_FILE.name
+    )
+    manifests = []
+    for split, rows in (("train", num_rows), ("validation", max(1000, num_rows // 50))):
+        num_images = max(1, int(rows / BOXES_PER_IMAGE))
+        with (raw / "annotations" / openimages.BOX_FILES[split].name).open("wb") as file:
+            for start in range(0, num_images, CHUNK_IMAGES):
+                ids = [f"{split[0]}{i:015x}" for i in range(start, min(start + CHUNK_IMAGES, num_images))]
+                draw_chunk(rng, ids, classes).write_csv(file, include_header=start == 0, float_precision=6)
+                manifests.append(pl.DataFrame({"image_id": ids, "split": [split] * len(ids)}))
+    columns = {"outcome": "ok", "num_bytes": 300_000, "md5": "", "width": 1024, "height": 768}
+    manifest = pl.concat(manifests).with_columns(pl.lit(v).alias(k) for k, v in columns.items())
+    manifest.cast(MANIFEST_SCHEMA).write_parquet(raw / "manifest.parquet")  # type: ignore[arg-type]
+
+
+def draw_chunk(rng: np.random.Generator, ids: list[str], classes: list[str]) -> pl.DataFrame:
+    counts = rng.poisson(BOXES_PER_IMAGE - 1, len(ids)) + 1
+    n = int(counts.sum())
+    x0, y0 = rng.uniform(0, 0.8, n), rng.uniform(0, 0.8, n)
+    width, height = rng.beta(1, 2, n) * (1 - x0), rng.beta(1, 2, n) * (1 - y0)
+    flags = {name: (rng.random(n) < 0.1).astype(np.int8) for name in openimages.FLAGS}
+    table = {
+        "ImageID": np.repeat(ids, counts),
+        "Source": np.full(n, "xclick"),
+        "LabelName": np.asarray(classes)[rng.integers(len(classes), size=n)],
+        "Confidence": np.ones(n, np.int8),
+        **dict(zip(openimages.COORDINATES, (x0, x0 + width, y0, y0 + height), strict=True)),
+        **flags,
+        "IsInside": np.zeros(n, np.int8),
+    }
+    return pl.DataFrame(table)
+
+
+def run_ours(raw: Path, out: Path) -> None:
+    filter_boxes(raw, out, Filter(), seed=0)
+
+
+def run_bare(raw: Path, out: Path) -> None:
+    """Read the same columns, apply the area rule, write parquet: the least that any filter does."""
+    out.mkdir(parents=True, exist_ok=True)
+    for split in openimages.SPLITS:
+        boxes = pl.scan_csv(raw / "annotations" / openimages.BOX_FILES[split].name)
+        area = (pl.col("XMax") - pl.col("XMin")) * (pl.col("YMax") - pl.col("YMin"))
+        boxes.select(openimages.REQUIRED_COLUMNS).filter(area.is_between(0.02, 0.8)).sink_parquet(
+            out / f"{split}.parquet"
+        )
+
+
+def measure(which: str, raw: Path, out: Path) -> tuple[float, float]:
+    """Wall seconds and peak MB of one run in a process of its own; importing is not counted as time."""
+    told = subprocess.run(
+        [sys.executable, __file__, "--run", which, str(raw), str(out)], check=True, capture_output=True, text=True
+    )
+    seconds, megabytes = told.stdout.split()[-2:]
+    return float(seconds), float(megabytes)
+
+
+def run_measured(which: str, raw: Path, out: Path) -> None:
+    import resource
+
+    started = time.perf_counter()
+    {"ours": run_ours, "bare": run_bare}[which](raw, out)
+    seconds = time.perf_counter() - started
+    print(f"{seconds:.3f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 14_600_000])
+    parser.add_argument("--run", nargs=3, metavar=("WHICH", "RAW", "OUT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        run_measured(options.run[0], Path(options.run[1]), Path(options.run[2]))
+        return
+    print(f"polars {pl.__version__}, {os.cpu_count()} cores")
+    for rows in options.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            raw = Path(folder) / "raw"
+            write_annotations(raw, rows)
+            times = {which: measure(which, raw, Path(folder) / which) for which in ("bare", "ours")}
+        (bare_s, bare_mb), (ours_s, ours_mb) = times["bare"], times["ours"]
+        print(
+            f"{rows:>11,} rows: ours {ours_s:6.2f} s, {rows / ours_s:,.0f} boxes/s, {ours_mb:,.0f} MB; "
+            f"bare {bare_s:6.2f} s, {bare_mb:,.0f} MB; ratio {ours_s / bare_s:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
