@@ -21,12 +21,13 @@ lint: install
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 
+# Bytecode is written once here: where PYTHONDONTWRITEBYTECODE is set, every process would compile anew for 20 s.
 install: .venv/.installed
 
 .venv/.installed: constraints.txt pyproject.toml
 	test -x $(VENV)/python || $(PYTHON) -m venv .venv
 	test -x $(VENV)/uv || $(VENV)/python -m pip install --quiet uv
-	$(VENV)/uv pip install --python $(VENV)/python -r constraints.txt
+	$(VENV)/uv pip install --compile-bytecode --python $(VENV)/python -r constraints.txt
 	$(VENV)/uv pip install --python $(VENV)/python --no-deps -e .
 	touch $@
 

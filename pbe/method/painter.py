@@ -3,7 +3,8 @@
     y = paste(D(sample(eps~, [E((1-m) * x_s), m], c)), x_s, m),   c = MLP(CLIP(x_r))
 
 Pixels where the mask is 0 come from the source, bit for bit: the official code returns the decoded picture, whose
-colours drift everywhere.
+colours drift everywhere. While sampling, the latents outside the mask are those of the masked source at their noise
+level (Avrahami et al., 2023, blended latent diffusion), so that what is painted meets what is there.
 """
 
 import json
@@ -98,7 +99,12 @@ class Painter(nn.Module):
 
         denoise = guided(predict, context, self.conditioner.uncond_vector, guidance_scale)
         noise = torch.stack([draw_noise(seed, (4, height, width)) for seed in seeds]).to(device)
-        latents = sample_plms(denoise, noise, self.alphas_cumprod.to(device), num_steps, on_step)
+
+        def keep_known(latents: Tensor, alpha_bar: Tensor) -> Tensor:
+            known = alpha_bar.sqrt() * masked + (1 - alpha_bar).sqrt() * noise
+            return torch.where(small_mask == 1, latents, known)
+
+        latents = sample_plms(denoise, noise, self.alphas_cumprod.to(device), num_steps, on_step, keep_known)
         decoded = self.decode(latents).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
         painted = decoded.permute(0, 2, 3, 1).cpu().numpy()
         return np.where(masks[..., None] == 1, painted, sources)

@@ -1,7 +1,8 @@
 """Pseudo linear multistep sampling, PLMS (Liu et al., 2022, arXiv 2202.09778), the paper's sampler.
 
 A sampler is a function of a denoiser. The noise predictions of the last steps are combined by Adams-Bashforth weights,
-and the latents move along the DDIM path with the combined prediction. The first step is Heun's.
+and the latents move along the DDIM path with the combined prediction. The first step is Heun's. Below 25 steps only the
+last two are combined: over such strides the higher orders overshoot what guidance asks for.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,10 @@ _ADAMS_BASHFORTH = {
     3: (23 / 12, -16 / 12, 5 / 12),
     4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
 }
+
+_FEW_STEPS = 25
+
+Constrain = Callable[[Tensor, Tensor], Tensor]  # (latents, alpha_bar of their level) => latents
 
 
 def sampling_timesteps(num_steps: int, num_timesteps: int = 1000) -> list[int]:
@@ -42,21 +47,30 @@ def sample_plms(
     alphas_cumprod: Tensor,
     num_steps: int,
     on_step: Callable[[int, int], None] | None = None,
+    constrain: Constrain | None = None,
 ) -> Tensor:
-    """Sample latents (B, C, h, w) from `noise` of the same shape with num_steps + 1 calls of the denoiser."""
+    """Sample latents (B, C, h, w) from `noise` of the same shape with num_steps + 1 calls of the denoiser.
+
+    `constrain` puts into the latents, before every call of the denoiser, what is known of them.
+    """
     timesteps = sampling_timesteps(num_steps, len(alphas_cumprod))
     levels = [alphas_cumprod[t] for t in timesteps] + [alphas_cumprod[0]]
+    order = 4 if num_steps >= _FEW_STEPS else 2
     latents = noise
     history: list[Tensor] = []  # of noise predictions, the newest first
     for i, t in enumerate(timesteps):
+        if constrain:
+            latents = constrain(latents, levels[i])
         predicted = denoise(latents, torch.full((len(latents),), t, device=latents.device))
         if i == 0:
             trial = ddim_step(latents, predicted, levels[0], levels[1])
+            if constrain:
+                trial = constrain(trial, levels[1])
             following = timesteps[1] if num_steps > 1 else 0
             second = denoise(trial, torch.full((len(latents),), following, device=latents.device))
             combined = (predicted + second) / 2
         else:
-            weights = _ADAMS_BASHFORTH[min(i + 1, 4)]
+            weights = _ADAMS_BASHFORTH[min(i + 1, order)]
             combined = sum(
                 (w * e for w, e in zip(weights, [predicted, *history], strict=False)), torch.zeros_like(noise)
             )

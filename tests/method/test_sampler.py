@@ -51,6 +51,34 @@ def test_calls_the_denoiser_once_more_than_its_steps(num_steps):
     assert seen == [(i + 1, num_steps) for i in range(num_steps)]
 
 
+def test_what_is_known_is_put_back_at_its_level_before_every_call():
+    known, seen = noise(1) * 3, []
+
+    def constrain(y, level):
+        y = y.clone()
+        y[..., 0] = level.sqrt() * known[..., 0]
+        return y
+
+    def denoise(y, t):
+        seen.append((y[..., 0] / known[..., 0]).mean().square().item())
+        return y * 0
+
+    sample_plms(denoise, noise(1), ALPHAS, 5, constrain=constrain)
+    steps = sampling_timesteps(5)
+    expected = [ALPHAS[t].item() for t in (steps[0], steps[1], *steps[1:])]  # Heun's step looks ahead
+    assert seen == pytest.approx(expected, rel=1e-4)
+
+
+def test_strong_guidance_does_not_overshoot_in_few_steps():
+    def guided(y, t):  # pulled five times as hard to MEAN as the data are
+        uncond = exact_denoiser(y + 0.2 * ALPHAS[t].sqrt().view(-1, 1, 1, 1), t)
+        return uncond + 5 * (exact_denoiser(y, t) - uncond)
+
+    many = sample_plms(guided, noise(200), ALPHAS, 200)
+    few = sample_plms(guided, noise(200), ALPHAS, 14)
+    assert (few - many).abs().mean() < 0.1
+
+
 def test_timesteps_are_stable_diffusions():
     assert sampling_timesteps(50)[:2] == [981, 961]
     assert sampling_timesteps(50)[-1] == 1
