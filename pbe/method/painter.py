@@ -3,14 +3,16 @@
     y = paste(D(sample(eps~, [E((1-m) * x_s), m], c)), x_s, m),   c = MLP(CLIP(x_r))
 
 Pixels where the mask is 0 come from the source, bit for bit: the official code returns the decoded picture, whose
-colours drift everywhere. While sampling, the latents outside the mask are those of the masked source at their noise
-level (Avrahami et al., 2023, blended latent diffusion), so that what is painted meets what is there.
+colours drift everywhere. While sampling, the latents outside the mask are the source's at their noise level (Avrahami
+et al., 2023, blended latent diffusion), so that what is painted meets what is there. They are taken with the hole
+filled from its rim: a latent beside the hole sees into it, and would tell of what was there, or of the grey in it.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
@@ -89,6 +91,7 @@ class Painter(nn.Module):
         mask = torch.from_numpy(masks)[:, None].float().to(device)
         context = self.conditioner(self.conditioner.class_token(to_pixels(exemplars, self.exemplar_px).to(device)))
         masked = self.encode(source * (1 - mask))
+        known = self.encode(to_pixels(fill_holes(sources, masks)).to(device))
         height, width = masked.shape[-2:]
         small_mask = mask_latents(mask, height, width)
 
@@ -101,8 +104,7 @@ class Painter(nn.Module):
         noise = torch.stack([draw_noise(seed, (4, height, width)) for seed in seeds]).to(device)
 
         def keep_known(latents: Tensor, alpha_bar: Tensor) -> Tensor:
-            known = alpha_bar.sqrt() * masked + (1 - alpha_bar).sqrt() * noise
-            return torch.where(small_mask == 1, latents, known)
+            return torch.where(small_mask == 1, latents, alpha_bar.sqrt() * known + (1 - alpha_bar).sqrt() * noise)
 
         latents = sample_plms(denoise, noise, self.alphas_cumprod.to(device), num_steps, on_step, keep_known)
         decoded = self.decode(latents).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
@@ -159,6 +161,15 @@ class Painter(nn.Module):
             raise ValueError(f"masks of shape {masks.shape} do not fit sources of shape {sources.shape}")
         if len(exemplars) != len(sources) or len(seeds) != len(sources):
             raise ValueError(f"{len(sources)} sources, {len(exemplars)} exemplars and {len(seeds)} seeds do not match")
+
+
+def fill_holes(sources: Images, masks: Images) -> Images:
+    """The sources (B, H, W, 3) with what is masked (B, H, W) filled smoothly from around it; nothing of it is read."""
+    holes = np.ascontiguousarray(masks, np.uint8)
+    filled = [
+        cv2.inpaint(np.ascontiguousarray(s), m, 3, cv2.INPAINT_TELEA) for s, m in zip(sources, holes, strict=True)
+    ]
+    return np.stack(filled).astype(np.uint8)
 
 
 def draw_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
