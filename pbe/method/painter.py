@@ -5,7 +5,8 @@
 Pixels where the mask is 0 come from the source, bit for bit: the official code returns the decoded picture, whose
 colours drift everywhere. While sampling, the latents outside the mask are the source's at their noise level (Avrahami
 et al., 2023, blended latent diffusion), so that what is painted meets what is there. They are taken with the hole
-filled from its rim: a latent beside the hole sees into it, and would tell of what was there, or of the grey in it.
+filled from its rim: a latent beside the hole sees into it, and would tell of what was there, or of the grey in it. At
+the end the painted background takes the shade of the one around it (`seams`).
 """
 
 import json
@@ -25,6 +26,7 @@ from pbe.method.denoiser import attend_to_one_token, denoiser_input, mask_latent
 from pbe.method.diffusion import alphas_cumprod
 from pbe.method.guidance import guided
 from pbe.method.sampler import sample_plms
+from pbe.method.seams import match_rim
 
 PARTS = ("unet", "vae", "image_encoder", "scheduler")
 
@@ -91,7 +93,8 @@ class Painter(nn.Module):
         mask = torch.from_numpy(masks)[:, None].float().to(device)
         context = self.conditioner(self.conditioner.class_token(to_pixels(exemplars, self.exemplar_px).to(device)))
         masked = self.encode(source * (1 - mask))
-        known = self.encode(to_pixels(fill_holes(sources, masks)).to(device))
+        filled = fill_holes(sources, masks)
+        known = self.encode(to_pixels(filled).to(device))
         height, width = masked.shape[-2:]
         small_mask = mask_latents(mask, height, width)
 
@@ -109,6 +112,7 @@ class Painter(nn.Module):
         latents = sample_plms(denoise, noise, self.alphas_cumprod.to(device), num_steps, on_step, keep_known)
         decoded = self.decode(latents).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
         painted = decoded.permute(0, 2, 3, 1).cpu().numpy()
+        painted = np.stack([match_rim(*one) for one in zip(painted, filled, masks, strict=True)])
         return np.where(masks[..., None] == 1, painted, sources)
 
     @torch.inference_mode()
