@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from pbe.data import world
+from pbe.data.encoders import FrozenEncoders
 from pbe.data.samples import Sample
-from pbe.data.shards import FrozenEncoders
-from pbe.method.backbone import build_painter
 from pbe.method.exemplars import augment_exemplar, crop_exemplar
+from pbe.method.initialization import build_painter
 from pbe.method.masks import draw_mask
 from pbe.method.windows import box_in_window, cut_window, square_window
 from pbe.settings import ExemplarAugmentation, Mask

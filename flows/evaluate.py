@@ -14,7 +14,7 @@ from pbe.evaluation.encoders import open_encoder
 from pbe.evaluation.painting import paint_cases
 from pbe.evaluation.real import real_images
 from pbe.evaluation.report import write_gallery, write_report
-from pbe.method.painter import Painter
+from pbe.method.conditioner import Conditioner
 from pbe.settings import Settings
 from pbe.training.judge import Judge
 
@@ -27,7 +27,7 @@ def evaluate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     metrics = evaluation.evaluate(
         bench,
         real_images(raw, curated, options.real, settings.method.image_px, options.max_real_images),
-        open_encoder(options.encoder, Painter.from_pretrained(model)),
+        open_encoder(options.encoder, Conditioner.from_pretrained(model / "image_encoder")),
         Judge.from_pretrained(folder / layout.TINY / "judge") if bench.exemplar_truth else None,
         options,
         partial(

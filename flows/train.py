@@ -11,13 +11,14 @@ from pbe.data.cluster import ray_cluster
 from pbe.files import written_whole
 from pbe.settings import Settings
 from pbe.training import run
-from pbe.training.loop import StepRecord
+from pbe.training.job import TrainJob, run_key
+from pbe.training.journal import StepRecord
 from pbe.training.tracking import RUN_FILE, RunTracker
 
 
 def train(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     """Train from the last checkpoint of the same settings and data, or from the backbone."""
-    job = run.TrainJob(
+    job = TrainJob(
         images=(folder / layout.RAW / "images").resolve(),
         curated=(folder / layout.CURATED).resolve(),
         backbone=(folder / layout.BACKBONE).resolve(),
@@ -27,7 +28,7 @@ def train(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
         train=settings.train,
         seed=settings.seed,
     )
-    run_file = job.folder / run.run_key(job) / RUN_FILE
+    run_file = job.folder / run_key(job) / RUN_FILE
     parameters = settings.model_dump(mode="json", include={"seed", "method", "encode", "train", "backbone"})
     named = {name: str(value) for name, value in flat(parameters)}
     bar = bars("steps")

@@ -14,7 +14,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 from safetensors import safe_open
@@ -24,9 +23,6 @@ from torch import Tensor
 from pbe import settings
 from pbe.data.samples import BoxRow, Sample, SampleDrawer, read_boxes
 from pbe.files import written_whole
-from pbe.method.backbone import load_conditioner, load_vae
-from pbe.method.conditioner import to_pixels
-from pbe.method.denoiser import mask_latents
 
 INDEX = "index.json"
 TENSORS = ("source_latents", "masked_latents", "mask", "class_tokens")
@@ -45,36 +41,12 @@ class EncodeJob:
     seed: int
 
 
-class FrozenEncoders:
-    """The VAE and the CLIP tower on one device."""
-
-    def __init__(self, backbone: Path, device: str = "cpu") -> None:
-        self.device = device
-        self.vae = load_vae(backbone).to(device)
-        self.conditioner = load_conditioner(backbone, context_dim=1).to(device)
-
-    @torch.inference_mode()
-    def encode(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """Samples => fp16 latents (B, 4, h, w) twice, mask (B, 1, h, w), class tokens (B, E, W)."""
-        source = to_pixels(np.stack([s.source for s in samples])).to(self.device)
-        mask = torch.from_numpy(np.stack([s.mask for s in samples]))[:, None].float().to(self.device)
-        exemplars = np.stack([s.exemplars for s in samples])
-        both = self.vae.encode(torch.cat([source, source * (1 - mask)])).latent_dist.mode()
-        source_latents, masked_latents = (both * self.vae.config.scaling_factor).chunk(2)
-        tokens = self.conditioner.class_token(to_pixels(exemplars.reshape(-1, *exemplars.shape[2:])).to(self.device))
-        batch = {
-            "source_latents": source_latents,
-            "masked_latents": masked_latents,
-            "mask": mask_latents(mask, *source_latents.shape[-2:]),
-            "class_tokens": tokens.view(len(samples), -1, tokens.shape[-1]),
-        }
-        return {name: tensor.half().cpu() for name, tensor in batch.items()}
-
-
 class ShardWriter:
     """A Ray Data actor: takes a shard's number, writes the shard."""
 
     def __init__(self, job: EncodeJob) -> None:
+        from pbe.data.encoders import FrozenEncoders  # the driver, which starts beside it, needs no model's code
+
         torch.set_num_threads(1)
         self.job = job
         self.boxes = read_boxes(job.curated, "train")

@@ -17,7 +17,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from pbe.evaluation.bench import Image
 from pbe.method.exemplars import resize
-from pbe.method.painter import Painter
+from pbe.method.conditioner import Conditioner
 
 Features = NDArray[np.float32]
 
@@ -44,7 +44,7 @@ class FeatureEncoder(Protocol):
 
 
 class Tower(Protocol):
-    """The part of a painter that is needed to use its tower as an encoder."""
+    """The part of a conditioner that an encoder is made of."""
 
     @property
     def exemplar_px(self) -> int: ...
@@ -93,15 +93,15 @@ class ClipEncoder:
         return embeds.float().numpy()
 
 
-def open_encoder(encoder: str, painter: Painter) -> FeatureEncoder:
+def open_encoder(encoder: str, tower: Conditioner) -> FeatureEncoder:
     """The encoder that `evaluate.encoder` names: "tower", or a CLIP model's folder (ValueError when it is none)."""
     if encoder != "tower":
         return ClipEncoder(Path(encoder))
-    config = painter.conditioner.config
+    config = tower.config
     patch_px = config.patch_size
     assert isinstance(patch_px, int)
     vit = _vit_name(config.hidden_size, config.num_hidden_layers, patch_px)
-    return TowerEncoder(painter, f"the painter's own CLIP tower, {vit}")
+    return TowerEncoder(tower, f"the painter's own CLIP tower, {vit}")
 
 
 def encode_images(encoder: FeatureEncoder, images: Iterable[Image], batch_size: int) -> Features:

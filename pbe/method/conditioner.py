@@ -85,6 +85,12 @@ class Conditioner(nn.Module):
         mapped = self.mapper(class_tokens[:, None])
         return torch.as_tensor(self.proj_out(self.final_layer_norm(mapped)))
 
+    @torch.inference_mode()
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Class tokens as features of images, (B, h, w, 3) uint8 => (B, W) float32 of unit norm."""
+        pixels = to_pixels(images, self.exemplar_px).to(self.uncond_vector.device)
+        return np.asarray(F.normalize(self.class_token(pixels), dim=-1).cpu().numpy(), np.float32)
+
     def trainable_parameters(self) -> list[nn.Parameter]:
         return [p for name, p in self.named_parameters() if not name.startswith("model.")]
 

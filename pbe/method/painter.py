@@ -19,7 +19,6 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.denoiser import attend_to_one_token, denoiser_input, mask_latents
@@ -114,13 +113,6 @@ class Painter(nn.Module):
         painted = decoded.permute(0, 2, 3, 1).cpu().numpy()
         painted = np.stack([match_rim(*one) for one in zip(painted, filled, masks, strict=True)])
         return np.where(masks[..., None] == 1, painted, sources)
-
-    @torch.inference_mode()
-    def embed(self, images: Images) -> NDArray[np.float32]:
-        """Class tokens of the tower, (B, h, w, 3) uint8 => (B, W) float32 of unit norm."""
-        device = next(self.parameters()).device
-        tokens = self.conditioner.class_token(to_pixels(images, self.exemplar_px).to(device))
-        return np.asarray(F.normalize(tokens, dim=-1).cpu().numpy(), np.float32)
 
     def save_pretrained(self, folder: Path) -> None:
         """Save in diffusers' layout: unet, vae, image_encoder, scheduler and model_index.json."""

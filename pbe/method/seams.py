@@ -31,7 +31,7 @@ def match_rim(painted: Images, filled: Images, mask: Images) -> Images:
     certainty = np.where(mask > inside, np.exp(-((size / RIM_TOLERANCE) ** 2)), 0).astype(np.float32)
     background = np.exp(-((size / BACKGROUND_TOLERANCE) ** 2))
     corrected = painted + background[..., None] * spread(difference, certainty)
-    return corrected.round().clip(0, 255).astype(np.uint8)
+    return np.asarray(corrected.round().clip(0, 255), np.uint8)
 
 
 def spread(values: Floats, weights: Floats) -> Floats:
@@ -43,11 +43,11 @@ def spread(values: Floats, weights: Floats) -> Floats:
     small = (max(1, width // 2), max(1, height // 2))
     sums = _resize(values * weights[..., None], small, cv2.INTER_AREA)
     totals = _resize(weights[..., None], small, cv2.INTER_AREA)
-    means = sums / np.maximum(totals, np.finfo(np.float32).tiny)
+    means = np.asarray(sums / np.maximum(totals, np.finfo(np.float32).tiny), np.float32)
     if height == width == 1:
         return means
     coarse = _resize(spread(means, np.minimum(4 * totals[..., 0], 1)), (width, height), cv2.INTER_LINEAR)
-    return coarse + weights[..., None] * (values - coarse)
+    return np.asarray(coarse + weights[..., None] * (values - coarse), np.float32)
 
 
 def _resize(values: Floats, size: tuple[int, int], interpolation: int) -> Floats:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from pbe import settings
+from pbe.data.encoders import FrozenEncoders
 from pbe.data.samples import SampleDrawer, read_boxes
-from pbe.data.shards import FrozenEncoders, LatentShards
+from pbe.data.shards import LatentShards
 from pbe.training.model import Batch
 
 Encoded = dict[str, Tensor]

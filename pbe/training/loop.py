@@ -4,11 +4,9 @@ A step is a function of the state before it: order, noise and drops come from se
 on from its last checkpoint and ends with the same bits.
 """
 
-import json
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +17,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pbe import settings
-from pbe.files import written_whole
 from pbe.method.painter import Painter
 from pbe.training.batches import BatchSource
 from pbe.training.checkpoints import load_newest, save_checkpoint
+from pbe.training.journal import JOURNAL, Journal, StepRecord
 from pbe.training.model import ExponentialMovingAverage, PaintingLoss
 
-JOURNAL = "journal.jsonl"
 CONV_IN = "unet.conv_in.weight"
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What is written down of a step: the global batch's mean loss, its halves by timestep, rate and gradient norm."""
-
-    step: int
-    loss: float
-    loss_early: float  # timesteps 0..499: details
-    loss_late: float  # timesteps 500..999: composition
-    lr: float
-    grad_norm: float
 
 
 def learning_rate(step: int, train: settings.Train) -> float:
@@ -156,32 +141,6 @@ def train_to_end(
         if trainer.rank == 0 and (finished or trainer.step % train.checkpoint_every == 0):
             save_checkpoint(folder, trainer.step, trainer.state(), train.keep_checkpoints)
         after_step(trainer, record)
-
-
-class Journal:
-    """One JSON line a step, rewritten from the checkpoint's records when a run goes on."""
-
-    def __init__(self, path: Path, records: list[StepRecord]) -> None:
-        with written_whole(path) as part:
-            part.write_text("".join(self._line(r) for r in records))
-        self._path = path
-
-    def append(self, record: StepRecord) -> None:
-        with self._path.open("a") as file:
-            file.write(self._line(record))
-            file.flush()
-
-    @staticmethod
-    def _line(record: StepRecord) -> str:
-        return json.dumps(record.__dict__) + "\n"
-
-
-def read_journal(path: Path, first: int = 0) -> list[StepRecord]:
-    """The whole lines of a journal from step `first` on; a line still being written is left for the next look."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    return [StepRecord(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()[first:]]
 
 
 def limit_threads(num_threads: int) -> None:

@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from pbe.training.loop import StepRecord
+from pbe.training.journal import StepRecord
 
 RUN_FILE = "mlflow-run.txt"
 METRICS = ("loss", "loss_early", "loss_late", "lr", "grad_norm")

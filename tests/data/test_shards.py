@@ -7,8 +7,9 @@ import torch
 
 from pbe.data import shards, world
 from pbe.data.cluster import ray_cluster
+from pbe.data.encoders import FrozenEncoders
 from pbe.data.samples import SampleDrawer, read_boxes
-from pbe.data.shards import FrozenEncoders, LatentShards
+from pbe.data.shards import LatentShards
 from pbe.settings import Encode, Method
 
 ENCODE = Encode(variants=2, exemplar_variants=2, shard_rows=8, batch_size=4, num_workers=1)

@@ -33,7 +33,7 @@ def test_features_do_not_depend_on_the_batches(encoder: object) -> None:
 
 
 def test_the_tower_sees_a_whole_image_as_the_mean_of_its_tiles(painter: Painter) -> None:
-    encoder = open_encoder("tower", painter)
+    encoder = open_encoder("tower", painter.conditioner)
     side = encoder.input_px
     image, small = images(1, 2 * side)[0], images(1, side)[0]
     tiles = [image[y : y + side, x : x + side] for y in (0, side) for x in (0, side)]
@@ -67,11 +67,11 @@ def test_the_folders_own_pixel_statistics_count(clip_folder: Path) -> None:
 
 
 def test_the_painters_tower_is_named_as_what_it_is(painter: Painter) -> None:
-    encoder = open_encoder("tower", painter)
+    encoder = open_encoder("tower", painter.conditioner)
     assert encoder.name.startswith("the painter's own CLIP tower, ViT-4x16/8 at 16 px (class token")
     np.testing.assert_allclose(np.linalg.norm(encode_batch(encoder, images(3)), axis=1), 1.0, rtol=1e-5)
 
 
 def test_a_folder_without_a_model_is_refused(painter: Painter, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no CLIP model here .*evaluate\.encoder"):
-        open_encoder(str(tmp_path), painter)
+        open_encoder(str(tmp_path), painter.conditioner)

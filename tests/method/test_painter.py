@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from pbe.method.backbone import build_painter, check_backbone
+from pbe.method.backbone import check_backbone
+from pbe.method.initialization import build_painter
 from pbe.method.painter import Painter
 
 
@@ -53,7 +54,7 @@ def test_saved_and_loaded_it_paints_the_same_bits(painter, tmp_path):
 
 
 def test_embeddings_have_unit_norm(painter):
-    embedded = painter.embed(case()[0])
+    embedded = painter.conditioner.embed(case()[0])
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
 
 

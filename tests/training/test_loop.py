@@ -6,10 +6,11 @@ import json
 import pytest
 import torch
 
-from pbe.method.backbone import build_painter
+from pbe.method.initialization import build_painter
 from pbe.settings import Train
 from pbe.training.batches import BatchSource
-from pbe.training.loop import JOURNAL, Trainer, learning_rate, read_journal, train_to_end
+from pbe.training.journal import JOURNAL, read_journal
+from pbe.training.loop import Trainer, learning_rate, train_to_end
 
 
 def fetch(indices, epochs):

@@ -7,7 +7,7 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pbe.training.loop import StepRecord
+from pbe.training.journal import StepRecord
 from pbe.training.tracking import METRICS, RUN_FILE, RunTracker
 
 

@@ -1,0 +1,37 @@
+"""A training run told in full: where it reads and writes, its settings, and the key of what decides its weights."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pbe import settings
+from pbe.data.shards import INDEX
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Where a run reads and writes, and its settings; paths are absolute, as every node must see them."""
+
+    images: Path
+    curated: Path
+    backbone: Path
+    latents: Path
+    folder: Path  # the run's own
+    method: settings.Method
+    train: settings.Train
+    seed: int
+
+
+def run_key(job: TrainJob) -> str:
+    """A digest of all that decides the weights: parameters, seed, boxes, cache and backbone."""
+    digest = hashlib.blake2b(digest_size=8)
+    settings_of = {"train": job.train.model_dump(exclude={"keep_checkpoints", "checkpoint_every", "validate_every"}),
+                   "method": job.method.model_dump(), "seed": job.seed}  # fmt: skip
+    digest.update(json.dumps(settings_of, sort_keys=True).encode())
+    files = [job.curated / "boxes.parquet", *sorted(job.backbone.rglob("*.safetensors"))]
+    if job.train.cache:
+        files += [job.latents / "key.txt", job.latents / INDEX]
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
