@@ -1,31 +1,35 @@
 """Which boxes can teach: the paper's area rule (section 4.1), OpenImages' flags, and a cap per image.
 
-Every row of the annotation files is either kept or rejected once, under the first rule that hits, in REASONS' order.
+Every row of the annotation files is either kept or rejected once, under the first rule that hits, in REASONS' order:
+first what the row itself tells, then what its image tells, then the caps. The files stream through once.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from pbe.data import openimages
-from pbe.data.openimages import COORDINATES, SPLITS
+from pbe.data.openimages import COORDINATES, SPLITS, UnsortedError
 from pbe.files import written_whole
 from pbe.settings import Filter
 
 REASONS = (
     "invalid_coordinates",
-    "image_not_acquired",
     "class",
     "area_too_small",
     "area_too_large",
-    "side_too_small",
-    "aspect",
     "group_of",
     "depiction",
     "occluded",
     "truncated",
+    "image_not_acquired",
+    "side_too_small",
+    "aspect",
     "over_image_cap",
     "over_class_cap",
 )
@@ -38,6 +42,7 @@ COLUMNS = {
     "area_frac": pl.Float32,
     **dict.fromkeys(("is_occluded", "is_truncated", "is_group_of", "is_depiction"), pl.Boolean),
 }
+_REASON = pl.Enum(REASONS)
 
 
 @dataclass(frozen=True)
@@ -54,66 +59,169 @@ class FilterReport:
 
 
 def filter_boxes(raw: Path, out: Path, settings: Filter, seed: int) -> FilterReport:
-    """Judge every box of `raw` (what `acquire` left) and write those kept to `{out}/boxes.parquet`, sorted by box_id.
+    """Judge every box of `raw` (what `acquire` left) and write those kept to `{out}/boxes.parquet`.
 
-    `seed` draws which boxes of an image stay under the cap. Raises ValueError naming the file and what is wrong with
-    it, an unknown class, or that no box of a split is left.
+    Train's boxes come first, each split's in the order of box_id; `seed` draws which boxes stay under the caps. Memory
+    is bounded where the annotation files are in the order of their images, as OpenImages' own are, and no class cap is
+    set. Raises ValueError naming the file and what is wrong with it, an unknown class, or that no box of a split is
+    left.
     """
     manifest = raw / "manifest.parquet"
     if not manifest.exists():
         raise ValueError(f"{manifest}: no such file; run the acquire stage first")
-    classes = openimages.read_classes(raw / "annotations" / openimages.CLASSES_FILE.name)
-    hierarchy = openimages.read_hierarchy(raw / "annotations" / openimages.HIERARCHY_FILE.name)
+    job = _open(raw, settings, seed)
+    unsorted: set[Path] = set()
+    while True:
+        try:
+            return _write(job, manifest, out / "boxes.parquet", unsorted)
+        except UnsortedError as error:
+            unsorted.add(error.path)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is decided before the first row is read."""
+
+    annotations: Path
+    classes: pl.DataFrame
+    labels: Sequence[str]
+    excluded: Sequence[str]
+    settings: Filter
+    seed: int
+
+
+def _open(raw: Path, settings: Filter, seed: int) -> _Job:
+    annotations = raw / "annotations"
+    classes = openimages.read_classes(annotations / openimages.CLASSES_FILE.name)
+    hierarchy = openimages.read_hierarchy(annotations / openimages.HIERARCHY_FILE.name)
     labels = openimages.find_labels(classes, settings.classes, "filter.classes", hierarchy)
     excluded = openimages.find_labels(classes, settings.exclude_classes, "filter.exclude_classes", hierarchy)
-    counts: list[pl.DataFrame] = []
-    kept: dict[str, pl.DataFrame] = {}
-    for split in SPLITS:
-        path = raw / "annotations" / openimages.BOX_FILES[split].name
-        images = pl.read_parquet(manifest).filter(split=split, outcome="ok").select("image_id", "width", "height")
-        judged = judge_boxes(openimages.scan_boxes(path), images, settings, labels, excluded)
-        counts.append(openimages.collect(judged.group_by("reason").len(), path))
-        passed = openimages.collect(judged.filter(pl.col("reason").is_null()), path)
-        for reason, cap, by in (
-            ("over_image_cap", settings.max_boxes_per_image, "ImageID"),
-            ("over_class_cap", settings.max_boxes_per_class, "LabelName"),
-        ):
-            capped = cap_boxes(passed, cap, seed, by)
-            counts.append(pl.DataFrame({"reason": [reason], "len": [passed.height - capped.height]}))
-            passed = capped
-        kept[split] = _name(passed, classes, split)
-    report = _report(counts, kept)
-    empty = [split for split in SPLITS if not report.kept[split]]
-    if empty:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in report.rejects.items() if count)
-        raise ValueError(f"{raw}: no {empty[0]} box passes the filter; rejected of {report.rows}: {reasons or 'none'}")
-    _write(pl.concat(list(kept.values())).sort("box_id"), out / "boxes.parquet")
+    return _Job(annotations, classes, labels, excluded, settings, seed)
+
+
+def _write(job: _Job, manifest: Path, target: Path, unsorted: AbstractSet[Path]) -> FilterReport:
+    kept, images, rejects = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0), Counter[str]()
+    with written_whole(target) as part:
+        with pq.ParquetWriter(part, pl.DataFrame(schema=COLUMNS).to_arrow().schema, compression="zstd") as writer:
+            for split in SPLITS:
+                path = job.annotations / openimages.BOX_FILES[split].name
+                acquired = pl.read_parquet(manifest, columns=["image_id", "split", "outcome", "width", "height"])
+                acquired = acquired.filter(split=split, outcome="ok").sort("image_id")
+                for batch in _kept_boxes(job, path, acquired, path in unsorted, rejects):
+                    named = _name(batch, job.classes, split)
+                    writer.write_table(named.to_arrow())
+                    kept[split] += named.height
+                    images[split] += named["image_id"].n_unique()
+        report = FilterReport(
+            sum(kept.values()) + rejects.total(), kept, images, {reason: rejects[reason] for reason in REASONS}
+        )
+        empty = [split for split in SPLITS if not kept[split]]
+        if empty:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in report.rejects.items() if count)
+            raise ValueError(
+                f"{job.annotations.parent}: no {empty[0]} box passes the filter; "
+                f"rejected of {report.rows}: {reasons or 'none'}"
+            )
     return report
 
 
-def judge_boxes(
-    boxes: pl.LazyFrame,
-    images: pl.DataFrame,
-    settings: Filter,
-    labels: Sequence[str] = (),
-    excluded: Sequence[str] = (),
-) -> pl.LazyFrame:
-    """Give every box (a row of `scan_boxes`) its pixels and the `reason` it is rejected for, null when it passes.
+def _kept_boxes(
+    job: _Job, path: Path, acquired: pl.DataFrame, sort: bool, rejects: Counter[str]
+) -> Iterator[pl.DataFrame]:
+    """The boxes of one annotation file that pass all rules and caps, in order; counts the others in `rejects`."""
+    judged = judge_rows(openimages.scan_boxes(path), job.settings, job.labels, job.excluded)
+    if sort:
+        judged = judged.sort("ImageID", maintain_order=True)
+    for_class_cap = []
+    for batch in openimages.stream_images(judged, path):
+        numbered = openimages.number_boxes(batch)
+        _count(numbered, rejects)
+        passed = numbered.filter(pl.col("reason").is_null())
+        measured = judge_sizes(passed, acquired, job.settings)
+        _count(measured, rejects)
+        passed = measured.filter(pl.col("reason").is_null())
+        capped = cap_boxes(passed, job.settings.max_boxes_per_image, job.seed)
+        rejects["over_image_cap"] += passed.height - capped.height
+        if job.settings.max_boxes_per_class is None:
+            yield capped
+        else:
+            for_class_cap.append(capped)
+    if for_class_cap:
+        passed = pl.concat(for_class_cap)
+        capped = cap_boxes(passed, job.settings.max_boxes_per_class, job.seed, "LabelName")
+        rejects["over_class_cap"] += passed.height - capped.height
+        yield capped
 
-    `images` are those acquired: image_id, width, height in pixels. `labels`, if any, are the only classes wanted,
-    `excluded` those that are not. Adds box_id, width, height, x0, y0, x1, y1, area_frac. No cap is applied here.
+
+def _count(judged: pl.DataFrame, rejects: Counter[str]) -> None:
+    for reason, count in judged["reason"].drop_nulls().value_counts().iter_rows():
+        rejects[reason] += count
+
+
+def judge_rows(
+    boxes: pl.LazyFrame, settings: Filter, labels: Sequence[str] = (), excluded: Sequence[str] = ()
+) -> pl.LazyFrame:
+    """Give every box (a row of `scan_boxes`) the `reason` it is rejected for by what the row tells, null if it passes.
+
+    `labels`, if any, are the only classes wanted, `excluded` those that are not. A row without ImageID gets "".
     """
-    sized = openimages.number_boxes(boxes).join(
-        images.lazy(), left_on="ImageID", right_on="image_id", how="left", maintain_order="left"
-    )
+    label = pl.col("LabelName")
+    shares = [pl.col(name) for name in COORDINATES]
+    in_range = pl.all_horizontal(*(share.is_finite() & share.is_between(0, 1) for share in shares))
+    ordered = (pl.col("XMin") < pl.col("XMax")) & (pl.col("YMin") < pl.col("YMax"))
+    area = (pl.col("XMax") - pl.col("XMin")) * (pl.col("YMax") - pl.col("YMin"))
+    unwanted = [~label.is_in(list(labels)).fill_null(False)] if labels else []
+    unwanted += [label.is_in(list(excluded)).fill_null(False)] if excluded else []
+    flags = {
+        "group_of": ("IsGroupOf", settings.drop_group_of),
+        "depiction": ("IsDepiction", settings.drop_depiction),
+        "occluded": ("IsOccluded", settings.drop_occluded),
+        "truncated": ("IsTruncated", settings.drop_truncated),
+    }
+    rules = {
+        "invalid_coordinates": ~(in_range & ordered).fill_null(False),
+        **({"class": pl.any_horizontal(*unwanted)} if unwanted else {}),
+        "area_too_small": area < settings.min_area_frac,
+        "area_too_large": area > settings.max_area_frac,
+        **{reason: pl.col(column) for reason, (column, dropped) in flags.items() if dropped},
+    }
+    return boxes.with_columns(pl.col("ImageID").fill_null(""), reason=_first(rules))
+
+
+def judge_sizes(boxes: pl.DataFrame, images: pl.DataFrame, settings: Filter) -> pl.DataFrame:
+    """Give boxes their pixels and the `reason` they are rejected for by what their image tells, null if they pass.
+
+    `boxes` and `images` (those acquired: image_id, width, height in pixels) are in the order of the image. Adds width,
+    height, x0, y0, x1, y1 and area_frac.
+    """
+    if boxes.height:
+        first, last = boxes["ImageID"][0], boxes["ImageID"][-1]
+        ids = images["image_id"]
+        images = images[ids.search_sorted(first, side="left") : ids.search_sorted(last, side="right")]
+    sized = boxes.join(
+        images.select("image_id", "width", "height"),
+        left_on="ImageID", right_on="image_id", how="left", maintain_order="left",
+    )  # fmt: skip
     in_pixels = sized.with_columns(
         _pixels("XMin", "width").alias("x0"),
         _pixels("YMin", "height").alias("y0"),
         _pixels("XMax", "width").alias("x1"),
         _pixels("YMax", "height").alias("y1"),
     )
-    area = (pl.col("x1") - pl.col("x0")) * (pl.col("y1") - pl.col("y0")) / (pl.col("width") * pl.col("height"))
-    return in_pixels.with_columns(area_frac=area).with_columns(reason=_first_reason(settings, labels, excluded))
+    width, height = pl.col("x1") - pl.col("x0"), pl.col("y1") - pl.col("y0")
+    short, long = pl.min_horizontal(width, height), pl.max_horizontal(width, height)
+    rules = {
+        "image_not_acquired": pl.col("width").is_null(),
+        "side_too_small": short < settings.min_side_px,
+        "aspect": long > settings.max_aspect * short,
+    }
+    area = width * height / (pl.col("width") * pl.col("height"))
+    return in_pixels.with_columns(area_frac=area, reason=_first(rules))
+
+
+def _first(rules: Mapping[str, pl.Expr]) -> pl.Expr:
+    """The name of the first rule that holds, as a member of REASONS."""
+    return pl.coalesce(*(pl.when(rule).then(pl.lit(reason, _REASON)) for reason, rule in rules.items()))
 
 
 def cap_boxes(boxes: pl.DataFrame, cap: int | None, seed: int, by: str = "ImageID") -> pl.DataFrame:
@@ -121,41 +229,18 @@ def cap_boxes(boxes: pl.DataFrame, cap: int | None, seed: int, by: str = "ImageI
 
     A larger cap keeps all that a smaller one keeps.
     """
-    if cap is None or boxes.is_empty():
+    if cap is None:
         return boxes
-    ranks = [openimages.draw_rank(box_id, seed) for box_id in boxes["box_id"]]
-    place = pl.struct("rank", "box_id").rank("ordinal").over(by)
-    ranked = boxes.with_columns(pl.Series("rank", ranks, dtype=pl.UInt64))
-    return ranked.filter(place <= cap).drop("rank")
+    crowded = pl.len().over(by) > cap
+    marked = boxes.with_columns(crowded=crowded).with_row_index("place")
+    many = marked.filter("crowded")
+    ranked = many.with_columns(pl.Series("rank", openimages.draw_ranks(many["box_id"].to_list(), seed)))
+    stay = ranked.filter(pl.struct("rank", "box_id").rank("ordinal").over(by) <= cap)["place"]
+    return boxes.filter(~marked["crowded"] | marked["place"].is_in(stay.implode()))
 
 
 def _pixels(share: str, side: str) -> pl.Expr:
     return (pl.col(share) * pl.col(side)).round().cast(pl.Int64, strict=False)
-
-
-def _first_reason(settings: Filter, labels: Sequence[str], excluded: Sequence[str]) -> pl.Expr:
-    """The first of REASONS that holds for a box; a rule that is switched off never does."""
-    label = pl.col("LabelName")
-    shares = [pl.col(name) for name in COORDINATES]
-    in_range = pl.all_horizontal(*(share.is_finite() & share.is_between(0, 1) for share in shares)).fill_null(False)
-    ordered = (pl.col("XMin") < pl.col("XMax")) & (pl.col("YMin") < pl.col("YMax"))
-    width, height = pl.col("x1") - pl.col("x0"), pl.col("y1") - pl.col("y0")
-    short, long = pl.min_horizontal(width, height), pl.max_horizontal(width, height)
-    rules = {
-        "invalid_coordinates": ~(in_range & ordered.fill_null(False)),
-        "image_not_acquired": pl.col("width").is_null(),
-        "class": (~label.is_in(list(labels)) if labels else pl.lit(False)) | label.is_in(list(excluded)),
-        "area_too_small": pl.col("area_frac") < settings.min_area_frac,
-        "area_too_large": pl.col("area_frac") > settings.max_area_frac,
-        "side_too_small": short < settings.min_side_px,
-        "aspect": long > settings.max_aspect * short,
-        "group_of": pl.col("IsGroupOf") & settings.drop_group_of,
-        "depiction": pl.col("IsDepiction") & settings.drop_depiction,
-        "occluded": pl.col("IsOccluded") & settings.drop_occluded,
-        "truncated": pl.col("IsTruncated") & settings.drop_truncated,
-    }
-    assert (*rules, "over_image_cap", "over_class_cap") == REASONS
-    return pl.coalesce(*(pl.when(rule).then(pl.lit(reason)) for reason, rule in rules.items()))
 
 
 def _name(boxes: pl.DataFrame, classes: pl.DataFrame, split: str) -> pl.DataFrame:
@@ -170,17 +255,3 @@ def _name(boxes: pl.DataFrame, classes: pl.DataFrame, split: str) -> pl.DataFram
         pl.col("IsDepiction").alias("is_depiction"),
     )
     return named.select(pl.col(name).cast(kind) for name, kind in COLUMNS.items())
-
-
-def _report(counts: list[pl.DataFrame], kept: dict[str, pl.DataFrame]) -> FilterReport:
-    rejects = dict.fromkeys(REASONS, 0)
-    for reason, count in pl.concat(counts, how="vertical_relaxed").drop_nulls("reason").iter_rows():
-        rejects[reason] += count
-    boxes = {split: table.height for split, table in kept.items()}
-    images = {split: table["image_id"].n_unique() for split, table in kept.items()}
-    return FilterReport(sum(boxes.values()) + sum(rejects.values()), boxes, images, rejects)
-
-
-def _write(boxes: pl.DataFrame, target: Path) -> None:
-    with written_whole(target) as part:
-        boxes.rechunk().write_parquet(part)

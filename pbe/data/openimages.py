@@ -5,14 +5,16 @@ under https://storage.googleapis.com/openimages, `XMin, XMax, YMin, YMax` as sha
 """
 
 import difflib
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 IMAGES_BUCKET = "open-images-dataset"
 ANNOTATIONS_BUCKET = "openimages"
@@ -24,6 +26,9 @@ BOX_COLUMNS = ("ImageID", "Source", "LabelName", "Confidence", *COORDINATES, *FL
 CLICK_COLUMNS = tuple(f"XClick{n}{axis}" for axis in "XY" for n in (1, 2, 3, 4))  # only in the train file
 REQUIRED_COLUMNS = ("ImageID", "LabelName", *COORDINATES, *FLAGS)
 CLASS_COLUMNS = ("LabelName", "DisplayName")
+
+_BATCH_ROWS = 500_000
+_GOLDEN, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 @dataclass(frozen=True)
@@ -57,32 +62,69 @@ def scan_boxes(path: Path) -> pl.LazyFrame:
     A coordinate that is no number is null; a flag is true only where the file says 1 (-1 means unknown).
     Raises ValueError naming the file when it is empty, or which columns it lacks and which it has.
     """
+    kinds = dict.fromkeys(COORDINATES, pl.Float64()) | dict.fromkeys(FLAGS, pl.Int8())
     try:
-        raw = pl.scan_csv(path, infer_schema=False)
-        found = raw.collect_schema().names()
+        found = pl.scan_csv(path, infer_schema=False).collect_schema().names()
     except pl.exceptions.NoDataError:
         raise ValueError(f"{path}: the file is empty; box annotations need a header line and rows") from None
     missing = [column for column in REQUIRED_COLUMNS if column not in found]
     if missing:
         raise ValueError(f"{path}: column {', '.join(missing)} is missing; columns found: {', '.join(found)}")
-    coordinates = pl.col(COORDINATES).cast(pl.Float64, strict=False)
-    flags = (pl.col(FLAGS).cast(pl.Int8, strict=False) == 1).fill_null(False)
-    return raw.select("ImageID", "LabelName", coordinates, flags)
+    schema = {column: kinds.get(column, pl.String()) for column in found}
+    raw = pl.scan_csv(path, schema=schema, ignore_errors=True)
+    return raw.select("ImageID", "LabelName", *COORDINATES, (pl.col(FLAGS) == 1).fill_null(False))
 
 
 def collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
     """Collect a scan of `path`; raises ValueError of one line naming the file when its rows cannot be read."""
-    try:
+    with told_as_mistake(path):
         return frame.collect(engine="streaming")
+
+
+@contextmanager
+def told_as_mistake(path: Path) -> Iterator[None]:
+    """Turn what polars raises on a file that is no CSV into a ValueError of one line that names it."""
+    try:
+        yield
     except pl.exceptions.ComputeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path}: not a readable CSV file: {reason}") from None
 
 
-def number_boxes(boxes: pl.LazyFrame) -> pl.LazyFrame:
-    """Add `box_id`: the image id and the row's running number inside its image, in file order, from 000."""
-    number = pl.int_range(pl.len()).over("ImageID").cast(pl.String).str.zfill(3)
-    return boxes.with_columns(box_id=pl.col("ImageID") + "_" + number)
+class UnsortedError(Exception):
+    """The rows of the file `path` are not in the order of their images."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+def stream_images(frame: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
+    """The rows of a scan of `path` in order, in batches that hold whole images.
+
+    OpenImages' own files are in the order of ImageID and stream in bounded memory. Raises UnsortedError on another one,
+    perhaps after some batches: sort the frame first, which takes memory for all of it.
+    """
+    held: pl.DataFrame | None = None
+    with told_as_mistake(path):
+        for batch in frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True, engine="streaming"):
+            rows = batch if held is None else pl.concat([held, batch])
+            images = rows["ImageID"]
+            if not images.is_sorted():
+                raise UnsortedError(path)
+            whole = images.search_sorted(images[-1]) if rows.height else 0
+            held = rows[whole:]
+            if whole:
+                yield rows[:whole]
+    if held is not None and held.height:
+        yield held
+
+
+def number_boxes(boxes: pl.DataFrame) -> pl.DataFrame:
+    """Add `box_id`, the image id and the row's running number inside its image, from 000; rows are in image order."""
+    row, image = pl.int_range(pl.len()), pl.col("ImageID")
+    first = pl.when((image != image.shift()).fill_null(True)).then(row).forward_fill()
+    return boxes.with_columns(box_id=image + "_" + (row - first).cast(pl.String).str.zfill(3))
 
 
 def read_classes(path: Path) -> pl.DataFrame:
@@ -164,10 +206,28 @@ def select_images(path: Path, labels: Sequence[str], limit: int | None, seed: in
         boxes = boxes.filter(pl.col("LabelName").is_in(list(labels)))
     ids: list[str] = collect(boxes.select(pl.col("ImageID").drop_nulls().unique()), path)["ImageID"].to_list()
     if limit is not None and limit < len(ids):
-        ids = sorted(ids, key=lambda image_id: (draw_rank(image_id, seed), image_id))[:limit]
+        ranks = dict(zip(ids, draw_ranks(ids, seed).tolist(), strict=True))
+        ids = sorted(ids, key=lambda image_id: (ranks[image_id], image_id))[:limit]
     return sorted(ids)
 
 
-def draw_rank(name: str, seed: int) -> int:
-    """A number in 0..2^64 that depends on `name` and `seed` alone: sorting by it is a seeded, stable shuffle."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest())
+def draw_ranks(names: Sequence[str], seed: int) -> NDArray[np.uint64]:
+    """A number in 0..2^64 for each name, of the name and `seed` alone: sorting by it is a seeded, stable shuffle.
+
+    SplitMix64 (Steele et al., 2014) over the bytes of the names, on all names at once.
+    """
+    if not len(names):
+        return np.zeros(0, np.uint64)
+    encoded = np.array([name.encode() for name in names], dtype=np.bytes_)
+    columns = encoded.view(np.uint8).reshape(len(encoded), -1).T.astype(np.uint64)
+    state = np.full(len(encoded), _mix(np.array([seed], np.uint64))[0])
+    for column in columns:
+        state = np.where(column > 0, _mix(state ^ column), state)  # a shorter name ends in zeros
+    return state
+
+
+def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mixed = state + _GOLDEN
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)), np.uint64)

@@ -23,7 +23,7 @@ import yaml
 
 from pbe.data import openimages
 from pbe.data.images import image_size
-from pbe.data.openimages import SPLITS, draw_rank, image_key
+from pbe.data.openimages import SPLITS, draw_ranks, image_key
 from pbe.settings import Acquire
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
@@ -90,7 +90,7 @@ def _image_ids(root: Path, paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _draw_split(image_id: str, validation_frac: float, seed: int) -> str:
-    return "validation" if draw_rank(f"split:{image_id}", seed) < validation_frac * 2**64 else "train"
+    return "validation" if int(draw_ranks([f"split:{image_id}"], seed)[0]) < validation_frac * 2**64 else "train"
 
 
 def _split_in(path: Path) -> str | None:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from transformers import CLIPVisionModelWithProjection
 
 from pbe.evaluation.bench import Image
-from pbe.method.exemplars import resize
 from pbe.method.conditioner import Conditioner
+from pbe.method.exemplars import resize
 
 Features = NDArray[np.float32]
 

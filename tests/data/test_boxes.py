@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbe.data.boxes import COLUMNS, REASONS, cap_boxes, filter_boxes, judge_boxes
+from pbe.data.boxes import COLUMNS, REASONS, cap_boxes, filter_boxes, judge_rows, judge_sizes
 from pbe.data.bucket import name_image
-from pbe.data.openimages import REQUIRED_COLUMNS, scan_boxes
+from pbe.data.openimages import REQUIRED_COLUMNS, number_boxes, scan_boxes
 from pbe.data.world import draw_scene
 from pbe.settings import Filter
 
@@ -26,13 +26,21 @@ def frame(*rows):
     return pl.LazyFrame(full, schema=schema, orient="row")
 
 
+def judge(boxes, images=IMAGES, settings=None, labels=(), excluded=()):
+    """All boxes with their reason, as the filter judges them: by the row first, then by the image."""
+    settings = settings or Filter()
+    judged = number_boxes(judge_rows(boxes, settings, labels, excluded).collect().sort("ImageID", maintain_order=True))
+    sized = judge_sizes(judged, images, settings)
+    return sized.with_columns(reason=pl.coalesce(judged["reason"], sized["reason"]))
+
+
 def reasons(*rows, images=IMAGES, labels=(), **changes):
-    return judge_boxes(frame(*rows), images, Filter(**changes), labels).collect()["reason"].to_list()
+    return judge(frame(*rows), images, Filter(**changes), labels)["reason"].to_list()
 
 
 def test_excluded_classes_are_rejected_as_class():
     row = ("i", 0.1, 0.5, 0.1, 0.9, *NO)
-    judged = judge_boxes(frame(row), IMAGES, Filter(), (), ["/m/1"]).collect()
+    judged = judge(frame(row), excluded=["/m/1"])
     assert judged["reason"].to_list() == ["class"]
     assert reasons(row, labels=["/m/1"]) == [None]
 
@@ -85,7 +93,8 @@ def test_each_flag_has_its_switch(position, reason, switch):
 
 
 def test_first_reason_wins():
-    assert reasons(("absent", 0.1, 0.2, 0.1, 0.2, True, True, True, True)) == ["image_not_acquired"]
+    assert reasons(("absent", 0.1, 0.2, 0.1, 0.2, True, True, True, True)) == ["area_too_small"]
+    assert reasons(("absent", 0.1, 0.5, 0.1, 0.9, *NO)) == ["image_not_acquired"]
     assert reasons(("i", 0.1, 0.2, 0.1, 0.2, True, True, True, True)) == ["area_too_small"]
     assert reasons(("i", 0.1, 0.5, 0.1, 0.9, True, True, True, True)) == ["group_of"]
 
@@ -96,7 +105,7 @@ def test_classes_that_are_not_wanted():
 
 
 def test_pixels_by_hand():
-    box = judge_boxes(frame(("i", 0.1, 0.5, 0.25, 0.75, *NO)), IMAGES, Filter()).collect().row(0, named=True)
+    box = judge(frame(("i", 0.1, 0.5, 0.25, 0.75, *NO))).row(0, named=True)
     assert [box[name] for name in ("x0", "y0", "x1", "y1", "width", "height")] == [20, 25, 100, 75, 200, 100]
     assert box["area_frac"] == pytest.approx(0.2)
     assert box["box_id"] == "i_000"
@@ -120,7 +129,7 @@ row = st.tuples(st.sampled_from(["i", "j", "absent"]), share, share, share, shar
 @given(st.lists(row, min_size=1, max_size=30), st.integers(1, 3))
 def test_every_box_is_kept_or_has_one_reason(rows, cap):
     rules = Filter(max_boxes_per_image=cap)
-    judged = judge_boxes(frame(*rows), IMAGES, rules).collect()
+    judged = judge(frame(*rows), settings=rules)
     assert judged.height == len(rows)
     assert judged["box_id"].is_unique().all()
     assert set(judged["reason"].drop_nulls()) <= set(REASONS)
@@ -181,11 +190,20 @@ def test_a_rerun_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "a/boxes.parquet").read_bytes() == (tmp_path / "b/boxes.parquet").read_bytes()
 
 
+def test_a_file_out_of_order_gives_the_bytes_of_the_same_file_in_order(tmp_path):
+    rows = [f"{image},/m/1,0.1,{x:.2f},0.1,0.9,0,0,0,0" for x in np.linspace(0.3, 0.7, 9) for image in "ji"]
+    in_order = sorted(rows, key=lambda row: row[0])
+    for name, train in (("mixed", rows), ("ordered", in_order)):
+        raw = write_raw(tmp_path / f"raw-{name}", train, [f"j,/m/1,{GOOD},0,0,0,0"])
+        assert filter_boxes(raw, tmp_path / name, Filter(), seed=0).rows == 19
+    assert (tmp_path / "mixed/boxes.parquet").read_bytes() == (tmp_path / "ordered/boxes.parquet").read_bytes()
+
+
 def test_when_nothing_is_left_it_says_why_and_writes_nothing(tmp_path):
     raw = write_raw(tmp_path / "raw", [f"i,/m/1,{GOOD},0,0,0,0"], ["j,/m/1,0.1,0.2,0.1,0.2,0,0,0,0"])
     with pytest.raises(ValueError, match=r"no validation box passes the filter; rejected of 2: 1 area_too_small"):
         filter_boxes(raw, tmp_path / "boxes", Filter(), seed=0)
-    assert not (tmp_path / "boxes").exists()
+    assert not list(tmp_path.rglob("boxes/*"))
 
 
 def test_users_mistakes_are_named(tmp_path):
@@ -205,7 +223,7 @@ def test_the_demo_worlds_boxes_come_back_as_drawn(bucket):
     scenes = {name_image(3, "validation", i): draw_scene(np.random.default_rng([3, 1, i])) for i in range(40)}
     sizes = [(name, scene.image.shape[1], scene.image.shape[0]) for name, scene in scenes.items()]
     images = pl.DataFrame(sizes, schema=IMAGES.schema, orient="row")
-    judged = judge_boxes(scan_boxes(path), images, Filter(drop_truncated=False)).collect()
+    judged = judge(scan_boxes(path), images.sort("image_id"), Filter(drop_truncated=False))
     copies = {
         row["image_id"] for row in pl.read_csv(bucket / "openimages/world-faults.csv").drop_nulls("of").to_dicts()
     }

@@ -1,18 +1,22 @@
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 
+from pbe.data import openimages
 from pbe.data.openimages import (
     REQUIRED_COLUMNS,
+    UnsortedError,
     collect,
-    draw_rank,
+    draw_ranks,
     find_labels,
     number_boxes,
     read_classes,
     read_hierarchy,
     scan_boxes,
     select_images,
+    stream_images,
 )
 
 HEADER = ",".join(REQUIRED_COLUMNS)
@@ -54,8 +58,25 @@ def test_unknown_flags_are_false_and_words_are_no_coordinates(tmp_path):
 
 
 def test_boxes_are_numbered_inside_their_image_in_file_order():
-    frame = pl.LazyFrame({"ImageID": ["b", "a", "b", "b", "a"]})
-    assert number_boxes(frame).collect()["box_id"].to_list() == ["b_000", "a_000", "b_001", "b_002", "a_001"]
+    frame = pl.DataFrame({"ImageID": ["a", "a", "b", "b", "b"]})
+    assert number_boxes(frame)["box_id"].to_list() == ["a_000", "a_001", "b_000", "b_001", "b_002"]
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 3, 100])
+def test_batches_hold_whole_images_wherever_they_are_cut(tmp_path, monkeypatch, batch_rows):
+    monkeypatch.setattr(openimages, "_BATCH_ROWS", batch_rows)
+    images = [name for name, count in {"a": 1, "b": 4, "c": 2, "d": 1}.items() for _ in range(count)]
+    path = boxes_file(tmp_path, *(f"{name},/m/1,0,1,0,1,0,0,0,0" for name in images))
+    batches = list(stream_images(scan_boxes(path), path))
+    assert [name for batch in batches for name in batch["ImageID"]] == images
+    assert sum(batch["ImageID"].n_unique() for batch in batches) == 4
+
+
+def test_a_file_out_of_order_is_refused_not_misnumbered(tmp_path):
+    path = boxes_file(tmp_path, *(f"{name},/m/1,0,1,0,1,0,0,0,0" for name in "aba"))
+    with pytest.raises(UnsortedError) as refused:
+        list(stream_images(scan_boxes(path), path))
+    assert refused.value.path == path
 
 
 def test_class_descriptions_with_and_without_header(tmp_path):
@@ -120,5 +141,12 @@ def test_selection_by_class_and_limit(tmp_path):
 
 
 def test_rank_depends_on_name_and_seed_alone():
-    assert draw_rank("a", 0) == draw_rank("a", 0) < 2**64
-    assert len({draw_rank(name, seed) for name in "abc" for seed in range(3)}) == 9
+    alone, among = draw_ranks(["a"], 0), draw_ranks(["long_name", "a", "ä"], 0)
+    assert alone[0] == among[1]
+    assert len({int(rank) for seed in range(3) for rank in draw_ranks(["a", "b", "ab", "ba"], seed)}) == 12
+
+
+def test_ranks_are_spread_evenly():
+    shares = draw_ranks([f"{n:016x}_{n % 7:03d}" for n in range(20_000)], 3) / 2.0**64
+    counts = np.histogram(shares, bins=20, range=(0, 1))[0]
+    assert ((counts - 1000) ** 2 / 1000).sum() < 43.8  # chi squared with 19 degrees of freedom, p = 0.001
