@@ -8,13 +8,13 @@ from flows.progress import Bars, silent
 from flows.stage import Counts, main, stage_flow, write_json
 from pbe.data import catalogue, curation, verdicts
 from pbe.data.mongo import running_mongod
-from pbe.method.backbone import load_conditioner
+from pbe.method.conditioner import Conditioner
 from pbe.settings import Settings
 
 
 def curate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     """Judge every image by the rules of `curate`; FIFTYONE_DATABASE_URI names a MongoDB other than the project's."""
-    tower = load_conditioner(folder / layout.BACKBONE, context_dim=1)
+    tower = Conditioner.from_tower(folder / layout.BACKBONE / "image_encoder", context_dim=1)
     home = folder / catalogue.HOME
     with running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
         report = curation.curate(

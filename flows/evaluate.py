@@ -7,22 +7,45 @@ from flows import layout
 from flows.progress import Bars, silent
 from flows.provenance import hash_files
 from flows.stage import Counts, main, stage_flow
-from pbe.evaluation import evaluate as evaluation
+from pbe.evaluation import painting
 from pbe.evaluation.bench import Bench, read_bench
 from pbe.evaluation.cases import make_bench
-from pbe.evaluation.encoders import open_encoder
-from pbe.evaluation.painting import paint_cases
+from pbe.evaluation.painting import Paint
 from pbe.evaluation.real import real_images
-from pbe.evaluation.report import write_gallery, write_report
-from pbe.method.conditioner import Conditioner
+from pbe.evaluation.results import Metrics, Progress, paint_bench
+from pbe.files import digest_code
 from pbe.settings import Settings
-from pbe.training.judge import Judge
 
 
 def evaluate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     """Paint and score the bench of `evaluate`, then write metrics.json, index.html and gallery.png."""
+    painting.prepare()
     options, out, model = settings.evaluate, folder / layout.EVALUATION, folder / layout.MODEL
     bench = open_bench(settings, folder)
+    bar = bars("cases painted and scored")
+    paint = partial(
+        painting.paint_cases,
+        model,
+        num_steps=options.num_steps,
+        seed=settings.seed,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+    )
+    key = f"{hash_files(model)} {digest_code('method', 'evaluation/painting.py')}"
+    paint_bench(bench, options, paint, out, model_key=key, seed=settings.seed, progress=bar)
+    metrics = score(settings, folder, bench, paint, key, bar)
+    return {name: metrics["methods"][name] for name in metrics["methods"]}
+
+
+def score(settings: Settings, folder: Path, bench: Bench, paint: Paint, model_key: str, bar: Progress) -> Metrics:
+    """Score what is painted and write it all down; what this takes to import, painting did not have to wait for."""
+    from pbe.evaluation import evaluate as evaluation
+    from pbe.evaluation.encoders import open_encoder
+    from pbe.evaluation.report import write_gallery, write_report
+    from pbe.method.conditioner import Conditioner
+    from pbe.training.judge import Judge
+
+    options, out, model = settings.evaluate, folder / layout.EVALUATION, folder / layout.MODEL
     raw, curated = folder / layout.RAW, folder / layout.CURATED
     metrics = evaluation.evaluate(
         bench,
@@ -30,24 +53,17 @@ def evaluate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
         open_encoder(options.encoder, Conditioner.from_pretrained(model / "image_encoder")),
         Judge.from_pretrained(folder / layout.TINY / "judge") if bench.exemplar_truth else None,
         options,
-        partial(
-            paint_cases,
-            model,
-            num_steps=options.num_steps,
-            seed=settings.seed,
-            batch_size=options.batch_size,
-            num_workers=options.num_workers,
-        ),
+        paint,
         out,
-        model_key=hash_files(model),
+        model_key=model_key,
         seed=settings.seed,
-        progress=bars("cases painted and scored"),
+        progress=bar,
     )
     evaluation.write_metrics(folder / layout.METRICS, metrics)
     counts = [folder / layout.counts(stage) for stage in ("acquire", "filter", "curate")]
     write_report(folder / layout.PAGE, bench, out, metrics, options, losses=folder / layout.LOSSES, counts=counts)
     write_gallery(folder / layout.GALLERY, bench, out, options)
-    return {name: metrics["methods"][name] for name in metrics["methods"]}
+    return metrics
 
 
 def open_bench(settings: Settings, folder: Path) -> Bench:

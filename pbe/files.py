@@ -1,5 +1,6 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what made them."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,3 +19,17 @@ def written_whole(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def digest_code(*parts: str) -> str:
+    """A digest of the sources below `pbe/` named by `parts`, folders or files, 32 hex digits.
+
+    What an interrupted run left is gone on with only where the same code made it.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    root = Path(__file__).parent
+    for part in parts:
+        sources = [root / part] if part.endswith(".py") else sorted((root / part).rglob("*.py"))
+        for source in sources:
+            digest.update(f"{source.relative_to(root).as_posix()}\0".encode() + source.read_bytes())
+    return digest.hexdigest()

@@ -36,6 +36,7 @@ from pbe.data.openimages import (
     image_key,
 )
 from pbe.data.world import Box, Scene, SceneObject
+from pbe.files import digest_code
 from pbe.settings import World
 
 Progress = Callable[[int, int], None]
@@ -82,10 +83,8 @@ def write_bucket(
 
 def describe_world(settings: World, seed: int) -> dict[str, Any]:
     """Everything the bytes of the bucket depend on: the settings, the seed and the code that draws."""
-    code = hashlib.sha256()
-    for file in (world.__file__, faults.__file__, __file__):
-        code.update(Path(file).read_bytes())
-    return {"seed": seed, **settings.model_dump(), "code": code.hexdigest()}
+    code = digest_code("data/bucket.py", "data/faults.py", "data/world.py")
+    return {"seed": seed, **settings.model_dump(), "code": code}
 
 
 def name_image(seed: int, split: str, index: int) -> str:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from pbe.data.samples import Sample
-from pbe.method.backbone import load_conditioner, load_vae
-from pbe.method.conditioner import to_pixels
+from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.denoiser import mask_latents
+from pbe.method.pretrained import load_vae
 
 
 class FrozenEncoders:
@@ -18,7 +18,7 @@ class FrozenEncoders:
     def __init__(self, backbone: Path, device: str = "cpu") -> None:
         self.device = device
         self.vae = load_vae(backbone).to(device)
-        self.conditioner = load_conditioner(backbone, context_dim=1).to(device)
+        self.conditioner = Conditioner.from_tower(backbone / "image_encoder", context_dim=1).to(device)
 
     @torch.inference_mode()
     def encode(self, samples: list[Sample]) -> dict[str, Tensor]:

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from pbe import settings
 from pbe.data.samples import BoxRow, Sample, SampleDrawer, read_boxes
-from pbe.files import written_whole
+from pbe.files import digest_code, written_whole
 
 INDEX = "index.json"
+CODE = ("data/encoders.py", "data/images.py", "data/samples.py", "data/shards.py", "method")  # what decides the bits
 TENSORS = ("source_latents", "masked_latents", "mask", "class_tokens")
 
 
@@ -91,7 +92,7 @@ def encode(
     out.mkdir(parents=True, exist_ok=True)
     _forget_other_shards(out, {"boxes": [b.box_id for b in boxes], "method": method.model_dump(), "seed": seed,
                                "encode": encode.model_dump(include={"variants", "exemplar_variants", "shard_rows"}),
-                               "backbone": _digest(backbone)})  # fmt: skip
+                               "backbone": _digest(backbone), "code": digest_code(*CODE)})  # fmt: skip
     missing = [i for i in range(num_shards) if not (out / shard_name(i)).exists()]
     job = EncodeJob(images.resolve(), curated.resolve(), backbone.resolve(), out.resolve(), method, encode, seed)
     done = num_shards - len(missing)

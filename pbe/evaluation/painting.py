@@ -5,6 +5,7 @@ place of a case in the bench, never by worker, so that the pixels do not depend 
 """
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -12,14 +13,17 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 
 from pbe.evaluation.bench import Bench, Case, result_path, write_image
 from pbe.method.exemplars import resize
-from pbe.method.painter import Painter
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
+    from pbe.method.painter import Painter
 
 Progress = Callable[[int, int], None]
 
@@ -67,7 +71,7 @@ def paint_cases(
         return
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     with ProcessPoolExecutor(min(num_workers, len(todo)), mp_context=context, initializer=_start_worker) as pool:
         futures: list[Future[int]] = [
             pool.submit(paint_batch, painter_folder, bench, ids, job, num_steps, seed) for job, ids in todo
@@ -115,11 +119,27 @@ def _check_sizes(cases: Sequence[Case]) -> None:
 
 
 @lru_cache(maxsize=1)
-def _load_painter(folder: Path) -> Painter:
+def _load_painter(folder: Path) -> "Painter":
+    from pbe.method.painter import Painter
+
     return Painter.from_pretrained(folder)
 
 
+def prepare() -> None:
+    """Start to load the model's code, once for all workers and beside whatever this process does before it paints."""
+    _context()
+    multiprocessing.forkserver.ensure_running()
+
+
+def _context() -> "ForkServerContext":
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pbe.method.painter"])
+    return context
+
+
 def _start_worker() -> None:
+    import torch
+
     torch.set_num_threads(1)
     threading.Thread(target=_follow_parent, daemon=True).start()
 

@@ -12,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image as PillowImage
 
 from pbe.evaluation.bench import Bench, Image
-from pbe.evaluation.evaluate import results_folder, shown_scales
 from pbe.evaluation.figures import guidance_figure, read_losses, training_figure
 from pbe.evaluation.gallery import (
     GalleryRow,
@@ -22,6 +21,7 @@ from pbe.evaluation.gallery import (
     worst_cases,
     write_gallery_png,
 )
+from pbe.evaluation.results import results_folder, shown_scales
 from pbe.files import written_whole
 from pbe.method.exemplars import resize
 from pbe.settings import Evaluate

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -102,6 +102,14 @@ class Conditioner(nn.Module):
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+
+    @classmethod
+    def from_tower(cls, folder: Path, context_dim: int) -> "Conditioner":
+        """A conditioner around the CLIP image tower in `folder`; mapper, projection and v are new."""
+        tower = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32)
+        conditioner = cls(tower.config, context_dim)
+        conditioner.model.load_state_dict(tower.vision_model.state_dict())
+        return conditioner.eval()
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "Conditioner":

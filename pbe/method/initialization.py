@@ -6,9 +6,11 @@ import torch
 from diffusers import PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pbe.method.backbone import check_backbone, load_conditioner, load_vae
+from pbe.method.backbone import check_backbone
+from pbe.method.conditioner import Conditioner
 from pbe.method.denoiser import widen_input
 from pbe.method.painter import Painter
+from pbe.method.pretrained import load_vae
 
 
 @torch.no_grad()
@@ -30,7 +32,7 @@ def build_painter(folder: Path, image_px: int, seed: int) -> Painter:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False)
-        conditioner = load_conditioner(folder, int(unet.config.cross_attention_dim))
+        conditioner = Conditioner.from_tower(folder / "image_encoder", int(unet.config.cross_attention_dim))
         if unet.config.in_channels == 4:
             widen_input(unet)
     with torch.no_grad():

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from pbe import settings
 from pbe.data.shards import INDEX
+from pbe.files import digest_code
+
+CODE = ("data/encoders.py", "data/samples.py", "method", "training/batches.py", "training/loop.py", "training/model.py")
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,11 @@ class TrainJob:
 
 
 def run_key(job: TrainJob) -> str:
-    """A digest of all that decides the weights: parameters, seed, boxes, cache and backbone."""
+    """A digest of all that decides the weights: parameters, seed, code, boxes, cache and backbone."""
     digest = hashlib.blake2b(digest_size=8)
     settings_of = {"train": job.train.model_dump(exclude={"keep_checkpoints", "checkpoint_every", "validate_every"}),
-                   "method": job.method.model_dump(), "seed": job.seed}  # fmt: skip
+                   "method": job.method.model_dump(), "seed": job.seed,
+                   "code": digest_code(*CODE)}  # fmt: skip
     digest.update(json.dumps(settings_of, sort_keys=True).encode())
     files = [job.curated / "boxes.parquet", *sorted(job.backbone.rglob("*.safetensors"))]
     if job.train.cache:

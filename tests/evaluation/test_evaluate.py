@@ -9,10 +9,11 @@ from pbe.evaluation.attributes import accuracies, read_boxes, read_exemplars
 from pbe.evaluation.baselines import copy_paste
 from pbe.evaluation.bench import Bench, Case, result_path, write_image
 from pbe.evaluation.encoders import FeatureEncoder, encode_images
-from pbe.evaluation.evaluate import evaluate, paint_jobs, results_folder, shown_scales, write_metrics
+from pbe.evaluation.evaluate import evaluate, write_metrics
 from pbe.evaluation.metrics import clip_scores, frechet_distance
 from pbe.evaluation.painting import PaintJob
 from pbe.evaluation.real import real_images
+from pbe.evaluation.results import paint_jobs, results_folder, shown_scales
 from pbe.evaluation.scores import score_methods
 from pbe.settings import Evaluate
 from pbe.training.judge import Judge

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pbe.data import world
-from pbe.method.backbone import load_vae
 from pbe.method.denoiser import attend_to_one_token
+from pbe.method.pretrained import load_vae
 from pbe.method.windows import cut_window, square_window
 from pbe.training.tiny.clip import tokenize
 from pbe.training.tiny.crops import draw_scenes, to_tensor
