@@ -39,6 +39,10 @@ class Acquire(Section):
     workers: int = Field(16, ge=1, le=256, description="concurrent connections")
     max_attempts: int = Field(5, ge=1, le=20, description="tries for one object, with exponential back-off")
     max_lost_frac: float = Field(0.02, ge=0.0, le=1.0, description="fail when a larger share of images is lost")
+    short_side_px: int | None = Field(
+        None, ge=16, description="larger images are stored this small"
+    )
+    jpeg_quality: int = Field(92, ge=1, le=100, description="of the images made smaller")
     world: World = World()
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pbe import files
 from pbe.files import written_whole
 
 
@@ -27,3 +28,16 @@ def test_what_a_killed_writer_left_is_overwritten(tmp_path):
     with written_whole(tmp_path / "counts.json") as part:
         part.write_text("new")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_the_digest_of_code_changes_with_any_of_its_files_and_with_no_other(tmp_path, monkeypatch):
+    package = tmp_path / "pbe"
+    (package / "method").mkdir(parents=True)
+    for name in ("files.py", "method/a.py", "method/b.py", "other.py"):
+        (package / name).write_text("x = 1\n")
+    monkeypatch.setattr(files, "__file__", str(package / "files.py"))
+    before = files.digest_code("method", "files.py")
+    (package / "other.py").write_text("x = 2\n")
+    assert files.digest_code("method", "files.py") == before
+    (package / "method/b.py").write_text("x = 2\n")
+    assert files.digest_code("method", "files.py") != before

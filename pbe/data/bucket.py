@@ -1,10 +1,11 @@
 """The demo world as a bucket: scenes drawn to disk under OpenImages' own keys, with its annotation files.
 
-`{folder}/open-images-dataset/{split}/{image_id}.jpg` and, under `{folder}/openimages/`, the box annotations and class
-descriptions with all of OpenImages' columns, `world-attributes.csv` (what each box truly shows) and
+`{folder}/open-images-dataset/{split}/{image_id}.jpg` and, under `{folder}/openimages/`, the box annotations, class
+descriptions and lists of images with all of OpenImages' columns, `world-attributes.csv` (what each box truly shows) and
 `world-faults.csv` (which images were spoilt, and how). A killed run goes on where it stopped.
 """
 
+import base64
 import csv
 import hashlib
 import json
@@ -30,6 +31,8 @@ from pbe.data.openimages import (
     CLASS_COLUMNS,
     CLASSES_FILE,
     CLICK_COLUMNS,
+    IMAGE_COLUMNS,
+    IMAGE_FILES,
     IMAGES_BUCKET,
     SPLITS,
     WORLD_ATTRIBUTES_FILE,
@@ -155,12 +158,13 @@ def _draw_part(folder: Path, settings: World, seed: int, part: int, num_parts: i
 
 def _draw_chunk(folder: Path, chunk: Chunk, plan: dict[tuple[str, int], Fault], seed: int) -> None:
     """Write the chunk's images, then, as the sign that they are all there, its annotation rows."""
-    rows: dict[str, list[list[Any]]] = {"boxes": [], "attributes": [], "faults": []}
+    rows: dict[str, list[list[Any]]] = {"boxes": [], "attributes": [], "faults": [], "images": []}
     for index in range(chunk.start, chunk.stop):
         image_id = name_image(seed, chunk.split, index)
         fault = plan.get((chunk.split, index))
         jpeg, scene = _render(chunk.split, index, fault, seed)
         _write_bytes(folder / IMAGES_BUCKET / image_key(chunk.split, image_id), jpeg)
+        rows["images"].append(_image_row(chunk.split, image_id, jpeg))
         for number, item in enumerate(scene.objects):
             rows["boxes"].append(_box_row(image_id, item, scene.image.shape[:2], clicks=chunk.split == "train"))
             a = item.attributes
@@ -212,12 +216,21 @@ def _box_row(image_id: str, item: SceneObject, size: tuple[int, ...], clicks: bo
     return row
 
 
+def _image_row(split: str, image_id: str, jpeg: bytes) -> list[Any]:
+    """One row of the list of images: where it is from, under what licence, by whom."""
+    url = f"https://demo-world.invalid/{image_key(split, image_id)}"  # a name that never leads anywhere (RFC 2606)
+    licence, author = "https://creativecommons.org/publicdomain/zero/1.0/", "https://demo-world.invalid/"
+    md5 = base64.b64encode(hashlib.md5(jpeg, usedforsecurity=False).digest()).decode()
+    return [image_id, split, url, url, licence, author, "the demo world", image_id, len(jpeg), md5, "", 0.0]
+
+
 def _write_annotations(folder: Path, settings: World) -> None:
     """Put the chunks' rows together; the list of faults comes last, as the sign that the bucket is whole."""
     target = folder / ANNOTATIONS_BUCKET
     for split in SPLITS:
         columns = BOX_COLUMNS + (CLICK_COLUMNS if split == "train" else ())
         _write_csv(target / BOX_FILES[split].key, columns, _rows(folder, settings, "boxes", split))
+        _write_csv(target / IMAGE_FILES[split].key, IMAGE_COLUMNS, _rows(folder, settings, "images", split))
     classes = ([LABELS[shape], shape.capitalize()] for shape in world.SHAPES)
     _write_csv(target / CLASSES_FILE.key, CLASS_COLUMNS, classes)
     _write_csv(target / WORLD_ATTRIBUTES_FILE.key, ATTRIBUTE_COLUMNS, _rows(folder, settings, "attributes"))

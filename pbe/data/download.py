@@ -23,6 +23,7 @@ import polars as pl
 from pbe.data import openimages
 from pbe.data.images import image_size
 from pbe.data.openimages import SPLITS, AnnotationFile, image_key
+from pbe.data.shrink import shrink, source_md5
 from pbe.data.sources import Source, open_source
 from pbe.data.stores import LostError, hash_file
 from pbe.settings import Acquire
@@ -37,6 +38,7 @@ MANIFEST_SCHEMA = {
     "md5": pl.String,
     "width": pl.Int32,
     "height": pl.Int32,
+    **dict.fromkeys(openimages.CREDITS, pl.String),
 }
 
 _log = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ def acquire(
         wanted = _select(settings, seed, annotations)
         _prune(out, wanted)
         results = _fetch_images(settings, source, out, parts, wanted, progress)
-        _write_manifest(results, out / "manifest.parquet", parts)
+        _write_manifest(results, annotations, out / "manifest.parquet", parts)
     report = _summarise(results)
     _log.info("acquired %s; %d fetched, %d were there", report.outcomes, report.num_fetched, report.num_present)
     return report
@@ -125,7 +127,7 @@ def _fetch_annotations(source: Source, folder: Path, parts: Path) -> None:
     needed = [*openimages.BOX_FILES.values(), openimages.CLASSES_FILE]
     for file in needed:
         _fetch_annotation(source, file, folder / file.name, parts)
-    extras = [(openimages.HIERARCHY_FILE, True)]
+    extras = [(openimages.HIERARCHY_FILE, True), *((file, True) for file in openimages.IMAGE_FILES.values())]
     if source.has_world is not False:
         extras.append((openimages.WORLD_ATTRIBUTES_FILE, source.has_world is None))
     for extra, optional in extras:
@@ -192,7 +194,7 @@ def _fetch_images(
     keys = ((split, image_id) for split in SPLITS for image_id in wanted[split])
     results: list[_Result] = []
     lost: Counter[str] = Counter()
-    for result in _in_threads(settings.workers, keys, lambda s, i: _fetch_image(source, out, parts, s, i)):
+    for result in _in_threads(settings.workers, keys, lambda s, i: _fetch_image(settings, source, out, parts, s, i)):
         results.append(result)
         if result.outcome != "ok":
             lost[result.outcome] += 1
@@ -227,22 +229,28 @@ def _in_threads(
         executor.shutdown(cancel_futures=True)
 
 
-def _fetch_image(source: Source, out: Path, parts: Path, split: str, image_id: str) -> _Result:
-    """Fetch one image, unless its whole copy is here; an image that is lost leaves no file."""
+def _fetch_image(settings: Acquire, source: Source, out: Path, parts: Path, split: str, image_id: str) -> _Result:
+    """Fetch one image, unless what its whole copy became is here; an image that is lost leaves no file."""
     target = out / "images" / image_key(split, image_id)
     part = parts / str(threading.get_ident())
-    here = hash_file(target) if target.exists() else None
+    short_side_px, quality = settings.short_side_px, settings.jpeg_quality
+    known = source_md5(target, short_side_px, quality) if target.exists() else None
     try:
-        fetched = source.images.fetch(image_key(split, image_id), part, here[1] if here else None)
+        fetched = source.images.fetch(image_key(split, image_id), part, known)
         file = target if fetched.unchanged else part
         width, height = _read_size(file, source.images.locate(image_key(split, image_id)))
     except LostError as lost:
         target.unlink(missing_ok=True)
         return _Result(split, image_id, lost.outcome, detail=str(lost))
-    if not fetched.unchanged:
+    shrunk = short_side_px is not None and shrink(file, part, short_side_px, quality, fetched.md5)
+    if shrunk or not fetched.unchanged:
         part.rename(target)
-    num_bytes = here[0] if here and fetched.unchanged else fetched.num_bytes
-    return _Result(split, image_id, "ok", num_bytes, fetched.md5, width, height, fetched.unchanged)
+    if short_side_px is None and not fetched.unchanged:
+        num_bytes, md5 = fetched.num_bytes, fetched.md5
+    else:
+        num_bytes, md5 = hash_file(target)
+        width, height = image_size(target)
+    return _Result(split, image_id, "ok", num_bytes, md5, width, height, fetched.unchanged and not shrunk)
 
 
 def _read_size(path: Path, address: str) -> tuple[int, int]:
@@ -253,11 +261,16 @@ def _read_size(path: Path, address: str) -> tuple[int, int]:
         raise LostError("corrupt", f"{address}: no readable image header") from None
 
 
-def _write_manifest(results: list[_Result], target: Path, parts: Path) -> None:
-    columns = list(MANIFEST_SCHEMA)
-    rows = [[getattr(result, column) for column in columns] for result in results]
-    table = pl.DataFrame(rows, schema=MANIFEST_SCHEMA, orient="row").sort("split", "image_id")
-    table.write_parquet(parts / "manifest.parquet")
+def _write_manifest(results: list[_Result], annotations: Path, target: Path, parts: Path) -> None:
+    kinds = {name: kind for name, kind in MANIFEST_SCHEMA.items() if name not in openimages.CREDITS}
+    rows = [[getattr(result, column) for column in kinds] for result in results]
+    table = pl.DataFrame(rows, schema=kinds, orient="row").sort("split", "image_id")
+    tables = []
+    for split in SPLITS:
+        images = table.filter(split=split)
+        credits = openimages.read_credits(annotations / openimages.IMAGE_FILES[split].name, images.select("image_id"))
+        tables.append(images.join(credits, on="image_id", how="left", maintain_order="left"))
+    pl.concat(tables).select(*MANIFEST_SCHEMA).write_parquet(parts / "manifest.parquet")
     (parts / "manifest.parquet").rename(target)
 
 

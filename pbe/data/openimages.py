@@ -49,6 +49,19 @@ BOX_FILES = {
 }
 CLASSES_FILE = AnnotationFile("class-descriptions-boxable.csv", "v7/oidv7-class-descriptions-boxable.csv")
 HIERARCHY_FILE = AnnotationFile("bbox_labels_600_hierarchy.json", "2018_04/bbox_labels_600_hierarchy.json")
+IMAGE_FILES = {
+    "train": AnnotationFile("train-images.csv", "2018_04/train/train-images-boxable-with-rotation.csv"),
+    "validation": AnnotationFile("validation-images.csv", "2018_04/validation/validation-images-with-rotation.csv"),
+}
+IMAGE_COLUMNS = ("ImageID", "Subset", "OriginalURL", "OriginalLandingURL", "License", "AuthorProfileURL", "Author",
+                 "Title", "OriginalSize", "OriginalMD5", "Thumbnail300KURL", "Rotation")  # fmt: skip
+CREDITS = {
+    "license": "License",
+    "author": "Author",
+    "author_url": "AuthorProfileURL",
+    "title": "Title",
+    "source_url": "OriginalLandingURL",
+}
 WORLD_ATTRIBUTES_FILE = AnnotationFile("world-attributes.csv", "world-attributes.csv")  # the demo world's own
 
 
@@ -194,6 +207,24 @@ def _suggest(name: str, displays: Iterable[str]) -> str:
     if close:
         return f"close to it: {', '.join(by_folded[c] for c in close)}"
     return f"there are {len(by_folded)}, for example {', '.join(sorted(by_folded.values())[:3])}"
+
+
+def read_credits(path: Path, image_ids: pl.DataFrame) -> pl.DataFrame:
+    """Whom the images `image_ids` (a column image_id) are by: image_id and CREDITS, null where the file says nothing.
+
+    Where there is no such file all are null. Raises ValueError naming the file and the columns it lacks.
+    """
+    if not path.is_file():
+        return image_ids.with_columns(pl.lit(None, pl.String).alias(name) for name in CREDITS)
+    with told_as_mistake(path):
+        table = pl.scan_csv(path, infer_schema=False)
+        found = table.collect_schema().names()
+        missing = [column for column in ("ImageID", *CREDITS.values()) if column not in found]
+        if missing:
+            raise ValueError(f"{path}: column {', '.join(missing)} is missing; columns found: {', '.join(found)}")
+        credits = table.select(pl.col("ImageID").alias("image_id"), *(pl.col(c).alias(n) for n, c in CREDITS.items()))
+        wanted = credits.join(image_ids.lazy(), on="image_id", how="semi").collect(engine="streaming")
+    return image_ids.join(wanted.unique("image_id", keep="first"), on="image_id", how="left")
 
 
 def select_images(path: Path, labels: Sequence[str], limit: int | None, seed: int) -> list[str]:

@@ -67,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     actions = verdicts.add_subparsers(required=True, metavar="ACTION")
     pull = actions.add_parser("pull", help="write the tags made in the App, keep and reject, into data/verdicts.csv")
     pull.set_defaults(command=_pull_verdicts)
+    attributions = commands.add_parser(
+        "attributions", help="write whom the curated pictures are by"
+    )
+    attributions.add_argument("--out", type=Path, required=True, metavar="CSV")
+    attributions.set_defaults(command=_attribute)
     return parser
 
 
@@ -107,6 +112,10 @@ def _check_out(out: Path) -> None:
         raise ValueError(f"--out {out}: is a folder; give a file name in it, such as {out / 'result.png'}")
     if out.suffix.lower() not in LOSSLESS:
         raise ValueError(f"--out {out}: name it .png; only {', '.join(LOSSLESS)} keep unmasked pixels as they are")
+    _check_folder_of(out)
+
+
+def _check_folder_of(out: Path) -> None:
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
     if not os.access(out.parent, os.W_OK):
@@ -183,6 +192,14 @@ def _browse(options: argparse.Namespace) -> None:
 
     uri = os.environ.get("FIFTYONE_DATABASE_URI")
     browse(HOME, DATASET, uri=uri, port=options.port, on_ready=on_ready)
+
+
+def _attribute(options: argparse.Namespace) -> None:
+    from pbe.data.attributions import write_attributions
+
+    _check_folder_of(options.out)
+    images, unknown = write_attributions(Path("data/raw"), Path("data/curated"), options.out)
+    print(f"{options.out}: {images} images, {unknown} of them without a known licence")
 
 
 def _pull_verdicts(options: argparse.Namespace) -> None:
