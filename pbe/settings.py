@@ -4,6 +4,7 @@ An unknown key, a wrong type or a value out of range is a ValueError of one line
 Each stage reads its own section, so that DVC reruns only what a changed section touches.
 """
 
+import difflib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -216,7 +217,21 @@ def _describe(error: ValidationError) -> str:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(top level)"
         if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key")
+            lines.append(f"{key}: unknown key{_suggest(item['loc'])}")
         else:
             lines.append(f"{key}: {item['msg'][0].lower()}{item['msg'][1:]} (got {item['input']!r})")
     return "; ".join(lines)
+
+
+def _suggest(place: tuple[int | str, ...]) -> str:
+    """The keys of the section that holds an unknown one: the closest to it, or all."""
+    section: type[BaseModel] = Settings
+    for part in place[:-1]:
+        names = {field.alias or name: field.annotation for name, field in section.model_fields.items()}
+        inner = names.get(str(part))
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return ""
+        section = inner
+    known = [field.alias or name for name, field in section.model_fields.items()]
+    close = difflib.get_close_matches(str(place[-1]), known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; the keys here are {', '.join(known)}"

@@ -20,9 +20,9 @@ def load(folder: Path, text: str) -> Settings:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("sead: 1\n", "sead: unknown key"),
-        ("filter:\n  min_area: 0.1\n", "filter.min_area: unknown key"),
-        ("method:\n  mask:\n    jitter: 1\n", "method.mask.jitter: unknown key"),
+        ("sead: 1\n", "sead: unknown key; did you mean seed?"),
+        ("filter:\n  min_area: 0.1\n", "filter.min_area: unknown key; did you mean min_area_frac?"),
+        ("method:\n  mask:\n    jitter: 1\n", "method.mask.jitter: unknown key; the keys here are irregular_probability,"),
         ("train:\n  lr: -1\n", "train.lr: input should be greater than 0 (got -1)"),
         ("train:\n  steps: many\n", "train.steps: input should be a valid integer"),
         (
@@ -48,7 +48,7 @@ def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
 
 
 def test_two_mistakes_are_told_together(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"sead: unknown key; .*|.*; sead: unknown key"):
+    with pytest.raises(ValueError, match=r"sead: unknown key; did you mean seed\?; .*|.*; sead: unknown key"):
         load(tmp_path, "sead: 1\nseed: -1\n")
 
 

@@ -58,7 +58,9 @@ def test_the_demo_world_arrives_whole(bucket, raw):
     assert sorted(path.name for path in (raw / "annotations").iterdir()) == [
         "class-descriptions-boxable.csv",
         "train-annotations-bbox.csv",
+        "train-images.csv",
         "validation-annotations-bbox.csv",
+        "validation-images.csv",
         "world-attributes.csv",
     ]
     assert sorted(path.name for path in raw.parent.iterdir()) == [".raw.lock", "raw"]
@@ -219,3 +221,37 @@ def test_a_bucket_without_the_images_stops_early(bucket, tmp_path):
     lost = pytest.raises(RuntimeError, match=r"more than 2 of 120 images lost \(3 missing\)")
     with serve_bucket(tmp_path / "served") as url, lost:
         acquire(DEMO, 0, tmp_path / "raw", url)
+
+
+def test_images_stored_smaller_are_known_again_and_follow_the_settings(endpoint, tmp_path):
+    small = DEMO.model_copy(update={"short_side_px": 40})
+    assert acquire(small, 0, tmp_path / "raw", endpoint).num_fetched == 120
+    first = digest(tmp_path / "raw")
+    manifest = pl.read_parquet(tmp_path / "raw/manifest.parquet")
+    sides = manifest.select(pl.min_horizontal("width", "height")).to_series()
+    assert (sides == 40).sum() > 100  # those cut short are kept as they came
+    for row in manifest.iter_rows(named=True):
+        content = (tmp_path / "raw/images" / row["split"] / f"{row['image_id']}.jpg").read_bytes()
+        assert (row["num_bytes"], row["md5"]) == (len(content), hashlib.md5(content).hexdigest())
+    again = acquire(small, 0, tmp_path / "raw", endpoint)
+    assert (again.num_present, digest(tmp_path / "raw")) == (120, first)
+    smaller = small.model_copy(update={"short_side_px": 32})
+    acquire(smaller, 0, tmp_path / "raw", endpoint)
+    acquire(smaller, 0, tmp_path / "fresh", endpoint)
+    assert digest(tmp_path / "raw") == digest(tmp_path / "fresh")
+
+
+def test_whole_images_that_are_there_are_made_smaller_without_fetching_them(endpoint, tmp_path):
+    acquire(DEMO, 0, tmp_path / "raw", endpoint)
+    small = DEMO.model_copy(update={"short_side_px": 40})
+    acquire(small, 0, tmp_path / "raw", endpoint)
+    acquire(small, 0, tmp_path / "fresh", endpoint)
+    assert digest(tmp_path / "raw") == digest(tmp_path / "fresh")
+
+
+def test_the_manifest_says_whom_an_image_is_by(raw):
+    manifest = pl.read_parquet(raw / "manifest.parquet")
+    assert manifest["author"].unique().to_list() == ["the demo world"]
+    assert manifest["license"].str.contains("creativecommons.org").all()
+    for row in manifest.iter_rows(named=True):
+        assert row["source_url"].endswith(f"{row['split']}/{row['image_id']}.jpg")
