@@ -1,7 +1,7 @@
 """Files that are there whole or not at all, and what made them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,4 +32,13 @@ def digest_code(*parts: str) -> str:
         sources = [root / part] if part.endswith(".py") else sorted((root / part).rglob("*.py"))
         for source in sources:
             digest.update(f"{source.relative_to(root).as_posix()}\0".encode() + source.read_bytes())
+    return digest.hexdigest()
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """A digest of the contents of files, in the order given, 32 hex digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Fraction = Field(ge=0.0, le=1.0)
 
@@ -40,9 +40,7 @@ class Acquire(Section):
     workers: int = Field(16, ge=1, le=256, description="concurrent connections")
     max_attempts: int = Field(5, ge=1, le=20, description="tries for one object, with exponential back-off")
     max_lost_frac: float = Field(0.02, ge=0.0, le=1.0, description="fail when a larger share of images is lost")
-    short_side_px: int | None = Field(
-        None, ge=16, description="larger images are stored this small"
-    )
+    short_side_px: int | None = Field(None, ge=16, description="larger images are stored this small")
     jpeg_quality: int = Field(92, ge=1, le=100, description="of the images made smaller")
     world: World = World()
 
@@ -146,7 +144,6 @@ class Train(Section):
     max_grad_norm: float = Field(1.0, gt=0.0)
     ema_decay: float = Field(0.99, ge=0.0, lt=1.0)
     drop_probability: float = Field(0.2, ge=0.0, le=1.0, description="share of conditions replaced by the learnable v")
-    timesteps: Literal["uniform", "late"] = Field("uniform", description="late: density rising linearly with t")
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: int = Field(100, ge=1, description="steps")
     keep_checkpoints: int = Field(2, ge=1)
@@ -181,7 +178,7 @@ class Register(Section):
 
 
 class Settings(Section):
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     acquire: Acquire = Acquire()
     filter: Filter = Filter()
     curate: Curate = Curate()
@@ -191,6 +188,13 @@ class Settings(Section):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     register_: Register = Field(Register(), alias="register")
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> "Settings":
+        stored = self.acquire.short_side_px
+        if stored is not None and stored < self.method.image_px:
+            raise ValueError(f"acquire.short_side_px {stored} is below method.image_px {self.method.image_px}")
+        return self
 
 
 def load_settings(path: Path) -> Settings:

@@ -22,7 +22,10 @@ def load(folder: Path, text: str) -> Settings:
     [
         ("sead: 1\n", "sead: unknown key; did you mean seed?"),
         ("filter:\n  min_area: 0.1\n", "filter.min_area: unknown key; did you mean min_area_frac?"),
-        ("method:\n  mask:\n    jitter: 1\n", "method.mask.jitter: unknown key; the keys here are irregular_probability,"),
+        (
+            "method:\n  mask:\n    jitter: 1\n",
+            "method.mask.jitter: unknown key; the keys here are irregular",
+        ),
         ("train:\n  lr: -1\n", "train.lr: input should be greater than 0 (got -1)"),
         ("train:\n  steps: many\n", "train.steps: input should be a valid integer"),
         (

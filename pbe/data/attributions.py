@@ -20,6 +20,8 @@ def write_attributions(raw: Path, curated: Path, out: Path) -> tuple[int, int]:
     for path, stage in ((manifest, "acquire"), (boxes, "curate")):
         if not path.is_file():
             raise ValueError(f"{path}: no such file; run the {stage} stage first")
+    if not set(CREDITS) <= set(pl.read_parquet_schema(manifest)):
+        raise ValueError(f"{manifest}: made before licences were recorded; run the acquire stage again")
     used = pl.scan_parquet(boxes).select("split", "image_id").unique()
     credits = pl.scan_parquet(manifest).select("split", "image_id", *CREDITS)
     table = used.join(credits, on=["split", "image_id"], how="left").sort("split", "image_id").collect()

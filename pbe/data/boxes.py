@@ -10,8 +10,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pbe.data import openimages
 from pbe.data.openimages import COORDINATES, SPLITS, UnsortedError
@@ -61,7 +63,7 @@ class FilterReport:
 def filter_boxes(raw: Path, out: Path, settings: Filter, seed: int) -> FilterReport:
     """Judge every box of `raw` (what `acquire` left) and write those kept to `{out}/boxes.parquet`.
 
-    Train's boxes come first, each split's in the order of box_id; `seed` draws which boxes stay under the caps. Memory
+    Train's boxes come first, each split's in the order of image and row; `seed` draws which stay under the caps. Memory
     is bounded where the annotation files are in the order of their images, as OpenImages' own are, and no class cap is
     set. Raises ValueError naming the file and what is wrong with it, an unknown class, or that no box of a split is
     left.
@@ -163,14 +165,16 @@ def judge_rows(
 ) -> pl.LazyFrame:
     """Give every box (a row of `scan_boxes`) the `reason` it is rejected for by what the row tells, null if it passes.
 
-    `labels`, if any, are the only classes wanted, `excluded` those that are not. A row without ImageID gets "".
+    `labels`, if any, are the only classes wanted, `excluded` those that are not; a row without a class is none of
+    them. A row without ImageID gets "".
     """
     label = pl.col("LabelName")
     shares = [pl.col(name) for name in COORDINATES]
     in_range = pl.all_horizontal(*(share.is_finite() & share.is_between(0, 1) for share in shares))
     ordered = (pl.col("XMin") < pl.col("XMax")) & (pl.col("YMin") < pl.col("YMax"))
     area = (pl.col("XMax") - pl.col("XMin")) * (pl.col("YMax") - pl.col("YMin"))
-    unwanted = [~label.is_in(list(labels)).fill_null(False)] if labels else []
+    unwanted = [label.is_null()]
+    unwanted += [~label.is_in(list(labels)).fill_null(False)] if labels else []
     unwanted += [label.is_in(list(excluded)).fill_null(False)] if excluded else []
     flags = {
         "group_of": ("IsGroupOf", settings.drop_group_of),
@@ -180,7 +184,7 @@ def judge_rows(
     }
     rules = {
         "invalid_coordinates": ~(in_range & ordered).fill_null(False),
-        **({"class": pl.any_horizontal(*unwanted)} if unwanted else {}),
+        "class": pl.any_horizontal(*unwanted),
         "area_too_small": area < settings.min_area_frac,
         "area_too_large": area > settings.max_area_frac,
         **{reason: pl.col(column) for reason, (column, dropped) in flags.items() if dropped},
@@ -225,18 +229,27 @@ def _first(rules: Mapping[str, pl.Expr]) -> pl.Expr:
 
 
 def cap_boxes(boxes: pl.DataFrame, cap: int | None, seed: int, by: str = "ImageID") -> pl.DataFrame:
-    """Keep at most `cap` boxes of each image (or other column): the first in an order drawn by `seed` and box_id alone.
+    """Keep at most `cap` boxes of each image (or other column), in their order; `seed` and the box alone draw which.
 
-    A larger cap keeps all that a smaller one keeps.
+    `boxes` have ImageID, in order, and `number`. A larger cap keeps all that a smaller one keeps.
     """
-    if cap is None:
+    if cap is None or boxes.is_empty():
         return boxes
-    crowded = pl.len().over(by) > cap
-    marked = boxes.with_columns(crowded=crowded).with_row_index("place")
-    many = marked.filter("crowded")
-    ranked = many.with_columns(pl.Series("rank", openimages.draw_ranks(many["box_id"].to_list(), seed)))
-    stay = ranked.filter(pl.struct("rank", "box_id").rank("ordinal").over(by) <= cap)["place"]
-    return boxes.filter(~marked["crowded"] | marked["place"].is_in(stay.implode()))
+    groups = boxes[by].cast(pl.Categorical).to_physical().to_numpy()
+    crowded = np.flatnonzero(np.bincount(groups)[groups] > cap)
+    ranks = _draw_box_ranks(boxes[crowded], seed)
+    order = np.lexsort((ranks, groups[crowded]))
+    sizes = np.unique(groups[crowded], return_counts=True)[1]
+    places = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    stays = np.ones(boxes.height, bool)
+    stays[crowded[order[places >= cap]]] = False
+    return boxes.filter(pl.Series(stays))
+
+
+def _draw_box_ranks(boxes: pl.DataFrame, seed: int) -> NDArray[np.uint64]:
+    runs = boxes["ImageID"].rle().struct
+    of_images = np.repeat(openimages.draw_ranks(runs.field("value"), seed), runs.field("len").to_numpy())
+    return openimages.mix(of_images ^ boxes["number"].to_numpy().astype(np.uint64))
 
 
 def _pixels(share: str, side: str) -> pl.Expr:
@@ -245,7 +258,9 @@ def _pixels(share: str, side: str) -> pl.Expr:
 
 def _name(boxes: pl.DataFrame, classes: pl.DataFrame, split: str) -> pl.DataFrame:
     """Bring the boxes into the output's columns; a class without a description keeps its LabelName."""
-    named = boxes.join(classes, on="LabelName", how="left").with_columns(
+    number = pl.col("number").cast(pl.String).str.zfill(3)
+    named = boxes.join(classes, on="LabelName", how="left", maintain_order="left").with_columns(
+        (pl.col("ImageID") + "_" + number).alias("box_id"),
         pl.col("ImageID").alias("image_id"),
         pl.lit(split).alias("split"),
         pl.coalesce("DisplayName", "LabelName").alias("label"),

@@ -133,24 +133,33 @@ def _fetch_annotations(source: Source, folder: Path, parts: Path) -> None:
     for extra, optional in extras:
         _fetch_annotation(source, extra, folder / extra.name, parts, optional)
         needed.append(extra)
+    for image_list in openimages.IMAGE_FILES.values():
+        openimages.scan_credits(folder / image_list.name)  # a mistake there should not wait for the images
     for path in folder.iterdir():
         if path.name not in {file.name for file in needed}:
             path.unlink()
 
 
 def _fetch_annotation(source: Source, file: AnnotationFile, target: Path, parts: Path, optional: bool = False) -> None:
+    """Fetch a file under the first of its names that is there; S3 may say "denied" of one that is not."""
     known = hash_file(target)[1] if target.exists() else None
     part = parts / file.name
+    denied: LostError | None = None
     for key in source.annotation_keys(file):
         try:
             if not source.annotations.fetch(key, part, known).unchanged:
                 part.rename(target)
             return
         except LostError as lost:
-            if lost.outcome != "missing":
+            if lost.outcome not in ("missing", "denied"):
                 raise RuntimeError(f"annotation file not to be had: {lost}") from None
+            denied = lost if lost.outcome == "denied" else denied
     target.unlink(missing_ok=True)
-    if not optional:
+    if denied and optional:
+        _log.warning("done without it: %s", denied)
+    elif denied:
+        raise ValueError(f"annotation file not to be had: {denied}")
+    elif not optional:
         tried = " or ".join(source.annotations.locate(key) for key in source.annotation_keys(file))
         raise ValueError(f"{tried}: no such file; the source has no {file.name}")
 

@@ -27,7 +27,7 @@ CLICK_COLUMNS = tuple(f"XClick{n}{axis}" for axis in "XY" for n in (1, 2, 3, 4))
 REQUIRED_COLUMNS = ("ImageID", "LabelName", *COORDINATES, *FLAGS)
 CLASS_COLUMNS = ("LabelName", "DisplayName")
 
-_BATCH_ROWS = 500_000
+_BATCH_ROWS = 250_000
 _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
@@ -99,6 +99,8 @@ def told_as_mistake(path: Path) -> Iterator[None]:
     """Turn what polars raises on a file that is no CSV into a ValueError of one line that names it."""
     try:
         yield
+    except pl.exceptions.NoDataError:
+        raise ValueError(f"{path}: the file is empty") from None
     except pl.exceptions.ComputeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path}: not a readable CSV file: {reason}") from None
@@ -134,10 +136,12 @@ def stream_images(frame: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
 
 
 def number_boxes(boxes: pl.DataFrame) -> pl.DataFrame:
-    """Add `box_id`, the image id and the row's running number inside its image, from 000; rows are in image order."""
-    row, image = pl.int_range(pl.len()), pl.col("ImageID")
-    first = pl.when((image != image.shift()).fill_null(True)).then(row).forward_fill()
-    return boxes.with_columns(box_id=image + "_" + (row - first).cast(pl.String).str.zfill(3))
+    """Add `number`, a row's running number inside its image, from 0; the rows are in the order of their images."""
+    images = boxes["ImageID"]
+    first = np.flatnonzero((images != images.shift()).fill_null(True).to_numpy())
+    lengths = np.diff(first, append=len(images))
+    numbers = np.arange(len(images), dtype=np.int64) - np.repeat(first, lengths)
+    return boxes.with_columns(pl.Series("number", numbers))
 
 
 def read_classes(path: Path) -> pl.DataFrame:
@@ -209,22 +213,30 @@ def _suggest(name: str, displays: Iterable[str]) -> str:
     return f"there are {len(by_folded)}, for example {', '.join(sorted(by_folded.values())[:3])}"
 
 
-def read_credits(path: Path, image_ids: pl.DataFrame) -> pl.DataFrame:
-    """Whom the images `image_ids` (a column image_id) are by: image_id and CREDITS, null where the file says nothing.
+def scan_credits(path: Path) -> pl.LazyFrame | None:
+    """Scan a list of images: image_id and CREDITS, null where the list lacks the column; None where there is no list.
 
-    Where there is no such file all are null. Raises ValueError naming the file and the columns it lacks.
+    Raises ValueError naming the file when it is no CSV or has no column ImageID.
     """
     if not path.is_file():
-        return image_ids.with_columns(pl.lit(None, pl.String).alias(name) for name in CREDITS)
+        return None
     with told_as_mistake(path):
         table = pl.scan_csv(path, infer_schema=False)
         found = table.collect_schema().names()
-        missing = [column for column in ("ImageID", *CREDITS.values()) if column not in found]
-        if missing:
-            raise ValueError(f"{path}: column {', '.join(missing)} is missing; columns found: {', '.join(found)}")
-        credits = table.select(pl.col("ImageID").alias("image_id"), *(pl.col(c).alias(n) for n, c in CREDITS.items()))
-        wanted = credits.join(image_ids.lazy(), on="image_id", how="semi").collect(engine="streaming")
-    return image_ids.join(wanted.unique("image_id", keep="first"), on="image_id", how="left")
+    if "ImageID" not in found:
+        raise ValueError(f"{path}: column ImageID is missing; columns found: {', '.join(found)}")
+    columns = (pl.col(c).alias(n) if c in found else pl.lit(None, pl.String).alias(n) for n, c in CREDITS.items())
+    return table.select(pl.col("ImageID").alias("image_id"), *columns)
+
+
+def read_credits(path: Path, image_ids: pl.DataFrame) -> pl.DataFrame:
+    """Whom the images of a column image_id are by: image_id and CREDITS, null where the list says nothing."""
+    credits = scan_credits(path)
+    if credits is None:
+        return image_ids.with_columns(pl.lit(None, pl.String).alias(name) for name in CREDITS)
+    wanted = collect(credits.join(image_ids.lazy(), on="image_id", how="semi"), path)
+    once = wanted.sort(pl.all()).unique("image_id", keep="first", maintain_order=True)
+    return image_ids.join(once, on="image_id", how="left", maintain_order="left")
 
 
 def select_images(path: Path, labels: Sequence[str], limit: int | None, seed: int) -> list[str]:
@@ -242,22 +254,23 @@ def select_images(path: Path, labels: Sequence[str], limit: int | None, seed: in
     return sorted(ids)
 
 
-def draw_ranks(names: Sequence[str], seed: int) -> NDArray[np.uint64]:
+def draw_ranks(names: pl.Series | Sequence[str], seed: int) -> NDArray[np.uint64]:
     """A number in 0..2^64 for each name, of the name and `seed` alone: sorting by it is a seeded, stable shuffle.
 
     SplitMix64 (Steele et al., 2014) over the bytes of the names, on all names at once.
     """
-    if not len(names):
+    encoded = np.array(pl.Series(names, dtype=pl.String).cast(pl.Binary).to_list(), dtype=np.bytes_)
+    if not encoded.size:
         return np.zeros(0, np.uint64)
-    encoded = np.array([name.encode() for name in names], dtype=np.bytes_)
     columns = encoded.view(np.uint8).reshape(len(encoded), -1).T.astype(np.uint64)
-    state = np.full(len(encoded), _mix(np.array([seed], np.uint64))[0])
+    state = np.full(len(encoded), mix(np.array([seed], np.uint64))[0])
     for column in columns:
-        state = np.where(column > 0, _mix(state ^ column), state)  # a shorter name ends in zeros
+        state = np.where(column > 0, mix(state ^ column), state)  # a shorter name ends in zeros
     return state
 
 
-def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One step of SplitMix64: every bit of the result depends on every bit of the state."""
     mixed = state + _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
     mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pbe import settings
 from pbe.data.samples import BoxRow, Sample, SampleDrawer, read_boxes
-from pbe.files import digest_code, written_whole
+from pbe.files import digest_code, digest_files, written_whole
 
 INDEX = "index.json"
 CODE = ("data/encoders.py", "data/images.py", "data/samples.py", "data/shards.py", "method")  # what decides the bits
@@ -90,9 +90,10 @@ def encode(
     num_rows = len(boxes) * encode.variants
     num_shards = -(-num_rows // encode.shard_rows)
     out.mkdir(parents=True, exist_ok=True)
-    _forget_other_shards(out, {"boxes": [b.box_id for b in boxes], "method": method.model_dump(), "seed": seed,
-                               "encode": encode.model_dump(include={"variants", "exemplar_variants", "shard_rows"}),
-                               "backbone": _digest(backbone), "code": digest_code(*CODE)})  # fmt: skip
+    sizes = encode.model_dump(include={"variants", "exemplar_variants", "shard_rows"})
+    inputs = digest_files(_inputs(images, curated, backbone))
+    key = {"inputs": inputs, "code": digest_code(*CODE), "method": method.model_dump(), "seed": seed, "encode": sizes}
+    _forget_other_shards(out, key)
     missing = [i for i in range(num_shards) if not (out / shard_name(i)).exists()]
     job = EncodeJob(images.resolve(), curated.resolve(), backbone.resolve(), out.resolve(), method, encode, seed)
     done = num_shards - len(missing)
@@ -141,12 +142,11 @@ def _write_text(path: Path, text: str) -> None:
         part.write_text(text)
 
 
-def _digest(backbone: Path) -> str:
-    digest = blake2b(digest_size=16)
-    for name in ("vae", "image_encoder"):
-        for file in sorted((backbone / name).glob("*")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+def _inputs(images: Path, curated: Path, backbone: Path) -> list[Path]:
+    """The files that decide what is encoded; the manifest has every image's MD5, where `acquire` left the images."""
+    parts = [file for name in ("vae", "image_encoder") for file in sorted((backbone / name).glob("*"))]
+    manifest = images.parent / "manifest.parquet"
+    return [curated / "boxes.parquet", *([manifest] if manifest.is_file() else []), *parts]
 
 
 def _forget_other_shards(out: Path, key: dict[str, Any]) -> None:

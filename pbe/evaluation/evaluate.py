@@ -119,7 +119,7 @@ def _kept(method: ResultOf, folder: Path) -> ResultOf:
 def _write_case_scores(path: Path, bench: Bench, scores: Scores) -> None:
     """One line a case for the painter's results: what the report picks its worst cases by."""
     words = {} if scores.readings is None else scores.readings
-    with path.open("w", newline="") as file:
+    with written_whole(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["case_id", "clip_score", *words])
         for i, case_id in enumerate(bench.ids):

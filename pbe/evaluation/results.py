@@ -6,12 +6,13 @@ This module and `painting` load no model's code, so that the painting processes 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pbe.evaluation.bench import Bench, exemplar_path, mask_path, source_path
 from pbe.evaluation.painting import Paint, PaintJob
+from pbe.files import written_whole
 from pbe.settings import Evaluate
 
 Progress = Callable[[int, int], None]
@@ -37,7 +38,8 @@ def paint_bench(
     those painted and scored together.
     """
     jobs = paint_jobs(bench, settings, out)
-    _keep_results_of(out / "results", {"model": model_key, "bench": bench_digest(bench), "seed": seed}, settings)
+    origin = {"model": model_key, "bench": bench_digest(bench), "seed": seed}
+    _keep_results_of(out / "results", [job.folder.name for job in jobs], origin, settings)
     paint(bench, jobs, progress=part_of(progress, 0, sum(job.num_cases for job in jobs) + len(bench)))
     return jobs
 
@@ -46,7 +48,7 @@ def paint_jobs(bench: Bench, settings: Evaluate, out: Path) -> list[PaintJob]:
     """What there is to paint: whole rows of the table first, then the rest of the sweep."""
     full = dict.fromkeys((settings.guidance_scale, 1.0), len(bench))
     cases = full | {s: min(settings.sweep_cases, len(bench)) for s in shown_scales(settings) if s not in full}
-    return [PaintJob(scale, number, out / "results" / results_name(scale, settings)) for scale, number in cases.items()]
+    return [PaintJob(scale, number, results_folder(out, scale, settings)) for scale, number in cases.items()]
 
 
 def shown_scales(settings: Evaluate) -> list[float]:
@@ -78,13 +80,15 @@ def part_of(progress: Progress | None, before: int, total: int) -> Progress | No
     return None if progress is None else lambda done, _: progress(before + done, total)
 
 
-def _keep_results_of(results: Path, origin: Mapping[str, object], settings: Evaluate) -> None:
+def _keep_results_of(results: Path, names: Iterable[str], origin: Mapping[str, object], settings: Evaluate) -> None:
     """Keep the results of an interrupted run of this very evaluation; remove those of any other."""
     sampling = settings.model_dump(include={"guidance_scale", "num_steps", "batch_size", "sweep_cases"})
     key = json.dumps({**origin, **sampling}, indent=2) + "\n"
     path = results / "key.json"
-    if path.is_file() and path.read_text() == key:
-        return
-    shutil.rmtree(results, ignore_errors=True)
-    results.mkdir(parents=True)
-    path.write_text(key)
+    if not (path.is_file() and path.read_text() == key):
+        shutil.rmtree(results, ignore_errors=True)
+        with written_whole(path) as part:
+            part.write_text(key)
+    for folder in results.iterdir():
+        if folder.is_dir() and folder.name not in {*names, "copy_paste"}:
+            shutil.rmtree(folder)

@@ -19,6 +19,7 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.denoiser import attend_to_one_token, denoiser_input, mask_latents
@@ -104,9 +105,10 @@ class Painter(nn.Module):
 
         denoise = guided(predict, context, self.conditioner.uncond_vector, guidance_scale)
         noise = torch.stack([draw_noise(seed, (4, height, width)) for seed in seeds]).to(device)
+        painted_cells = F.max_pool2d(mask, self.latent_factor) > 0  # a cell with any pixel to paint is not known
 
         def keep_known(latents: Tensor, alpha_bar: Tensor) -> Tensor:
-            return torch.where(small_mask == 1, latents, alpha_bar.sqrt() * known + (1 - alpha_bar).sqrt() * noise)
+            return torch.where(painted_cells, latents, alpha_bar.sqrt() * known + (1 - alpha_bar).sqrt() * noise)
 
         latents = sample_plms(denoise, noise, self.alphas_cumprod.to(device), num_steps, on_step, keep_known)
         decoded = self.decode(latents).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
@@ -161,11 +163,14 @@ class Painter(nn.Module):
 
 def fill_holes(sources: Images, masks: Images) -> Images:
     """The sources (B, H, W, 3) with what is masked (B, H, W) filled smoothly from around it; nothing of it is read."""
-    holes = np.ascontiguousarray(masks, np.uint8)
-    filled = [
-        cv2.inpaint(np.ascontiguousarray(s), m, 3, cv2.INPAINT_TELEA) for s, m in zip(sources, holes, strict=True)
-    ]
-    return np.stack(filled).astype(np.uint8)
+    return np.stack([_fill(source, mask) for source, mask in zip(sources, masks.astype(np.uint8), strict=True)])
+
+
+def _fill(source: Images, mask: Images) -> Images:
+    visible = source[mask == 0]
+    mean = visible.mean(0).round() if len(visible) else np.full(3, 127)
+    blank = np.where(mask[..., None] == 1, mean, source).astype(np.uint8)  # at the picture's edge Telea reads the hole
+    return np.asarray(cv2.inpaint(blank, np.ascontiguousarray(mask), 3, cv2.INPAINT_TELEA), np.uint8)
 
 
 def draw_noise(seed: int, shape: tuple[int, ...]) -> Tensor:

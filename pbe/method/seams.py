@@ -23,7 +23,7 @@ def match_rim(painted: Images, filled: Images, mask: Images) -> Images:
 
     Returns (H, W, 3) uint8; what it holds where the mask is 0 has no meaning. `filled`: see `painter.fill_holes`.
     """
-    mask = np.ascontiguousarray(mask)
+    mask = np.ascontiguousarray(mask, np.uint8)
     difference = filled.astype(np.float32) - painted
     size = np.abs(difference).max(-1)
     # The picture's own edge is no rim: the source says nothing of what lies beyond it.

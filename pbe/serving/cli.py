@@ -67,9 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     actions = verdicts.add_subparsers(required=True, metavar="ACTION")
     pull = actions.add_parser("pull", help="write the tags made in the App, keep and reject, into data/verdicts.csv")
     pull.set_defaults(command=_pull_verdicts)
-    attributions = commands.add_parser(
-        "attributions", help="write whom the curated pictures are by"
-    )
+    attributions = commands.add_parser("attributions", help="write whom the curated pictures are by")
     attributions.add_argument("--out", type=Path, required=True, metavar="CSV")
     attributions.set_defaults(command=_attribute)
     return parser

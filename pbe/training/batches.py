@@ -57,9 +57,8 @@ class BatchSource:
     def _draw(self, step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + step)
         size = self.global_batch
-        place = torch.rand(size, generator=generator, dtype=torch.float64)
         return {
-            "timesteps": (1000 * (place.sqrt() if self.train.timesteps == "late" else place)).long(),
+            "timesteps": torch.randint(0, 1000, (size,), generator=generator),
             "dropped": torch.rand(size, generator=generator) < self.train.drop_probability,
             "exemplar": torch.rand(size, generator=generator),
             "noise_seed": torch.randint(0, 2**62, (size,), generator=generator),

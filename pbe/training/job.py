@@ -7,9 +7,17 @@ from pathlib import Path
 
 from pbe import settings
 from pbe.data.shards import INDEX
-from pbe.files import digest_code
+from pbe.files import digest_code, digest_files
 
-CODE = ("data/encoders.py", "data/samples.py", "method", "training/batches.py", "training/loop.py", "training/model.py")
+CODE = (
+    "data/encoders.py",
+    "data/images.py",
+    "data/samples.py",
+    "method",
+    "training/batches.py",
+    "training/loop.py",
+    "training/model.py",
+)
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,11 @@ def run_key(job: TrainJob) -> str:
                    "method": job.method.model_dump(), "seed": job.seed,
                    "code": digest_code(*CODE)}  # fmt: skip
     digest.update(json.dumps(settings_of, sort_keys=True).encode())
-    files = [job.curated / "boxes.parquet", *sorted(job.backbone.rglob("*.safetensors"))]
+    files = [job.curated / "boxes.parquet", *(file for file in sorted(job.backbone.rglob("*")) if file.is_file())]
+    manifest = job.images.parent / "manifest.parquet"
     if job.train.cache:
         files += [job.latents / "key.txt", job.latents / INDEX]
-    for file in files:
-        digest.update(file.read_bytes())
+    elif manifest.is_file():
+        files.append(manifest)
+    digest.update(digest_files(files).encode())
     return digest.hexdigest()

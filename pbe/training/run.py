@@ -6,6 +6,7 @@ driver watches the run's journal: progress, live metrics and validation pictures
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,15 +79,20 @@ class _Watch:
         self._next_step = 0
         self._seen: set[str] = set()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="watch")
 
     def __enter__(self) -> None:
-        self._thread.start()
+        self._watching = self._pool.submit(self._run)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Look once more; what a callback raised is told only now, and only if the training itself did not fail."""
         self._stop.set()
-        self._thread.join()
-        self._look()
+        self._pool.shutdown()
+        error = self._watching.exception()
+        if kind is None and error is not None:
+            raise error
+        if error is None:
+            self._look()
 
     def _run(self) -> None:
         while not self._stop.wait(self.period_s):

@@ -26,15 +26,13 @@ class RunTracker:
     ) -> None:
         mlflow.set_tracking_uri(tracking_uri)
         self.client = MlflowClient(tracking_uri)
-        self.run_id = self._open(experiment, run_file)
-        self.client.log_batch(
-            self.run_id,
-            params=[Param(k, v[:6000]) for k, v in parameters.items()],
-            tags=[RunTag(k, v[:5000]) for k, v in tags.items()],
-        )
+        self.run_id, is_new = self._open(experiment, run_file)
+        # A run that goes on keeps its parameters; what may differ by now, such as checkpoint_every, decides no bits.
+        params = [Param(k, v[:6000]) for k, v in parameters.items()] if is_new else []
+        self.client.log_batch(self.run_id, params=params, tags=[RunTag(k, v[:5000]) for k, v in tags.items()])
         self._waiting: list[StepRecord] = []
 
-    def _open(self, experiment: str, run_file: Path) -> str:
+    def _open(self, experiment: str, run_file: Path) -> tuple[str, bool]:
         if run_file.exists():
             run_id = run_file.read_text().strip()
             try:
@@ -42,12 +40,12 @@ class RunTracker:
             except MlflowException:
                 pass  # another tracking server, or a database made anew: start another run
             else:
-                return run_id
+                return run_id, False
         experiment_id = mlflow.set_experiment(experiment).experiment_id
         run_id = str(self.client.create_run(experiment_id, run_name=f"train-{run_file.parent.name[:8]}").info.run_id)
         run_file.parent.mkdir(parents=True, exist_ok=True)
         run_file.write_text(run_id + "\n")
-        return run_id
+        return run_id, True
 
     def on_record(self, record: StepRecord) -> None:
         """Log the losses of a step; records are sent a few at a time."""

@@ -32,7 +32,7 @@ def work(job: TrainJob, out: Path) -> None:
 
     def paint_panel(trainer: Trainer) -> None:
         assert panel is not None
-        averaged = build_painter(job.backbone, job.method.image_px, job.seed)
+        averaged = build_painter(job.backbone, job.method.image_px, job.seed).to(device)
         trainer.average.copy_to(PaintingLoss(averaged).trained())
         picture = panel.paint(averaged)
         path = job.folder / f"panel-{trainer.step:08d}.png"

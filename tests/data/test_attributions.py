@@ -20,10 +20,17 @@ def test_credits_of_images_come_from_the_list_and_are_null_elsewhere(tmp_path):
     assert absent.select(*openimages.CREDITS).null_count().sum_horizontal().item() == 10
 
 
-def test_a_list_without_its_columns_is_refused(tmp_path):
-    (tmp_path / "train-images.csv").write_text("ImageID,Author\na,b\n")
-    with pytest.raises(ValueError, match=r"train-images\.csv: column License, .* is missing"):
-        openimages.read_credits(tmp_path / "train-images.csv", pl.DataFrame({"image_id": ["a"]}))
+def test_a_list_without_image_ids_is_refused_and_other_columns_may_be_missing(tmp_path):
+    path = tmp_path / "train-images.csv"
+    path.write_text("Image,Author\na,b\n")
+    with pytest.raises(ValueError, match=r"train-images\.csv: column ImageID is missing; columns found: Image, Author"):
+        openimages.scan_credits(path)
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"train-images\.csv: the file is empty"):
+        openimages.scan_credits(path)
+    path.write_text("ImageID,Author\na,second\na,first\n")
+    credits = openimages.read_credits(path, pl.DataFrame({"image_id": ["a"]}))
+    assert credits.select("author", "license").rows() == [("first", None)]
 
 
 def project(folder):
@@ -50,6 +57,9 @@ def test_what_is_missing_is_named(tmp_path):
     raw, curated = project(tmp_path)
     with pytest.raises(ValueError, match=r"name it \.csv"):
         write_attributions(raw, curated, tmp_path / "credits.txt")
+    pl.read_parquet(raw / "manifest.parquet").drop("license").write_parquet(raw / "manifest.parquet")
+    with pytest.raises(ValueError, match=r"manifest\.parquet: .*run the acquire stage again"):
+        write_attributions(raw, curated, tmp_path / "credits.csv")
     (curated / "boxes.parquet").unlink()
     with pytest.raises(ValueError, match=r"boxes\.parquet: no such file; run the curate stage first"):
         write_attributions(raw, curated, tmp_path / "credits.csv")

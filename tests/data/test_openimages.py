@@ -59,7 +59,7 @@ def test_unknown_flags_are_false_and_words_are_no_coordinates(tmp_path):
 
 def test_boxes_are_numbered_inside_their_image_in_file_order():
     frame = pl.DataFrame({"ImageID": ["a", "a", "b", "b", "b"]})
-    assert number_boxes(frame)["box_id"].to_list() == ["a_000", "a_001", "b_000", "b_001", "b_002"]
+    assert number_boxes(frame)["number"].to_list() == [0, 1, 0, 1, 2]
 
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 3, 100])

@@ -49,3 +49,12 @@ def test_it_is_known_by_its_origin_until_the_settings_change(tmp_path):
     assert source_md5(tmp_path / "a.jpg", 32, 90) == md5
     for changed in ((48, 90), (32, 80), (None, 90)):
         assert source_md5(tmp_path / "a.jpg", *changed) == hashlib.md5((tmp_path / "a.jpg").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("keep", [3, 5, 40, -1])
+def test_a_damaged_one_is_no_longer_known(tmp_path, keep):
+    md5 = write(tmp_path / "a.jpg", (200, 100))
+    shrink(tmp_path / "a.jpg", tmp_path / "a.jpg", 32, 90, md5)
+    damaged = (tmp_path / "a.jpg").read_bytes()[:keep]
+    (tmp_path / "a.jpg").write_bytes(damaged)
+    assert source_md5(tmp_path / "a.jpg", 32, 90) == hashlib.md5(damaged).hexdigest()

@@ -37,12 +37,35 @@ def test_it_works_on_other_sizes_than_its_own(painter):
     assert painter.paint(*case(1, 96, 128), num_steps=1, seeds=[0]).shape == (1, 96, 128, 3)
 
 
-def test_the_hole_is_all_it_sees_of_the_repainted_part(painter):
+HOLES = {
+    "inside": np.s_[10:40, 20:50],
+    "left": np.s_[10:40, :20],
+    "top": np.s_[:20, 10:40],
+    "corner": np.s_[:30, :30],
+    "right": np.s_[10:40, 44:],
+    "bottom": np.s_[44:, 10:40],
+    "all": np.s_[:, :],
+}
+
+
+@pytest.mark.parametrize("hole", HOLES.values(), ids=list(HOLES))
+def test_nothing_of_the_repainted_part_is_seen(painter, hole):
     sources, masks, exemplars = case()
+    masks[:] = 0
+    masks[:, *hole] = 1
     other = np.where(masks[..., None] == 1, np.uint8(9), sources)
     a = painter.paint(sources, masks, exemplars, num_steps=1, seeds=[0, 1])
     b = painter.paint(other, masks, exemplars, num_steps=1, seeds=[0, 1])
     assert (a == b).all()
+
+
+def test_a_mask_smaller_than_a_latent_is_painted_from_the_exemplar(painter):
+    sources, masks, exemplars = case()
+    masks[:] = 0
+    masks[:, 9:15, 9:15] = 1
+    a = painter.paint(sources, masks, exemplars, num_steps=2, seeds=[0, 1])
+    b = painter.paint(sources, masks, exemplars[::-1].copy(), num_steps=2, seeds=[0, 1])
+    assert (a[masks == 1] != b[masks == 1]).any()
 
 
 def test_saved_and_loaded_it_paints_the_same_bits(painter, tmp_path):

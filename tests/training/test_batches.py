@@ -65,12 +65,3 @@ def test_timesteps_are_uniform():
     assert abs(steps.mean() - 499.5) < 15
     assert steps.min() >= 0
     assert steps.max() <= 999
-
-
-def test_late_timesteps_come_more_often_in_proportion_to_themselves():
-    src = source(batch_size=100, timesteps="late")
-    timesteps = torch.cat([seen(src, s)["timesteps"] for s in range(100)]).double()
-    shares = torch.histc(timesteps, bins=4, min=0, max=1000) / len(timesteps)
-    torch.testing.assert_close(shares, torch.tensor([1, 3, 5, 7]).double() / 16, atol=0.015, rtol=0)
-    assert timesteps.min() >= 0
-    assert timesteps.max() <= 999
