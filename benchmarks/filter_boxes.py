@@ -1,6 +1,6 @@
 """How long filtering takes, and how much memory, against a bare polars scan, filter and sink of the same columns.
 
-    .venv/bin/python benchmarks/filter_boxes.py [--rows 1000000 14600000]
+    .venv/bin/python benchmarks/filter_boxes.py [--rows 1000000 14600000] [--figure docs/filter.png]
 
 The annotation files are drawn here, in OpenImages' columns and proportions (8.4 boxes an image). Both run in the same
 run, each in a process of its own whose peak memory is read from the kernel. Prints times and ratios, asserts nothing.
@@ -103,21 +103,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 14_600_000])
     parser.add_argument("--run", nargs=3, metavar=("WHICH", "RAW", "OUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--figure", type=Path, metavar="PNG", help="draw seconds and memory over the rows")
     options = parser.parse_args()
     if options.run:
         run_measured(options.run[0], Path(options.run[1]), Path(options.run[2]))
         return
     print(f"polars {pl.__version__}, {os.cpu_count()} cores")
+    measured: dict[int, dict[str, tuple[float, float]]] = {}
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             raw = Path(folder) / "raw"
             write_annotations(raw, rows)
             times = {which: measure(which, raw, Path(folder) / which) for which in ("bare", "ours")}
+        measured[rows] = times
         (bare_s, bare_mb), (ours_s, ours_mb) = times["bare"], times["ours"]
         print(
             f"{rows:>11,} rows: ours {ours_s:6.2f} s, {rows / ours_s:,.0f} boxes/s, {ours_mb:,.0f} MB; "
             f"bare {bare_s:6.2f} s, {bare_mb:,.0f} MB; ratio {ours_s / bare_s:.2f}"
         )
+    if options.figure:
+        draw(measured, options.figure)
+
+
+def draw(measured: dict[int, dict[str, tuple[float, float]]], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    labels = {"ours": "all rules, caps, numbering", "bare": "bare scan, one rule, sink"}
+    millions = [rows / 1e6 for rows in measured]
+    for axis, place, title in zip(axes, (0, 1), ("seconds", "peak memory, MB"), strict=True):
+        for which, label in labels.items():
+            axis.plot(millions, [times[which][place] for times in measured.values()], marker="o", label=label)
+        axis.set(xlabel="million boxes", title=title, ylim=(0, None))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3)
+    axes[1].axhline(1000, color="grey", linestyle=":", linewidth=1)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":
