@@ -45,5 +45,5 @@ tiny-backbone: install  # retrain the bundled weights by their recorded recipe
 	$(VENV)/python -m pbe.training.tiny --out data/tiny
 
 clean:  # everything the pipeline made, DVC's cache and the registry included; .venv stays
-	rm -rf data/raw data/boxes data/curated data/latents data/bench models reports/index.html reports/gallery.png \
+	rm -rf data/world-bucket data/raw data/boxes data/curated data/latents data/bench models reports/index.html reports/gallery.png \
 	  .dvc/cache .dvc/tmp .prefect .fiftyone .pbe mlruns mlflow.db
