@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pbe.data.images import read_image
 from pbe.evaluation.bench import Bench, Case, read_bench, result_path, write_case, write_image
@@ -13,12 +14,15 @@ def results(job: PaintJob) -> dict[str, bytes]:
 
 
 def test_workers_paint_what_one_process_paints(model_folder: Path, bench: Bench, tmp_path: Path) -> None:
-    """Two real processes, resumed: the same bytes as batch by batch in this process."""
+    """Two real processes, resumed: the same bytes as batch by batch in this process, on one thread as they are."""
     jobs = [PaintJob(5.0, 12, tmp_path / "five"), PaintJob(1.0, 5, tmp_path / "one")]
     alone = PaintJob(5.0, 12, tmp_path / "alone")
     alone.folder.mkdir()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     for start in (0, 4, 8):
         paint_batch(model_folder, bench, bench.ids[start : start + 4], alone, 2, 0)
+    torch.set_num_threads(threads)
     seen: list[tuple[int, int]] = []
     paint_cases(
         model_folder, bench, jobs, num_steps=2, seed=0, batch_size=4, num_workers=2,

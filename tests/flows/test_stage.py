@@ -14,7 +14,7 @@ def test_a_wrong_parameter_is_one_line_and_exit_code_2(lone_project: Project) ->
     (lone_project.folder / "params.yaml").write_text("filter:\n  min_area: 0.1\n")
     ended = lone_project.run("python", "toy.py", "acquire")
     assert ended.returncode == 2
-    assert ended.stderr == "error: params.yaml: filter.min_area: unknown key\n"
+    assert ended.stderr == "error: params.yaml: filter.min_area: unknown key; did you mean min_area_frac?\n"
     assert not (lone_project.folder / ".prefect/server.log").exists()  # told before a server was started
 
 
