@@ -87,6 +87,7 @@ class Mask(Section):
     """Arbitrary mask shapes (section 3.2)."""
 
     irregular_probability: float = Field(0.5, ge=0.0, le=1.0)
+    shape: Literal["arbitrary", "box"] = Field("arbitrary", description="box: always the box itself, for the ablation")
     max_extension_frac: float = Field(0.4, ge=0.0, le=1.0, description="of the free space on each side")
     points_per_edge: int = Field(20, ge=2, le=200)
     max_offset_frac: float = Field(
@@ -97,6 +98,7 @@ class Mask(Section):
 class ExemplarAugmentation(Section):
     """A(x_r): how strongly the exemplar is changed (section 3.2)."""
 
+    augment: bool = Field(True, description="false: the crop as it is, for the ablation")
     pad_frac: float = Field(0.06, ge=0.0, le=1.0)
     flip_probability: float = Field(0.5, ge=0.0, le=1.0)
     rotate_probability: float = Field(0.5, ge=0.0, le=1.0)
@@ -112,6 +114,7 @@ class Method(Section):
     """What a training sample is: the window, the mask, the exemplar."""
 
     image_px: int = Field(64, ge=32, le=1024, multiple_of=8)
+    bottleneck: bool = Field(True, description="the class token alone; false: all of the tower's, for the ablation")
     mask: Mask = Mask()
     exemplar: ExemplarAugmentation = ExemplarAugmentation()
 
@@ -130,6 +133,7 @@ class Encode(Section):
 class Train(Section):
     """The optimisation."""
 
+    prior: bool = Field(True, description="start from the text-to-image weights; false: from random, for the ablation")
     cache: bool = Field(True, description="train from cached latents; false: from images, augmented afresh each time")
     num_workers: int = Field(2, ge=1, le=4096)
     use_gpu: bool = False
@@ -143,7 +147,7 @@ class Train(Section):
     weight_decay: float = Field(0.01, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)
     ema_decay: float = Field(0.99, ge=0.0, lt=1.0)
-    drop_probability: float = Field(0.2, ge=0.0, le=1.0, description="share of conditions replaced by the learnable v")
+    drop_probability: float = Field(0.2, ge=0.0, le=1.0, description="share of conditions replaced by v; 0: none")
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: int = Field(100, ge=1, description="steps")
     keep_checkpoints: int = Field(2, ge=1)
@@ -196,6 +200,14 @@ class Settings(Section):
             raise ValueError(f"acquire.short_side_px {stored} is below method.image_px {self.method.image_px}")
         return self
 
+    @model_validator(mode="after")
+    def _check_guidance(self) -> "Settings":
+        if self.train.drop_probability == 0 and {self.evaluate.guidance_scale, *self.evaluate.sweep} != {1.0}:
+            raise ValueError(
+                "train.drop_probability 0 needs evaluate.guidance_scale 1 and sweep [1.0]: v learns nothing"
+            )
+        return self
+
 
 def load_settings(path: Path) -> Settings:
     """Read and check a params.yaml.
@@ -223,7 +235,8 @@ def _describe(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key{_suggest(item['loc'])}")
         else:
-            lines.append(f"{key}: {item['msg'][0].lower()}{item['msg'][1:]} (got {item['input']!r})")
+            given = f" (got {item['input']!r})" if item["loc"] else ""
+            lines.append(f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}{given}")
     return "; ".join(lines)
 
 

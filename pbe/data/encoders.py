@@ -13,26 +13,27 @@ from pbe.method.pretrained import load_vae
 
 
 class FrozenEncoders:
-    """The VAE and the CLIP tower on one device."""
+    """The VAE and the CLIP tower on one device; the tower gives T tokens, 1 behind the bottleneck."""
 
-    def __init__(self, backbone: Path, device: str = "cpu") -> None:
+    def __init__(self, backbone: Path, device: str = "cpu", bottleneck: bool = True) -> None:
         self.device = device
         self.vae = load_vae(backbone).to(device)
-        self.conditioner = Conditioner.from_tower(backbone / "image_encoder", context_dim=1).to(device)
+        tower = Conditioner.from_tower(backbone / "image_encoder", context_dim=1, bottleneck=bottleneck)
+        self.conditioner = tower.to(device)
 
     @torch.inference_mode()
     def encode(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """Samples => fp16 latents (B, 4, h, w) twice, mask (B, 1, h, w), class tokens (B, E, W)."""
+        """Samples => fp16 latents (B, 4, h, w) twice, mask (B, 1, h, w), class tokens (B, E, T, W)."""
         source = to_pixels(np.stack([s.source for s in samples])).to(self.device)
         mask = torch.from_numpy(np.stack([s.mask for s in samples]))[:, None].float().to(self.device)
         exemplars = np.stack([s.exemplars for s in samples])
         both = self.vae.encode(torch.cat([source, source * (1 - mask)])).latent_dist.mode()
         source_latents, masked_latents = (both * self.vae.config.scaling_factor).chunk(2)
-        tokens = self.conditioner.class_token(to_pixels(exemplars.reshape(-1, *exemplars.shape[2:])).to(self.device))
+        tokens = self.conditioner.tokens(to_pixels(exemplars.reshape(-1, *exemplars.shape[2:])).to(self.device))
         batch = {
             "source_latents": source_latents,
             "masked_latents": masked_latents,
             "mask": mask_latents(mask, *source_latents.shape[-2:]),
-            "class_tokens": tokens.view(len(samples), -1, tokens.shape[-1]),
+            "class_tokens": tokens.view(len(samples), -1, *tokens.shape[1:]),
         }
         return {name: tensor.half().cpu() for name, tensor in batch.items()}

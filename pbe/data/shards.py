@@ -2,8 +2,9 @@
 
 Half of a training image's arithmetic is frozen encoders. `encode` draws K variants of each box and writes, each, the
 VAE latents of source and masked source, the mask at the latents' size, and the CLIP class tokens of a few augmented
-exemplars, as fp16 safetensors shards of a fixed number of rows. Each shard is written whole or not at all, under a name
-that only depends on its rows: a killed run goes on with the shards that are missing, and ends with the same bytes.
+exemplars (rows, E, T, W), as fp16 safetensors shards of a fixed number of rows. T is 1 unless `method.bottleneck` is
+off; then all of the tower's tokens are there, the class token first. Each shard is written whole or not at all, under a
+name that only depends on its rows: a killed run goes on with the missing shards, and ends with the same bytes.
 """
 
 import json
@@ -52,7 +53,7 @@ class ShardWriter:
         self.job = job
         self.boxes = read_boxes(job.curated, "train")
         device = "cuda" if job.encode.use_gpu else "cpu"
-        self.encoders = FrozenEncoders(job.backbone, device)
+        self.encoders = FrozenEncoders(job.backbone, device, job.method.bottleneck)
         exemplar_px = self.encoders.conditioner.exemplar_px
         self.drawer = SampleDrawer(job.images, job.method, exemplar_px, job.encode.exemplar_variants, job.seed)
 

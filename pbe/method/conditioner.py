@@ -5,6 +5,9 @@
 Only the class token of a frozen CLIP image tower is used, no spatial token. The MLP is the official code's: transformer
 blocks on a sequence of one, a layer norm, a linear projection. The learnable vector v of classifier-free guidance lives
 here as well. Parameter names are those of diffusers' `PaintByExampleImageEncoder`, so that weights can be exchanged.
+
+The paper's ablation leaves the bottleneck out: then all T tokens of the tower (257 for ViT-L/14), the class token
+first, go through the same layers, whose blocks attend among them, and the context is (B, T, D).
 """
 
 import json
@@ -44,18 +47,25 @@ class Mapper(nn.Module):
 
 
 class Conditioner(nn.Module):
-    """Exemplar pixels (B, 3, e, e) in -1..1 => class token (B, W) => context (B, 1, D)."""
+    """Exemplar pixels (B, 3, e, e) in -1..1 => tokens (B, T, W) => context (B, T, D).
 
-    def __init__(self, config: CLIPVisionConfig, context_dim: int) -> None:
+    T is 1 behind the `bottleneck`. Without `guidance` conditions are never dropped in training: v stays as it is.
+    """
+
+    def __init__(
+        self, config: CLIPVisionConfig, context_dim: int, *, bottleneck: bool = True, guidance: bool = True
+    ) -> None:
         super().__init__()
         width = config.hidden_size
         self.config = config
         self.context_dim = context_dim
+        self.bottleneck = bottleneck
+        self.guidance = guidance
         self.model = CLIPVisionModel(config).requires_grad_(False)
         self.mapper = Mapper(width, (config.num_hidden_layers + 1) // 5)
         self.final_layer_norm = nn.LayerNorm(width)
         self.proj_out = nn.Linear(width, context_dim)
-        self.uncond_vector = nn.Parameter(torch.randn(1, 1, context_dim))
+        self.uncond_vector = nn.Parameter(torch.randn(1, 1, context_dim), requires_grad=guidance)
         if width == context_dim:  # the tower's space is the prior's context space: start from it
             nn.init.eye_(self.proj_out.weight)
             nn.init.zeros_(self.proj_out.bias)
@@ -74,16 +84,26 @@ class Conditioner(nn.Module):
     @torch.no_grad()
     def class_token(self, pixels: Tensor) -> Tensor:
         """The tower's class token after its last layer norm, (B, W); the tower is frozen."""
-        if self.uses_clip_statistics:
-            mean = pixels.new_tensor(CLIP_MEAN).view(1, 3, 1, 1)
-            std = pixels.new_tensor(CLIP_STD).view(1, 3, 1, 1)
-            pixels = ((pixels + 1) / 2 - mean) / std
-        return torch.as_tensor(self.model(pixel_values=pixels).pooler_output)
+        return torch.as_tensor(self.model(pixel_values=self._normalise(pixels)).pooler_output)
 
-    def forward(self, class_tokens: Tensor) -> Tensor:
-        """Class tokens (B, W) => context (B, 1, D)."""
-        mapped = self.mapper(class_tokens[:, None])
-        return torch.as_tensor(self.proj_out(self.final_layer_norm(mapped)))
+    @torch.no_grad()
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """What the tower says of exemplars, (B, T, W): the class token, or all tokens after the same layer norm."""
+        if self.bottleneck:
+            return self.class_token(pixels)[:, None]
+        states = self.model(pixel_values=self._normalise(pixels)).last_hidden_state
+        return torch.as_tensor(self.model.post_layernorm(states))
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        if not self.uses_clip_statistics:
+            return pixels
+        mean = pixels.new_tensor(CLIP_MEAN).view(1, 3, 1, 1)
+        std = pixels.new_tensor(CLIP_STD).view(1, 3, 1, 1)
+        return ((pixels + 1) / 2 - mean) / std
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T, W) => context (B, T, D)."""
+        return torch.as_tensor(self.proj_out(self.final_layer_norm(self.mapper(tokens))))
 
     @torch.inference_mode()
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -98,16 +118,20 @@ class Conditioner(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         config = self.config.to_dict() | {
             "proj_size": self.context_dim,
+            "bottleneck": self.bottleneck,
+            "guidance": self.guidance,
             "architectures": ["PaintByExampleImageEncoder"],
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
 
     @classmethod
-    def from_tower(cls, folder: Path, context_dim: int) -> "Conditioner":
+    def from_tower(
+        cls, folder: Path, context_dim: int, *, bottleneck: bool = True, guidance: bool = True
+    ) -> "Conditioner":
         """A conditioner around the CLIP image tower in `folder`; mapper, projection and v are new."""
         tower = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32)
-        conditioner = cls(tower.config, context_dim)
+        conditioner = cls(tower.config, context_dim, bottleneck=bottleneck, guidance=guidance)
         conditioner.model.load_state_dict(tower.vision_model.state_dict())
         return conditioner.eval()
 
@@ -117,7 +141,9 @@ class Conditioner(nn.Module):
         if not (folder / "config.json").is_file():
             raise ValueError(f"{folder}: no image encoder here (config.json is missing)")
         config = json.loads((folder / "config.json").read_text())
-        conditioner = cls(CLIPVisionConfig.from_dict(config), int(config["proj_size"]))
+        tower = CLIPVisionConfig.from_dict(config)
+        switches = {name: bool(config.get(name, True)) for name in ("bottleneck", "guidance")}
+        conditioner = cls(tower, int(config["proj_size"]), **switches)
         conditioner.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
         return conditioner.eval()
 

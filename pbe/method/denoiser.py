@@ -2,6 +2,8 @@
 
 Its first convolution gets five more input channels, zero-initialised, so that before training it predicts exactly what
 the text-to-image model does. The order of the input channels is the paper's: noisy latents, masked-image latents, mask.
+Stable Diffusion's inpainting models have them in another order: noisy latents, mask, masked-image latents. The mask
+channel is 1 where to repaint, except in the authors' weights, which want 1 where to keep.
 
 The condition is a single token. Softmax over one key is 1, so cross attention is a bias of each sample:
 
@@ -10,7 +12,7 @@ The condition is a single token. Softmax over one key is 1, so cross attention i
 and needs no query, key or softmax. `SingleTokenAttention` computes it so, and leaves longer contexts to the stock code.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -20,6 +22,10 @@ from torch.nn import functional as F
 
 NUM_LATENT_CHANNELS = 4
 NUM_EXTRA_CHANNELS = 5
+PAPER_ORDER = (0, 1, 2, 3, 5, 6, 7, 8, 4)  # the inpainting models' channels, put into the paper's order
+INPAINTING_ORDER = (0, 1, 2, 3, 8, 4, 5, 6, 7)  # and back
+
+MaskChannel = Literal["repaint", "keep"]  # what 1 means in the mask channel
 
 
 class SingleTokenAttention(AttnProcessor2_0):  # type: ignore[misc]
@@ -61,6 +67,13 @@ def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return unet
 
 
+@torch.no_grad()
+def reorder_input(unet: UNet2DConditionModel, order: tuple[int, ...]) -> UNet2DConditionModel:
+    """Take the nine input channels in this order from now on, in place: `PAPER_ORDER` or `INPAINTING_ORDER`."""
+    unet.conv_in.weight.copy_(unet.conv_in.weight[:, list(order)].clone())
+    return unet
+
+
 def attend_to_one_token(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """Replace the cross attention of a UNet by its one-token form, and freeze what then has no gradient."""
     processors = {
@@ -74,9 +87,11 @@ def attend_to_one_token(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return unet
 
 
-def denoiser_input(noisy_latents: Tensor, masked_latents: Tensor, mask: Tensor) -> Tensor:
-    """(B, 4, h, w), (B, 4, h, w), (B, 1, h, w) => (B, 9, h, w)."""
-    return torch.cat([noisy_latents, masked_latents, mask], 1)
+def denoiser_input(
+    noisy_latents: Tensor, masked_latents: Tensor, mask: Tensor, mask_channel: MaskChannel = "repaint"
+) -> Tensor:
+    """(B, 4, h, w), (B, 4, h, w), (B, 1, h, w), 1 = repaint => (B, 9, h, w), the mask as the denoiser wants it."""
+    return torch.cat([noisy_latents, masked_latents, mask if mask_channel == "repaint" else 1 - mask], 1)
 
 
 def mask_latents(mask: Tensor, height: int, width: int) -> Tensor:

@@ -7,6 +7,8 @@ twentieth of a grey level; here it is real: displacements of about `elastic_frac
 `elastic_smooth_frac` of it. Images are (H, W, 3) uint8 RGB. Every draw takes its generator.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -31,21 +33,43 @@ def crop_exemplar(image: Image, box_xyxy: tuple[int, int, int, int], pad_frac: f
     return resize(image[top:bottom, left:right], size_px, size_px)
 
 
+class Change(NamedTuple):
+    """One draw of A: what is done to an exemplar of `side` pixels; None where a part is left out."""
+
+    flip: bool
+    angle_deg: float | None
+    flow: NDArray[np.float32] | None  # (side, side, 2) px
+    blur_px: float | None  # the Gaussian's standard deviation
+
+
 def augment_exemplar(exemplar: Image, augmentation: ExemplarAugmentation, rng: np.random.Generator) -> Image:
     """Apply A of the paper to a square exemplar; the result has the same shape."""
-    side = exemplar.shape[0]
-    out = exemplar
-    if rng.random() < augmentation.flip_probability:
-        out = np.ascontiguousarray(out[:, ::-1])
+    if not augmentation.augment:
+        return exemplar
+    return apply_change(exemplar, draw_change(exemplar.shape[0], augmentation, rng))
+
+
+def draw_change(side: int, augmentation: ExemplarAugmentation, rng: np.random.Generator) -> Change:
+    """Draw which parts of A an exemplar of `side` pixels gets, and how much of each."""
+    flip = bool(rng.random() < augmentation.flip_probability)
     rotate = rng.random() < augmentation.rotate_probability
-    angle = rng.uniform(-augmentation.max_rotation_deg, augmentation.max_rotation_deg) if rotate else 0.0
+    angle = rng.uniform(-augmentation.max_rotation_deg, augmentation.max_rotation_deg) if rotate else None
     elastic = rng.random() < augmentation.elastic_probability
-    if rotate or elastic:
-        flow = _elastic_flow(side, augmentation, rng) if elastic else np.zeros((side, side, 2), np.float32)
-        out = _warp(out, angle, flow)
-    if rng.random() < augmentation.blur_probability:
-        sigma = rng.uniform(0.2, 1.0) * augmentation.max_blur_frac * side
-        out = np.asarray(cv2.GaussianBlur(out, (0, 0), max(sigma, 1e-3)), np.uint8)
+    flow = _elastic_flow(side, augmentation, rng) if elastic else None
+    blur = rng.random() < augmentation.blur_probability
+    sigma = max(rng.uniform(0.2, 1.0) * augmentation.max_blur_frac * side, 1e-3) if blur else None
+    return Change(flip, angle, flow, sigma)
+
+
+def apply_change(exemplar: Image, change: Change) -> Image:
+    """Flip, then rotate and displace in one interpolation, then blur."""
+    out = np.ascontiguousarray(exemplar[:, ::-1]) if change.flip else exemplar
+    if change.angle_deg is not None or change.flow is not None:
+        side = exemplar.shape[0]
+        flow = np.zeros((side, side, 2), np.float32) if change.flow is None else change.flow
+        out = _warp(out, change.angle_deg or 0.0, flow)
+    if change.blur_px is not None:
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), change.blur_px), np.uint8)
     return out
 
 

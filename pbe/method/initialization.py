@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import torch
-from diffusers import PNDMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pbe.method.backbone import check_backbone
 from pbe.method.conditioner import Conditioner
-from pbe.method.denoiser import widen_input
+from pbe.method.denoiser import NUM_EXTRA_CHANNELS, NUM_LATENT_CHANNELS, PAPER_ORDER, reorder_input, widen_input
 from pbe.method.painter import Painter
-from pbe.method.pretrained import load_vae
+from pbe.method.pretrained import load_scheduler, load_vae
 
 
 @torch.no_grad()
@@ -23,19 +23,43 @@ def empty_context(folder: Path) -> torch.Tensor:
     return torch.as_tensor(states.pooler_output[:, None])
 
 
-def build_painter(folder: Path, image_px: int, seed: int) -> Painter:
+def build_painter(
+    folder: Path, image_px: int, seed: int, *, prior: bool = True, bottleneck: bool = True, guidance: bool = True
+) -> Painter:
     """The painter at step 0: the prior widened by zero-initialised channels, v set to the prior's empty caption.
 
-    `seed` decides the mapper's new weights. Raises ValueError when the backbone lacks a part.
+    `seed` decides all new weights. The switches are the paper's ablation: without `prior` the UNet and v are random,
+    without `bottleneck` the exemplar's spatial tokens pass, without `guidance` v is not trained. Raises ValueError when
+    the backbone lacks a part, or its UNet has neither 4 nor 9 input channels or predicts no noise.
     """
     check_backbone(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False)
-        conditioner = Conditioner.from_tower(folder / "image_encoder", int(unet.config.cross_attention_dim))
-        if unet.config.in_channels == 4:
+        unet = load_prior(folder / "unet") if prior else random_unet(folder / "unet")
+        context_dim = int(unet.config.cross_attention_dim)
+        tower = folder / "image_encoder"
+        conditioner = Conditioner.from_tower(tower, context_dim, bottleneck=bottleneck, guidance=guidance)
+        if unet.config.in_channels == NUM_LATENT_CHANNELS:
             widen_input(unet)
-    with torch.no_grad():
-        conditioner.uncond_vector.copy_(empty_context(folder))
-    scheduler = PNDMScheduler.from_pretrained(folder / "scheduler")
+    if prior:
+        with torch.no_grad():
+            conditioner.uncond_vector.copy_(empty_context(folder))
+    scheduler = load_scheduler(folder / "scheduler")
     return Painter(unet, load_vae(folder), conditioner, scheduler, image_px).eval()
+
+
+def load_prior(folder: Path) -> UNet2DConditionModel:
+    """A text-to-image UNet (4 input channels), or an inpainting one (9), brought into the paper's order of channels."""
+    unet = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    num_channels = unet.config.in_channels
+    if num_channels == NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS:
+        return reorder_input(unet, PAPER_ORDER)
+    if num_channels != NUM_LATENT_CHANNELS:
+        raise ValueError(f"{folder}: a UNet of {num_channels} input channels; text-to-image has 4, inpainting 9")
+    return unet
+
+
+def random_unet(folder: Path) -> UNet2DConditionModel:
+    """A UNet of the prior's architecture with nine input channels and random weights."""
+    config = UNet2DConditionModel.load_config(folder)
+    return UNet2DConditionModel.from_config(config, in_channels=NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS)

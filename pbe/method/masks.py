@@ -18,6 +18,8 @@ Points = NDArray[np.float64]
 
 def draw_mask(box_xyxy: Box, size_px: int, mask: settings.Mask, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Draw the mask of a box in a square image of `size_px`."""
+    if mask.shape == "box":
+        return box_mask(box_xyxy, size_px)
     extended = extend_box(box_xyxy, size_px, mask.max_extension_frac, rng)
     if rng.random() >= mask.irregular_probability:
         return box_mask(extended, size_px)
@@ -36,22 +38,29 @@ def irregular_mask(
     box_xyxy: Box, extended_xyxy: Box, size_px: int, mask: settings.Mask, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Fill the polygon of jittered points on four Bezier curves from corner to corner of the box."""
-    x0, y0, x1, y1 = box_xyxy
-    left, top, right, bottom = extended_xyxy
-    middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
-    corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
-    bulges = [(middle_x, top), (right, middle_y), (middle_x, bottom), (left, middle_y)]
-    edges = [
-        bezier(np.array([corners[i], bulges[i], corners[(i + 1) % 4]], np.float64), mask.points_per_edge)
-        for i in range(4)
-    ]
-    outline = np.concatenate(edges)
+    outline = box_outline(box_xyxy, extended_xyxy, mask.points_per_edge)
     jitter = rng.uniform(-1, 1, outline.shape) * mask.max_offset_frac * size_px
     # cv2 draws on pixel centres: a corner at x0 is the left edge of pixel x0
     points = np.clip(outline + jitter, 0, size_px) - 0.5
     filled = np.zeros((size_px, size_px), np.uint8)
     cv2.fillPoly(filled, [np.rint(points * 16).astype(np.int32)], 1, shift=4)
     return filled
+
+
+def box_outline(box_xyxy: Box, extended_xyxy: Box, points_per_edge: int) -> Points:
+    """Points on the four curves, clockwise from the upper left corner, before their jitter: (4 points_per_edge, 2).
+
+    Each curve bulges towards the extended box's edge and comes half as far.
+    """
+    x0, y0, x1, y1 = box_xyxy
+    left, top, right, bottom = extended_xyxy
+    middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
+    corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+    bulges = [(middle_x, top), (right, middle_y), (middle_x, bottom), (left, middle_y)]
+    edges = [
+        bezier(np.array([corners[i], bulges[i], corners[(i + 1) % 4]], np.float64), points_per_edge) for i in range(4)
+    ]
+    return np.concatenate(edges)
 
 
 def bezier(control_points: Points, num_points: int) -> Points:

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pbe.method.conditioner import Conditioner, to_pixels
-from pbe.method.denoiser import attend_to_one_token, denoiser_input, mask_latents
+from pbe.method.denoiser import MaskChannel, attend_to_one_token, denoiser_input, mask_latents
 from pbe.method.diffusion import alphas_cumprod
 from pbe.method.guidance import guided
+from pbe.method.pretrained import load_scheduler
 from pbe.method.sampler import sample_plms
 from pbe.method.seams import match_rim
 
@@ -34,7 +35,10 @@ Images = NDArray[np.uint8]
 
 
 class Painter(nn.Module):
-    """The model as a whole; `image_px` is the side of the square it works on, `exemplar_px` that of its exemplars."""
+    """The model as a whole; `image_px` is the side of the square it works on, `exemplar_px` that of its exemplars.
+
+    `mask_channel`: what 1 means to the UNet; masks handed to the painter are 1 = repaint all the same.
+    """
 
     def __init__(
         self,
@@ -43,13 +47,15 @@ class Painter(nn.Module):
         conditioner: Conditioner,
         scheduler: PNDMScheduler,
         image_px: int,
+        mask_channel: MaskChannel = "repaint",
     ) -> None:
         super().__init__()
-        self.unet = attend_to_one_token(unet)
+        self.unet = attend_to_one_token(unet) if conditioner.bottleneck else unet
         self.vae = vae.requires_grad_(False)
         self.conditioner = conditioner
         self.scheduler = scheduler
         self.image_px = image_px
+        self.mask_channel = mask_channel
         config = scheduler.config
         self.alphas_cumprod = alphas_cumprod(config.num_train_timesteps, config.beta_start, config.beta_end)
 
@@ -85,13 +91,14 @@ class Painter(nn.Module):
 
         Sources (B, H, W, 3) uint8 with H and W multiples of 8, masks (B, H, W) of 0 and 1, exemplars (B, e, e, 3)
         uint8, one seed for the noise of each. Returns (B, H, W, 3) uint8, equal to the sources where the mask is 0.
-        Raises ValueError on shapes that do not fit, a negative guidance scale or fewer than one step.
+        Raises ValueError on shapes that do not fit, a negative guidance scale or fewer than one step, and on guidance
+        where the model was trained without.
         """
         self._check(sources, masks, exemplars, guidance_scale, seeds)
         device = next(self.parameters()).device
         source = to_pixels(sources).to(device)
         mask = torch.from_numpy(masks)[:, None].float().to(device)
-        context = self.conditioner(self.conditioner.class_token(to_pixels(exemplars, self.exemplar_px).to(device)))
+        context = self.conditioner(self.conditioner.tokens(to_pixels(exemplars, self.exemplar_px).to(device)))
         masked = self.encode(source * (1 - mask))
         filled = fill_holes(sources, masks)
         known = self.encode(to_pixels(filled).to(device))
@@ -99,8 +106,8 @@ class Painter(nn.Module):
         small_mask = mask_latents(mask, height, width)
 
         def predict(noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-            repeats = len(noisy) // len(masked)
-            x = denoiser_input(noisy, masked.repeat(repeats, 1, 1, 1), small_mask.repeat(repeats, 1, 1, 1))
+            repeats = (len(noisy) // len(masked), 1, 1, 1)
+            x = denoiser_input(noisy, masked.repeat(repeats), small_mask.repeat(repeats), self.mask_channel)
             return torch.as_tensor(self.unet(x, timesteps, context).sample)
 
         denoise = guided(predict, context, self.conditioner.uncond_vector, guidance_scale)
@@ -130,6 +137,7 @@ class Painter(nn.Module):
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
             "image_px": self.image_px,
+            "mask_channel": self.mask_channel,
         }
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
@@ -145,14 +153,22 @@ class Painter(nn.Module):
         unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False)
         vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
         conditioner = Conditioner.from_pretrained(folder / "image_encoder")
-        scheduler = PNDMScheduler.from_pretrained(folder / "scheduler")
-        return cls(unet, vae, conditioner, scheduler, int(index.get("image_px", 512))).eval()
+        scheduler = load_scheduler(folder / "scheduler")
+        side = int(index.get("image_px") or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1))
+        # A folder that is not by this project is in the published one's layout, whose UNet wants 1 = keep.
+        mask_channel = index.get("mask_channel", "repaint" if "image_px" in index else "keep")
+        return cls(unet, vae, conditioner, scheduler, side, mask_channel).eval()
 
     def _check(
         self, sources: Images, masks: Images, exemplars: Images, guidance_scale: float, seeds: Sequence[int]
     ) -> None:
         if guidance_scale < 0:
             raise ValueError(f"guidance scale {guidance_scale} is negative")
+        if guidance_scale != 1 and not self.conditioner.guidance:
+            raise ValueError(
+                f"guidance scale {guidance_scale}: this model was trained with train.drop_probability 0 and takes no "
+                "guidance; use 1"
+            )
         if sources.ndim != 4 or sources.shape[1] % 8 or sources.shape[2] % 8:
             raise ValueError(f"sources of shape {sources.shape} are not (B, H, W, 3) with H and W multiples of 8")
         if masks.shape != sources.shape[:3]:

@@ -67,7 +67,7 @@ class BatchSource:
     def _batch(self, step: int, places: list[int], draws: dict[str, Tensor]) -> Batch:
         indices, epochs = self.indices(step)
         encoded = self.fetch([indices[p] for p in places], [epochs[p] for p in places])
-        tokens = encoded["class_tokens"]  # (B, E, W)
+        tokens = encoded["class_tokens"]  # (B, E, T, W)
         chosen = (draws["exemplar"][places] * tokens.shape[1]).long()
         shape = encoded["source_latents"].shape[1:]
         seeds = draws["noise_seed"][places].tolist()
@@ -94,7 +94,7 @@ def fresh_source(
 ) -> BatchSource:
     """Batches from images, augmented and encoded afresh each time a box comes round."""
     boxes = read_boxes(curated, "train")
-    encoders = FrozenEncoders(backbone, device)
+    encoders = FrozenEncoders(backbone, device, method.bottleneck)
     drawer = SampleDrawer(images, method, encoders.conditioner.exemplar_px, 1, seed)
 
     def fetch(indices: list[int], epochs: list[int]) -> Encoded:

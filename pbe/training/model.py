@@ -21,7 +21,7 @@ class Batch:
     source_latents: Tensor  # (B, 4, h, w)
     masked_latents: Tensor  # (B, 4, h, w)
     mask: Tensor  # (B, 1, h, w)
-    class_tokens: Tensor  # (B, W)
+    class_tokens: Tensor  # (B, T, W)
     noise: Tensor  # (B, 4, h, w)
     timesteps: Tensor  # (B,)
     dropped: Tensor  # (B,) bool: conditions replaced by v
@@ -40,14 +40,15 @@ class PaintingLoss(nn.Module):
         self.final_layer_norm = painter.conditioner.final_layer_norm
         self.proj_out = painter.conditioner.proj_out
         self.uncond_vector = painter.conditioner.uncond_vector
+        self.mask_channel = painter.mask_channel
         self.alphas_cumprod: Tensor
         self.register_buffer("alphas_cumprod", painter.alphas_cumprod, persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:
-        context = self.proj_out(self.final_layer_norm(self.mapper(batch.class_tokens[:, None])))  # (B, 1, D)
+        context = self.proj_out(self.final_layer_norm(self.mapper(batch.class_tokens)))  # (B, T, D)
         context = drop_context(context, self.uncond_vector, batch.dropped)
         noisy = add_noise(batch.source_latents, batch.noise, batch.timesteps, self.alphas_cumprod)
-        x = denoiser_input(noisy, batch.masked_latents, batch.mask)  # (B, 9, h, w)
+        x = denoiser_input(noisy, batch.masked_latents, batch.mask, self.mask_channel)  # (B, 9, h, w)
         return denoising_loss(self.unet(x, batch.timesteps, context).sample, batch.noise)
 
     def trained(self) -> dict[str, nn.Parameter]:

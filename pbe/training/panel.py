@@ -15,7 +15,7 @@ from pbe.method.windows import box_in_window, box_mask, cut_window, square_windo
 
 Images = NDArray[np.uint8]
 NUM_STEPS = 12
-GUIDANCE_SCALE = 5.0
+GUIDANCE_SCALE = 5.0  # where the painter takes guidance
 
 
 class Panel:
@@ -26,9 +26,10 @@ class Panel:
 
     def paint(self, painter: Painter) -> Images:
         """One picture: per column the source with a grey hole, the exemplar, the result; (3 S, N S, 3)."""
+        scale = GUIDANCE_SCALE if painter.conditioner.guidance else 1.0
         results = painter.paint(
             self.sources, self.masks, self.exemplars,
-            guidance_scale=GUIDANCE_SCALE, num_steps=NUM_STEPS, seeds=range(len(self.sources)),
+            guidance_scale=scale, num_steps=NUM_STEPS, seeds=range(len(self.sources)),
         )  # fmt: skip
         side = self.sources.shape[1]
         holes = np.where(self.masks[..., None] == 1, np.uint8(128), self.sources)

@@ -24,7 +24,7 @@ def work(job: TrainJob, out: Path) -> None:
     device = str(ray.train.torch.get_device()) if job.train.use_gpu else "cpu"
     if not job.train.use_gpu:
         limit_threads(1)
-    painter = build_painter(job.backbone, job.method.image_px, job.seed)
+    painter = painter_at_start(job)
     trainer = Trainer(painter, _source(job, device), job.train, context.get_world_rank(), device)
     panel = None
     if trainer.rank == 0:
@@ -32,7 +32,7 @@ def work(job: TrainJob, out: Path) -> None:
 
     def paint_panel(trainer: Trainer) -> None:
         assert panel is not None
-        averaged = build_painter(job.backbone, job.method.image_px, job.seed).to(device)
+        averaged = painter_at_start(job).to(device)
         trainer.average.copy_to(PaintingLoss(averaged).trained())
         picture = panel.paint(averaged)
         path = job.folder / f"panel-{trainer.step:08d}.png"
@@ -47,6 +47,18 @@ def work(job: TrainJob, out: Path) -> None:
     if trainer.rank == 0:
         trainer.average.copy_to(trainer.losses.trained())
         export(painter, out)
+
+
+def painter_at_start(job: TrainJob) -> Painter:
+    """The painter at step 0, as the job's ablation switches say."""
+    return build_painter(
+        job.backbone,
+        job.method.image_px,
+        job.seed,
+        prior=job.train.prior,
+        bottleneck=job.method.bottleneck,
+        guidance=job.train.drop_probability > 0,
+    )
 
 
 def _source(job: TrainJob, device: str) -> BatchSource:

@@ -17,14 +17,14 @@ def exemplars(n=3, side=32):
 
 def test_an_exemplar_becomes_one_token():
     conditioner = make(24)
-    token = conditioner.class_token(to_pixels(exemplars()))
-    assert token.shape == (3, WIDTH)
+    token = conditioner.tokens(to_pixels(exemplars()))
+    assert token.shape == (3, 1, WIDTH)
     assert conditioner(token).shape == (3, 1, 24)
 
 
 def test_the_tower_is_frozen_and_the_mapper_learns():
     conditioner = make(24)
-    conditioner(conditioner.class_token(to_pixels(exemplars()))).square().mean().backward()
+    conditioner(conditioner.tokens(to_pixels(exemplars()))).square().mean().backward()
     assert all(p.grad is None for p in conditioner.model.parameters())
     assert all(p.grad is not None for n, p in conditioner.named_parameters() if n.startswith(("proj_out", "mapper")))
 
@@ -35,17 +35,17 @@ def test_there_is_one_mapper_block_for_every_five_layers():
 
 def test_it_starts_as_the_normalised_class_token_where_the_widths_agree():
     conditioner = make()
-    token = conditioner.class_token(to_pixels(exemplars()))
+    token = conditioner.tokens(to_pixels(exemplars()))
     expected = torch.nn.functional.layer_norm(token, (WIDTH,))
-    torch.testing.assert_close(conditioner(token)[:, 0], expected)
+    torch.testing.assert_close(conditioner(token), expected)
 
 
 def test_saved_and_loaded_it_says_the_same(tmp_path):
     conditioner = make(24)
     conditioner.save_pretrained(tmp_path)
     again = Conditioner.from_pretrained(tmp_path)
-    token = conditioner.class_token(to_pixels(exemplars()))
-    assert torch.equal(again(again.class_token(to_pixels(exemplars()))), conditioner(token))
+    token = conditioner.tokens(to_pixels(exemplars()))
+    assert torch.equal(again(again.tokens(to_pixels(exemplars()))), conditioner(token))
     assert torch.equal(again.uncond_vector, conditioner.uncond_vector)
 
 

@@ -16,7 +16,7 @@ def fetch(indices, epochs):
         "source_latents": index.expand(n, 4, 2, 2),
         "masked_latents": torch.zeros(n, 4, 2, 2),
         "mask": torch.zeros(n, 1, 2, 2),
-        "class_tokens": torch.arange(n * 2 * 3).float().view(n, 2, 3),
+        "class_tokens": torch.arange(n * 2 * 3).float().view(n, 2, 1, 3),
     }
 
 

@@ -19,7 +19,7 @@ def fetch(indices, epochs):
         "source_latents": torch.stack([torch.randn(4, 16, 16, generator=g) for g in draws]) * 0.2 + 0.5,
         "masked_latents": torch.stack([torch.randn(4, 16, 16, generator=g) for g in draws]),
         "mask": torch.ones(len(indices), 1, 16, 16),
-        "class_tokens": torch.stack([torch.randn(2, 16, generator=g) for g in draws]),
+        "class_tokens": torch.stack([torch.randn(2, 1, 16, generator=g) for g in draws]),
     }
 
 

@@ -1,0 +1,146 @@
+"""The paper's ablation: each of its parts can be left out, and the model without it trains, paints, and is kept."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from diffusers import PNDMScheduler
+
+from pbe.data.encoders import FrozenEncoders
+from pbe.data.samples import Sample
+from pbe.method.conditioner import Conditioner, to_pixels
+from pbe.method.exemplars import augment_exemplar
+from pbe.method.initialization import build_painter
+from pbe.method.masks import draw_mask
+from pbe.method.painter import Painter
+from pbe.method.pretrained import load_scheduler
+from pbe.settings import ExemplarAugmentation, Mask, Train, load_settings
+from pbe.training.batches import BatchSource
+from pbe.training.loop import Trainer
+from tests.tiny_models import tiny_unet
+
+NUM_TOKENS = 1 + 4  # the tiny tower cuts 32 px into patches of 16
+BOX = (20, 24, 44, 40)
+
+
+def samples(n=4):
+    rng = np.random.default_rng(0)
+    masks = np.zeros((n, 64, 64), np.uint8)
+    masks[:, 20:40, 20:44] = 1
+    sources = rng.integers(0, 256, (n, 64, 64, 3), dtype=np.uint8)
+    return [
+        Sample(*parts) for parts in zip(sources, masks, rng.integers(0, 256, (n, 2, 32, 32, 3), np.uint8), strict=True)
+    ]
+
+
+def trained(backbone, steps=3, drop=0.2, **switches):
+    """A painter after a few steps on encoded samples, and its trainer."""
+    encoded = FrozenEncoders(backbone, bottleneck=switches.get("bottleneck", True)).encode(samples())
+    train = Train(num_workers=1, batch_size=4, steps=steps, warmup_steps=0, drop_probability=drop)
+    source = BatchSource(4, lambda i, e: {k: v[i].float() for k, v in encoded.items()}, train, 0)
+    painter = build_painter(backbone, 64, 0, guidance=drop > 0, **switches)
+    before = {k: v.clone() for k, v in painter.state_dict().items()}
+    trainer = Trainer(painter, source, train, 0, "cpu")
+    for _ in range(steps):
+        trainer.run_step()
+    changed = {k for k, v in painter.state_dict().items() if not torch.equal(v, before[k])}
+    return painter.eval(), changed
+
+
+def paint(painter, scale=5.0):
+    s = samples()
+    arguments = (np.stack([x.source for x in s]), np.stack([x.mask for x in s]), np.stack([x.exemplars[0] for x in s]))
+    return painter.paint(*arguments, guidance_scale=scale, num_steps=2, seeds=range(4))
+
+
+def test_without_the_bottleneck_all_tokens_of_the_tower_are_cached_and_attended_to(backbone, tmp_path):
+    tokens = FrozenEncoders(backbone, bottleneck=False).encode(samples())["class_tokens"]
+    behind = FrozenEncoders(backbone).encode(samples())["class_tokens"]
+    assert tokens.shape == (4, 2, NUM_TOKENS, 16)
+    assert behind.shape == (4, 2, 1, 16)
+    assert torch.equal(tokens[:, :, :1], behind)
+    painter, changed = trained(backbone, bottleneck=False)
+    assert {"to_q", "to_k", "norm2"} <= {
+        part for name in changed if "attn2" in name or "norm2" in name for part in name.split(".")
+    }
+    painter.save_pretrained(tmp_path)
+    again = Painter.from_pretrained(tmp_path)
+    assert not again.conditioner.bottleneck
+    assert (paint(again) == paint(painter)).all()
+
+
+def test_without_the_bottleneck_every_token_says_something_of_its_own(backbone):
+    conditioner = Conditioner.from_tower(backbone / "image_encoder", 16, bottleneck=False)
+    pixels = to_pixels(samples()[0].exemplars)
+    context = conditioner(conditioner.tokens(pixels))
+    assert context.shape == (2, NUM_TOKENS, 16)
+    assert len({tuple(t.tolist()) for t in context[0]}) == NUM_TOKENS
+
+
+def test_without_the_prior_the_unet_starts_from_random_weights(backbone):
+    usual, random = build_painter(backbone, 64, 0), build_painter(backbone, 64, 0, prior=False)
+    same = [
+        torch.equal(a, b) for a, b in zip(usual.unet.parameters(), random.unet.parameters(), strict=True) if a.ndim > 1
+    ]
+    assert not any(same)
+    assert random.unet.conv_in.weight[:, 4:].abs().min() > 0
+    assert trained(backbone, prior=False)[1]
+
+
+def test_without_the_drop_v_stays_and_guidance_is_refused(backbone, tmp_path):
+    painter, changed = trained(backbone, drop=0.0)
+    assert "conditioner.uncond_vector" not in changed
+    painter.save_pretrained(tmp_path)
+    again = Painter.from_pretrained(tmp_path)
+    assert (paint(again, 1.0) == paint(painter, 1.0)).all()
+    with pytest.raises(ValueError, match=r"guidance scale 5\.0: this model was trained with train\.drop_probability 0"):
+        paint(again)
+
+
+def test_the_settings_refuse_guidance_without_the_drop(tmp_path):
+    (tmp_path / "params.yaml").write_text("train:\n  drop_probability: 0\n")
+    with pytest.raises(
+        ValueError, match=r"drop_probability 0 needs evaluate\.guidance_scale 1 and sweep \[1\.0\]: v learns nothing$"
+    ):
+        load_settings(tmp_path / "params.yaml")
+
+
+def test_box_masks_and_plain_crops():
+    rng = np.random.default_rng(0)
+    mask = draw_mask(BOX, 64, Mask(shape="box"), rng)
+    assert mask.sum() == 24 * 16
+    assert mask[24:40, 20:44].all()
+    crop = samples()[0].exemplars[0]
+    assert (augment_exemplar(crop, ExemplarAugmentation(augment=False), rng) == crop).all()
+
+
+def test_an_inpainting_backbone_is_brought_into_the_papers_order(backbone, tmp_path):
+    folder = tmp_path / "backbone"
+    shutil.copytree(backbone, folder)
+    inpainting = tiny_unet(9)
+    inpainting.save_pretrained(folder / "unet")
+    unet = build_painter(folder, 64, 0).unet
+    assert torch.equal(unet.conv_in.weight[:, 8], inpainting.conv_in.weight[:, 4])
+    assert torch.equal(unet.conv_in.weight[:, 4:8], inpainting.conv_in.weight[:, 5:])
+    tiny_unet(5).save_pretrained(folder / "unet")
+    with pytest.raises(ValueError, match="a UNet of 5 input channels; text-to-image has 4, inpainting 9"):
+        build_painter(folder, 64, 0)
+
+
+def test_a_prior_that_predicts_anything_but_noise_is_refused(tmp_path):
+    PNDMScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="prediction_type is v_prediction; only epsilon"):
+        load_scheduler(tmp_path)
+
+
+def test_a_folder_by_others_wants_the_mask_the_other_way_round(backbone, tmp_path):
+    painter = build_painter(backbone, 64, 0)
+    painter.save_pretrained(tmp_path)
+    assert Painter.from_pretrained(tmp_path).mask_channel == "repaint"
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    del index["image_px"], index["mask_channel"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    again = Painter.from_pretrained(tmp_path)
+    assert (again.mask_channel, again.image_px) == ("keep", 64)
