@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import polars as pl
-
 from flows import layout
 from flows.progress import Bars, silent
 from flows.stage import Counts, main, stage_flow, write_json
@@ -14,7 +12,7 @@ from pbe.settings import Settings
 def filter_(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     """Judge every annotated box by the rules of `filter`."""
     report = boxes.filter_boxes(folder / layout.RAW, folder / layout.BOXES, settings.filter, settings.seed)
-    histograms.write_histograms(pl.read_parquet(folder / layout.BOXES / "boxes.parquet"), folder / layout.BOX_PLOTS)
+    histograms.write_histograms(folder / layout.BOXES / "boxes.parquet", report.rejects, folder / layout.BOX_PLOTS)
     write_json(folder / layout.counts("filter"), report.as_dict())
     return report.as_dict()
 

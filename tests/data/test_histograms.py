@@ -6,7 +6,7 @@ import polars as pl
 
 from pbe.data.histograms import NAMES, box_histograms, write_histograms
 
-BOXES = pl.DataFrame(
+BOXES = pl.LazyFrame(
     {
         "split": ["train", "train", "train", "validation"],
         "label": ["Cat", "Dog", "Dog", "Ant"],
@@ -40,6 +40,8 @@ def test_classes_come_in_order_of_their_number_then_name() -> None:
 
 
 def test_the_files_are_csv(tmp_path: Path) -> None:
-    write_histograms(BOXES, tmp_path / "boxes")
-    assert sorted(p.name for p in (tmp_path / "boxes").iterdir()) == ["area.csv", "aspect.csv", "classes.csv"]
+    BOXES.sink_parquet(tmp_path / "boxes.parquet")
+    write_histograms(tmp_path / "boxes.parquet", {"aspect": 2, "truncated": 5}, tmp_path / "boxes")
+    assert sorted(p.stem for p in (tmp_path / "boxes").iterdir()) == ["area", "aspect", "classes", "rejects"]
     assert (tmp_path / "boxes" / "classes.csv").read_text().splitlines()[0] == "label,train,validation"
+    assert (tmp_path / "boxes" / "rejects.csv").read_text() == "rule,boxes\ntruncated,5\naspect,2\n"
