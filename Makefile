@@ -13,7 +13,7 @@ demo: install
 	$(VENV)/python -m flows.pipeline
 
 test: lint
-	$(VENV)/pytest -n logical --dist loadfile --cov --cov-report=term:skip-covered
+	$(VENV)/pytest -n logical --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 lint: install
 	$(VENV)/ruff check .

@@ -12,6 +12,8 @@ from pbe.data.samples import SampleDrawer, read_boxes
 from pbe.data.shards import LatentShards
 from pbe.settings import Encode, Method
 
+pytestmark = pytest.mark.slow
+
 ENCODE = Encode(variants=2, exemplar_variants=2, shard_rows=8, batch_size=4, num_workers=1)
 
 

@@ -4,8 +4,11 @@ import signal
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.flows.toy_project import Project, running, wait_for
+
+pytestmark = pytest.mark.slow
 
 PIPELINE = (
     "python",

@@ -16,6 +16,8 @@ import torch
 from pbe.data import world
 from pbe.method.painter import Painter
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 SCRIPT = f"""
 import json, sys

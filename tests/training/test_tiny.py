@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTokenizer
@@ -16,6 +17,8 @@ from pbe.training.tiny.__main__ import PARTS
 from pbe.training.tiny.clip import MAX_TOKENS, build_tokenizer
 from pbe.training.tiny.recipe import Recipe
 from pbe.training.tiny.vae import measure_vae
+
+pytestmark = pytest.mark.slow
 
 BUNDLED = Path(__file__).parents[2] / "data/tiny"
 SHORT = dataclasses.replace(
