@@ -1,4 +1,4 @@
-"""What the kept boxes are like: histograms of area, aspect and class, by split, and which rules the others broke: DVC plots."""
+"""The kept boxes as histograms of area, aspect and class by split, and the rules the others broke: DVC plots."""
 
 from collections.abc import Mapping
 from pathlib import Path
