@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pbe.data import openimages
 from pbe.data.openimages import AnnotationFile
 from pbe.data.own import READERS, describe
-from pbe.data.stores import FileStore, FolderStore, HttpStore, S3Store, Store, connect_s3
+from pbe.data.stores import FileStore, FolderStore, HttpStore, S3Connection, S3Store, Store
 from pbe.settings import Acquire
 
 
@@ -44,8 +44,7 @@ def open_source(settings: Acquire, seed: int, work: Path, endpoint_url: str | No
     if settings.source == "demo" and endpoint is None:
         raise ValueError("acquire.source: demo needs the endpoint of the demo world; start it with serve_bucket")
     bucket, prefix = _s3_root(settings) if settings.source == "s3" else (openimages.IMAGES_BUCKET, "")
-    client = connect_s3(endpoint, unsigned, settings.workers, settings.max_attempts)
-    images = S3Store(client, bucket, prefix, settings.max_attempts)
+    images = S3Store(S3Connection(endpoint, unsigned), bucket, prefix, settings.max_attempts)
     if settings.source == "s3":
         return Source(images, images, False, None)
     demo = settings.source == "demo"
