@@ -28,7 +28,8 @@ def curate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
             dataset=catalogue.DATASET,
             verdicts=verdicts.read_verdicts(folder / verdicts.FILE),
             embed_px=tower.exemplar_px,
-            progress=bars("images examined"),
+            num_workers=len(os.sched_getaffinity(0)),
+            bars=bars,
         )
     write_json(folder / layout.counts("curate"), report.to_dict())
     return report.to_dict()

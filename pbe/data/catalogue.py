@@ -1,7 +1,7 @@
 """The FiftyOne dataset of curation: what a person looks through, filters and sorts in the App.
 
 Samples go in as documents, thousands a second; FiftyOne's own `add_samples` takes ten times as long. The similarity
-index and the uniqueness are FiftyOne Brain's, over our image tower's embeddings.
+index is FiftyOne Brain's, over our image tower's embeddings.
 """
 
 import logging
@@ -14,6 +14,7 @@ import numpy as np
 from bson import ObjectId
 from numpy.typing import NDArray
 
+from pbe.data.quality import MEASURES
 from pbe.data.verdicts import BY_PERSON, KEEP, REJECT
 
 Floats = NDArray[np.float32]
@@ -34,34 +35,45 @@ REASONS = (
 SIMILARITY_KEY = "tower"
 _BOX_FIELDS = ("box_id", "is_occluded", "is_truncated", "is_group_of", "is_depiction")
 BOX_COLUMNS = ("label", "x0", "y0", "x1", "y1", "width", "height", *_BOX_FIELDS)
-_NUM_UNUSUAL = 200
+_NEARNESS = ("uniqueness", "typicality")
+_INDEXED_FIELDS = ("reason", "leak", "repeats", *_NEARNESS)
+_MAX_INDEXED = 200_000
+_NUM_EXTREMES = 200
 _NUM_CLASS_VIEWS = 40
-_BATCH = 2000
+
+
+class Mark(NamedTuple):
+    """A record's verdict: reason "" is keep.
+
+    `repeats` is the id of the image that a set of duplicates of one split goes by, `leak` that of the validation image
+    that leaked, on both sides.
+    """
+
+    reason: str = ""
+    duplicate_of: str | None = None
+    repeats: str | None = None
+    leak: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        return REJECT if self.reason else KEEP
 
 
 class Record(NamedTuple):
-    """One image of the catalogue; `boxes` are rows of boxes.parquet, sizes in pixels, None where undecodable."""
+    """One image of the catalogue; `boxes` are rows of boxes.parquet, sizes in pixels, None where undecodable.
+
+    `measures` are those of MEASURES; `nearness` is (uniqueness, typicality), None where the image has a fault.
+    """
 
     path: Path
     image_id: str
     split: str
     width: int | None
     height: int | None
-    brightness: float | None
-    sharpness: float | None
+    measures: Sequence[float | None]
     boxes: Sequence[Mapping[str, Any]]
-
-
-class Mark(NamedTuple):
-    """A record's verdict: reason "" is keep; `group` is the id of the image that a set of repeats goes by."""
-
-    reason: str
-    duplicate_of: str | None
-    group: str | None
-
-    @property
-    def verdict(self) -> str:
-        return REJECT if self.reason else KEEP
+    mark: Mark = Mark()
+    nearness: tuple[float | None, float | None] = (None, None)
 
 
 @contextmanager
@@ -100,54 +112,57 @@ def _disconnect() -> None:
 class Catalogue:
     """A FiftyOne dataset under construction; whatever had its name before is replaced."""
 
-    def __init__(self, fo: Any, name: str, records: Sequence[Record]) -> None:
+    def __init__(self, fo: Any, name: str) -> None:
         self._fo = fo
-        self._records = records
-        self._ids = [ObjectId() for _ in records]
         self._dataset = fo.Dataset(name, persistent=True, overwrite=True)
+        self._places = np.random.default_rng(0)  # what FiftyOne shuffles by
+        self._ids: list[ObjectId] = []
+        self._reasons: set[str] = set()
         self._declare_fields()
-        self._insert()
 
-    def index(self, rows: Sequence[int], embeddings: Floats, threshold: float) -> list[list[int]]:
-        """Index the records at `rows` by their (N, D) embeddings and measure how unusual each is.
-
-        Returns the groups of rows that lie within `threshold`, a cosine distance of centred embeddings, of one
-        record: the candidates for near duplicates.
-        """
-        import fiftyone.brain as fob
-
-        if len(rows) < 2:
-            return []
-        view = self._dataset.select([str(self._ids[row]) for row in rows], ordered=True)
-        # Copies, in float64: the index centres the array it is handed in place.
-        similar = fob.compute_similarity(
-            view, embeddings=embeddings.astype(np.float64), brain_key=SIMILARITY_KEY, backend="sklearn"
-        )
-        fob.compute_uniqueness(view, uniqueness_field="uniqueness", similarity_index=similar)
-        similar = fob.compute_near_duplicates(view, threshold=threshold, similarity_index=similar)
-        row_of = {str(self._ids[row]): row for row in rows}
-        return [
-            [row_of[kept], *(row_of[repeat] for repeat, _ in repeats)]
-            for kept, repeats in similar.neighbors_map.items()
-        ]
-
-    def mark(self, marks: Sequence[Mark], rejected_boxes: Set[tuple[str, str]] = frozenset()) -> None:
-        """Write every record's verdict, as fields and as tags, and save the views a person starts from.
+    def add(self, records: Sequence[Record], rejected_boxes: Set[tuple[str, str]] = frozenset()) -> None:
+        """Add images with their boxes and verdicts, as fields and as tags; call it with some thousands at a time.
 
         `rejected_boxes` are the (split, box_id) that a person rejected; they keep their tag.
         """
-        operations = [
-            self._update(key, record, mark) for key, record, mark in zip(self._ids, self._records, marks, strict=True)
+        common = {
+            "_dataset_id": self._dataset._doc.id,
+            "_media_type": "image",
+            "created_at": self._dataset.created_at,
+            "last_modified_at": self._dataset.created_at,
+        }
+        documents = [
+            {"_id": ObjectId(), "_rand": float(place), **common, **_document(record, rejected_boxes)}
+            for place, record in zip(self._places.random(len(records)), records, strict=True)
         ]
-        for start in range(0, len(operations), _BATCH):
-            self._collection.bulk_write(operations[start : start + _BATCH], ordered=False)
-        for split, box_id in sorted(rejected_boxes):
-            self._collection.update_many(
-                {"split": split, "ground_truth.detections.box_id": box_id},
-                {"$addToSet": {"ground_truth.detections.$.tags": REJECT}},
-            )
+        if documents:
+            self._collection.insert_many(documents, ordered=False)
+        self._ids += [document["_id"] for document in documents]
+        self._reasons |= {record.mark.reason for record in records}
+
+    def finish(self, rows: Sequence[int], embeddings: Floats) -> None:
+        """Index the records at `rows` by their (N, D) embeddings, and save the views that a person starts from.
+
+        The index is what the App sorts by similarity with; over 200,000 images it would not fit the App's memory, and
+        is left out.
+        """
+        if 2 <= len(rows) <= _MAX_INDEXED:
+            self._index([str(self._ids[row]) for row in rows], embeddings)
         self._dataset.reload()
-        self._save_views({mark.reason for mark in marks if mark.reason})
+        for name in _INDEXED_FIELDS:
+            self._dataset.create_index(name)
+        self._save_views()
+
+    def _index(self, ids: Sequence[str], embeddings: Floats) -> None:
+        import fiftyone.brain as fob
+
+        similar = fob.compute_similarity(self._dataset, embeddings=False, brain_key=SIMILARITY_KEY, backend="sklearn")
+        similar.add_to_index(np.array(embeddings), np.array(ids), reload=False)
+        similar.save()
+
+    @property
+    def num_records(self) -> int:
+        return len(self._ids)
 
     @property
     def _collection(self) -> Any:
@@ -156,78 +171,57 @@ class Catalogue:
     def _declare_fields(self) -> None:
         fo, dataset = self._fo, self._dataset
         dataset.media_type = "image"
-        for name in ("image_id", "split", "verdict", "reason", "duplicate_of", "repeats"):
+        for name in ("image_id", "split", "verdict", "reason", *Mark._fields[1:]):
             dataset.add_sample_field(name, fo.StringField)
-        for name in ("brightness", "sharpness", "uniqueness"):
+        for name in (*MEASURES, *_NEARNESS):
             dataset.add_sample_field(name, fo.FloatField)
         dataset.add_sample_field("ground_truth", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
         for name in _BOX_FIELDS:
             kind = fo.StringField if name == "box_id" else fo.BooleanField
             dataset.add_sample_field(f"ground_truth.detections.{name}", kind)
 
-    def _insert(self) -> None:
-        order = np.random.default_rng(0).random(len(self._records))  # what FiftyOne shuffles by
-        common = {
-            "_dataset_id": self._dataset._doc.id,
-            "_media_type": "image",
-            "created_at": self._dataset.created_at,
-            "last_modified_at": self._dataset.created_at,
-        }
-        documents = [
-            {"_id": key, "_rand": float(place), **common, **_document(record)}
-            for key, place, record in zip(self._ids, order, self._records, strict=True)
-        ]
-        for start in range(0, len(documents), _BATCH):
-            self._collection.insert_many(documents[start : start + _BATCH], ordered=False)
-
-    def _update(self, key: ObjectId, record: Record, mark: Mark) -> Any:
-        from pymongo import UpdateOne
-
-        tags = [record.split, mark.verdict, *([mark.reason] if mark.reason else [])]
-        fields = {
-            "verdict": mark.verdict,
-            "reason": mark.reason,
-            "duplicate_of": mark.duplicate_of,
-            "repeats": mark.group,
-            "tags": tags,
-        }
-        return UpdateOne({"_id": key}, {"$set": fields})
-
-    def _save_views(self, reasons: set[str]) -> None:
+    def _save_views(self) -> None:
         dataset, field = self._dataset, self._fo.ViewField
-        dataset.save_view("kept", dataset.match_tags("keep"))
-        dataset.save_view("rejected", dataset.match_tags("reject").sort_by("reason"))
+        kept = dataset.match_tags(KEEP)
+        dataset.save_view("kept", kept)
+        dataset.save_view("rejected", dataset.match_tags(REJECT).sort_by("reason"))
         for reason in REASONS:
-            if reason in reasons:
+            if reason in self._reasons:
                 dataset.save_view(f"rejected: {reason}", dataset.match(field("reason") == reason))
-        repeats = dataset.match(field("repeats") != None).sort_by("repeats")  # noqa: E711  a query, not a comparison
-        dataset.save_view("repeats, side by side", repeats)
-        unusual = dataset.match_tags("keep").sort_by("uniqueness", reverse=True).limit(_NUM_UNUSUAL)
-        dataset.save_view("most unusual", unusual)
+        leaks = dataset.match(field("leak") != None)  # noqa: E711  a query, not a comparison
+        dataset.save_view("leaks", leaks.sort_by([("leak", 1), ("split", -1)]))  # beside its validation image
+        repeats = dataset.match(field("repeats") != None)  # noqa: E711
+        dataset.save_view("near-duplicates", repeats.sort_by([("repeats", 1), ("verdict", 1)]))
+        dataset.save_view("most typical", kept.sort_by("typicality", reverse=True).limit(_NUM_EXTREMES))
+        dataset.save_view("most unusual", kept.sort_by("uniqueness", reverse=True).limit(_NUM_EXTREMES))
         counts = dataset.count_values("ground_truth.detections.label")
         for label in sorted(counts, key=lambda name: (-counts[name], name))[:_NUM_CLASS_VIEWS]:
             dataset.save_view(f"class: {label}", dataset.filter_labels("ground_truth", field("label") == label))
 
 
-def _document(record: Record) -> dict[str, Any]:
-    metadata = None
+def _document(record: Record, rejected_boxes: Set[tuple[str, str]]) -> dict[str, Any]:
+    metadata, mark = None, record.mark
     if record.width is not None and record.height is not None:
         metadata = {"_cls": "ImageMetadata", "width": record.width, "height": record.height, "num_channels": 3}
+    boxes = [_detection(box, (record.split, box["box_id"]) in rejected_boxes) for box in record.boxes]
     return {
         "filepath": str(record.path.resolve()),
-        "tags": [record.split],
+        "tags": [record.split, mark.verdict, *([mark.reason] if mark.reason else [])],
         "metadata": metadata,
         "image_id": record.image_id,
         "split": record.split,
-        "brightness": record.brightness,
-        "sharpness": record.sharpness,
-        "ground_truth": {"_cls": "Detections", "detections": [_detection(box) for box in record.boxes]},
+        "verdict": mark.verdict,
+        **mark._asdict(),
+        **dict(zip(MEASURES, record.measures, strict=True)),
+        **dict(zip(_NEARNESS, record.nearness, strict=True)),
+        "ground_truth": {"_cls": "Detections", "detections": boxes},
     }
 
 
-def _detection(box: Mapping[str, Any]) -> dict[str, Any]:
+def _detection(box: Mapping[str, Any], rejected: bool) -> dict[str, Any]:
     x0, y0 = box["x0"] / box["width"], box["y0"] / box["height"]
     size = [(box["x1"] - box["x0"]) / box["width"], (box["y1"] - box["y0"]) / box["height"]]
     fields = {name: box[name] for name in _BOX_FIELDS}
-    detection = {"_id": ObjectId(), "_cls": "Detection", "attributes": {}, "tags": [], "label": box["label"]}
+    detection = {"_id": ObjectId(), "_cls": "Detection", "attributes": {}, "label": box["label"]}
+    detection["tags"] = [REJECT] if rejected else []
     return {**detection, "bounding_box": [x0, y0, *size], **fields}

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image as PillowImage
 from pbe.data.images import read_image
 from pbe.files import written_whole
 
-Paths = Mapping[tuple[str, str], Path]  # (split, image_id) -> file
+Locate = Callable[[str, str], Path]  # (split, image_id) -> file
 Counts = Mapping[str, Mapping[str, int]]  # split -> "keep" or a reason -> images
 
 _EXAMPLES_PER_REASON = 24
@@ -27,7 +27,7 @@ th:first-child,td:first-child{text-align:left}.sheet{display:flex;flex-wrap:wrap
 figure{margin:0;max-width:13rem}figcaption{font-size:11px;color:#555;overflow-wrap:anywhere}img{margin-right:2px}"""
 
 
-def write_contact_sheet(path: Path, images: pl.DataFrame, counts: Counts, paths: Paths) -> None:
+def write_contact_sheet(path: Path, images: pl.DataFrame, counts: Counts, locate: Locate) -> None:
     """Write the page: `counts` as a table, then examples of every reason in `images` (rows of images.parquet).
 
     A repeat is shown beside the image it repeats. Only the examples are read again, so memory stays small.
@@ -39,7 +39,7 @@ def write_contact_sheet(path: Path, images: pl.DataFrame, counts: Counts, paths:
         rejected = images.filter((pl.col("reason") == reason) & (pl.col("verdict") == "reject"))
         if not rejected.is_empty():
             parts.append(f"<h2>{html.escape(reason)}: {rejected.height}</h2><div class=sheet>")
-            parts += [_figure(row, paths) for row in rejected.head(_EXAMPLES_PER_REASON).iter_rows(named=True)]
+            parts += [_figure(row, locate) for row in rejected.head(_EXAMPLES_PER_REASON).iter_rows(named=True)]
             parts.append("</div>")
     with written_whole(path) as part:
         part.write_text("\n".join(parts) + "\n", encoding="utf-8")
@@ -54,14 +54,14 @@ def _counts_table(counts: Counts, reasons: list[str]) -> str:
     return f"<table><tr>{head}</tr>{rows}</table>"
 
 
-def _figure(row: Mapping[str, Any], paths: Paths) -> str:
-    pictures = [_picture(paths[row["split"], row["image_id"]])]
+def _figure(row: Mapping[str, Any], locate: Locate) -> str:
+    pictures = [_picture(locate(row["split"], row["image_id"]))]
     caption = f"{row['split']} {row['image_id']}"
     if row["brightness"] is not None:
         caption += f", brightness {row['brightness']:.2f}, sharpness {row['sharpness']:.1f}"
     if row["duplicate_of"] is not None:
         split = "validation" if row["reason"] == "leak" else row["split"]
-        pictures.append(_picture(paths[split, row["duplicate_of"]]))
+        pictures.append(_picture(locate(split, row["duplicate_of"])))
         caption += f", repeats {split} {row['duplicate_of']}"
     return f"<figure>{''.join(pictures)}<figcaption>{html.escape(caption)}</figcaption></figure>"
 

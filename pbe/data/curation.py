@@ -1,37 +1,36 @@
 """Curation: which images are fit to learn from, which repeat one another, and which would leak into the evaluation.
 
-Every image is decoded once: its measures, its thumbnail and its embedding come from the same pixels. The verdicts
-are files; the FiftyOne dataset shows them to a person.
+Every image is decoded once (`pbe.data.examination`). The verdicts are files; FiftyOne's dataset shows them to a person.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pbe.data import neighbours
 from pbe.data.catalogue import BOX_COLUMNS, REASONS, Catalogue, Mark, Record, connected_fiftyone
 from pbe.data.contact_sheet import write_contact_sheet
-from pbe.data.duplicates import Item, Verdict, confirm, judge, pairs_within
-from pbe.data.images import read_image
-from pbe.data.quality import Quality, fault, measure
+from pbe.data.duplicates import Item, Pair, Thumbnails, Verdict, judge
+from pbe.data.examination import SIZE_MISMATCH, UNDECODABLE, Embed, Examination, Locate, Look, Progress, examine
+from pbe.data.quality import MEASURES
 from pbe.data.verdicts import BY_PERSON, KEEP, REJECT
 from pbe.files import written_whole
 from pbe.settings import Curate
 
 log = logging.getLogger(__name__)
 
-Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Embed = Callable[[Image], Floats]
-Progress = Callable[[int, int], None]
+Bars = Callable[[str], Progress]  # what is counted -> where to say how far it is
+Said = Mapping[tuple[str, str, str], str]
 
-_BATCH = 64
+PHASES = ("images examined", "near duplicates", "into FiftyOne")
+_RECORDS_AT_ONCE = 2000
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,12 @@ class CurationReport:
         return {"images": self.images, "boxes": self.boxes}
 
 
-@dataclass(frozen=True)
-class _Examined:
-    """One image after its only decoding; quality and size are None where it could not be decoded."""
+class _Likeness(NamedTuple):
+    """`pairs` are rows that repeat each other; `uniqueness` and `typicality` are per row, NaN where it has a fault."""
 
-    image_id: str
-    split: str
-    path: Path
-    fault: str
-    size: tuple[int, int] | None = None
-    quality: Quality | None = None
+    pairs: list[Pair]
+    uniqueness: Floats
+    typicality: Floats
 
 
 def curate(
@@ -67,39 +62,46 @@ def curate(
     database_uri: str,
     home: Path,
     dataset: str,
-    verdicts: Mapping[tuple[str, str, str], str] | None = None,
+    verdicts: Said | None = None,
     embed_px: int = 64,
-    progress: Progress | None = None,
+    num_workers: int = 1,
+    bars: Bars = lambda what: lambda done, total: None,
 ) -> CurationReport:
     """Judge every image that `raw`/manifest.parquet calls ok; write `out`/boxes.parquet, images.parquet, report.html.
 
     `boxes` is the boxes.parquet of the filter stage; `embed` takes (B, embed_px, embed_px, 3) uint8 and returns
     (B, D) float32; `dataset` names the FiftyOne dataset that is replaced in the MongoDB at `database_uri`; `home` is
     FiftyOne's folder. `verdicts` are people's (`pbe.data.verdicts`) and outrank every rule, except that an image which
-    cannot be decoded cannot be kept. `progress` is told (images decoded, images in all).
+    cannot be decoded cannot be kept. Images are decoded in `num_workers` threads; `bars` gives, for each of three
+    phases, where to say (images done, images in all).
     Raises ValueError naming the file when an input is missing or the two disagree.
     """
     people = verdicts or {}
-    images, box_table = _read_manifest(raw / "manifest.parquet"), _read_boxes(boxes)
-    by_image = _boxes_by_image(box_table, images, boxes)
-    examined, embeddings = _examine(raw, images, by_image, settings, embed, embed_px, progress)
-    records = [_record(e, by_image.get((e.split, e.image_id), ())) for e in examined]
+    images = _read_manifest(raw / "manifest.parquet")
+    box_table = _read_boxes(boxes, images)
+
+    def locate(split: str, image_id: str) -> Path:
+        return _image_path(raw, split, image_id)
+
+    look = Look(locate, settings, embed_px)
+    seen = examine(images, box_table, look, embed, scratch=home, num_workers=num_workers, progress=bars(PHASES[0]))
+    alike = _compare(seen, settings, bars(PHASES[1]))
+    final = [_overrule(row, v, people) for row, v in zip(_names(seen), _judge(seen, alike.pairs), strict=True)]
+    table = _images_table(seen.table, final)
+    rejected_boxes = {(split, key) for (kind, split, key), v in people.items() if (kind, v) == ("box", REJECT)}
     with connected_fiftyone(database_uri, home) as fo:
-        catalogue = Catalogue(fo, dataset, records)
-        judged = _judge(examined, embeddings, catalogue, settings)
-        final = [_overrule(e, v, people) for e, v in zip(examined, judged, strict=True)]
-        rejected_boxes = {(split, key) for (kind, split, key), v in people.items() if (kind, v) == ("box", REJECT)}
-        catalogue.mark(list(_marks(examined, final)), rejected_boxes)
-    table = _images_table(examined, final)
-    kept = box_table.join(table.filter(verdict=KEEP), on=["split", "image_id"], how="semi").sort("box_id")
-    wanted = [(row["split"], row["box_id"]) not in rejected_boxes for row in kept.iter_rows(named=True)]
-    kept = kept.filter(pl.Series(wanted, dtype=pl.Boolean))
+        catalogue = Catalogue(fo, dataset)
+        added = bars(PHASES[2])
+        for records in _records(seen, alike, list(_marks(seen.table, final)), box_table, locate):
+            catalogue.add(records, rejected_boxes)
+            added(catalogue.num_records, len(table))
+        catalogue.finish(seen.good.tolist(), seen.embeddings)
+    kept = _kept_boxes(box_table, table, rejected_boxes)
     out.mkdir(parents=True, exist_ok=True)
     _write(table, out / "images.parquet")
     _write(kept, out / "boxes.parquet")
     report = _report(table, kept)
-    paths = {(e.split, e.image_id): e.path for e in examined}
-    write_contact_sheet(out / "report.html", table, report.images, paths)
+    write_contact_sheet(out / "report.html", table, report.images, locate)
     return report
 
 
@@ -111,8 +113,13 @@ def _read_manifest(path: Path) -> pl.DataFrame:
     return table.sort("split", "image_id")
 
 
-def _read_boxes(path: Path) -> pl.DataFrame:
-    return _read_table(path, ["box_id", "image_id", "split", *BOX_COLUMNS], "filter")
+def _read_boxes(path: Path, images: pl.DataFrame) -> pl.DataFrame:
+    table = _read_table(path, ["box_id", "image_id", "split", *BOX_COLUMNS], "filter")
+    strangers = table.join(images, on=["split", "image_id"], how="anti")
+    if not strangers.is_empty():
+        image_id, split = strangers.row(0, named=True)["image_id"], strangers.row(0, named=True)["split"]
+        raise ValueError(f"{path}: image {image_id} ({split}) is not ok in the manifest; run filter again")
+    return table
 
 
 def _read_table(path: Path, columns: Sequence[str], stage: str) -> pl.DataFrame:
@@ -128,123 +135,110 @@ def _read_table(path: Path, columns: Sequence[str], stage: str) -> pl.DataFrame:
     return table
 
 
-def _boxes_by_image(
-    table: pl.DataFrame, images: pl.DataFrame, path: Path
-) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    strangers = table.join(images, on=["split", "image_id"], how="anti")
-    if not strangers.is_empty():
-        image_id, split = strangers.row(0, named=True)["image_id"], strangers.row(0, named=True)["split"]
-        raise ValueError(f"{path}: image {image_id} ({split}) is not ok in the manifest; run filter again")
-    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in table.iter_rows(named=True):
-        grouped.setdefault((row["split"], row["image_id"]), []).append(row)
-    return grouped
-
-
-def _examine(
-    raw: Path,
-    images: pl.DataFrame,
-    boxes: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
-    settings: Curate,
-    embed: Embed,
-    embed_px: int,
-    progress: Progress | None,
-) -> tuple[list[_Examined], Floats]:
-    """Decode, measure and embed; the rows of the embeddings are the images without a fault, in order."""
-    examined: list[_Examined] = []
-    waiting: list[Image] = []
-    embeddings: list[Floats] = []
-    for image_id, split in images.iter_rows():
-        item, pixels = _examine_one(raw, image_id, split, boxes.get((split, image_id), ()), settings)
-        examined.append(item)
-        if not item.fault and pixels is not None:
-            waiting.append(np.asarray(cv2.resize(pixels, (embed_px, embed_px), interpolation=cv2.INTER_AREA), np.uint8))
-        if len(waiting) == _BATCH:
-            embeddings.append(embed(np.stack(waiting)))
-            waiting.clear()
-        if progress is not None and len(examined) % _BATCH == 0:
-            progress(len(examined), len(images))
-    if waiting:
-        embeddings.append(embed(np.stack(waiting)))
-    if progress is not None:
-        progress(len(images), len(images))
-    return examined, np.concatenate(embeddings) if embeddings else np.zeros((0, 1), np.float32)
-
-
-def _examine_one(
-    raw: Path, image_id: str, split: str, boxes: Sequence[Mapping[str, Any]], settings: Curate
-) -> tuple[_Examined, Image | None]:
+def _image_path(raw: Path, split: str, image_id: str) -> Path:
     path = raw / "images" / split / f"{image_id}.jpg"
     if not path.is_file():
         raise ValueError(f"{path}: in the manifest but not on disk; run acquire again")
-    item = _Examined(image_id, split, path, "undecodable")
-    try:
-        pixels = read_image(path)
-    except ValueError:
-        return item, None
-    height, width = pixels.shape[:2]
-    quality = measure(pixels)
-    agrees = all((box["width"], box["height"]) == (width, height) for box in boxes)
-    reason = fault(quality, settings) if agrees else "size_mismatch"
-    return replace(item, fault=reason, size=(width, height), quality=quality), pixels
+    return path
 
 
-def _record(item: _Examined, boxes: Sequence[Mapping[str, Any]]) -> Record:
-    width, height = item.size or (None, None)
-    brightness, sharpness = (item.quality.brightness, item.quality.sharpness) if item.quality else (None, None)
-    return Record(item.path, item.image_id, item.split, width, height, brightness, sharpness, boxes)
+def _compare(seen: Examination, settings: Curate, progress: Progress) -> _Likeness:
+    """Compare every good image with every other: by embedding, and what is close there by its thumbnail."""
+    thumbnails = Thumbnails(seen.thumbnails)
+    num_images = len(seen.table)
+    pairs: list[Pair] = []
+    nearest, unusual, typical = np.zeros(len(seen.good), np.float32), *np.full((2, num_images), np.nan, np.float32)
+    if len(seen.good) > 1:
+        neighbours.centre(seen.embeddings)
+    for block in neighbours.search(seen.embeddings, settings.near_duplicate_distance):
+        nearest[block.rows] = block.nearest
+        pairs += thumbnails.confirm(seen.good[block.pairs], settings.near_duplicate_pixels)
+        progress(block.rows.stop, len(seen.good))
+    if len(seen.good) > 1:
+        unusual[seen.good] = neighbours.uniqueness(nearest)
+        typical[seen.good] = neighbours.typicality(seen.embeddings)
+    return _Likeness(pairs, unusual, typical)
 
 
-def _judge(examined: Sequence[_Examined], embeddings: Floats, catalogue: Catalogue, settings: Curate) -> list[Verdict]:
-    good = [row for row, item in enumerate(examined) if not item.fault]
-    candidates = pairs_within(catalogue.index(good, embeddings, settings.near_duplicate_distance))
-    thumbnails = np.zeros((len(examined), *_first_thumbnail(examined).shape), np.uint8)
-    for row, item in enumerate(examined):
-        if item.quality is not None:
-            thumbnails[row] = item.quality.thumbnail
-    near = confirm(candidates, thumbnails, settings.near_duplicate_pixels)
-    items = [Item(e.image_id, e.split == "train", e.fault, e.quality.pixels_md5 if e.quality else "") for e in examined]
-    return judge(items, near)
+def _judge(seen: Examination, pairs: Sequence[Pair]) -> list[Verdict]:
+    columns = seen.table.select("image_id", pl.col("split") == "train", "fault", "pixels_sha256")
+    return judge([Item(*row) for row in columns.iter_rows()], pairs)
 
 
-def _overrule(item: _Examined, verdict: Verdict, people: Mapping[tuple[str, str, str], str]) -> Verdict:
+def _names(seen: Examination) -> Iterator[tuple[str, str]]:
+    return seen.table.select("split", "image_id").iter_rows()
+
+
+def _overrule(name: tuple[str, str], verdict: Verdict, people: Said) -> Verdict:
     """What a person said of the image, else what the rules did."""
-    said = people.get(("image", item.split, item.image_id))
+    said = people.get(("image", *name))
     if said == REJECT:
         return Verdict(BY_PERSON, None)
-    if said == KEEP and verdict.reason in ("undecodable", "size_mismatch"):
-        log.warning("%s: %s, so that a person's verdict cannot keep it", item.path, verdict.reason)
+    if said == KEEP and verdict.reason in (UNDECODABLE, SIZE_MISMATCH):
+        log.warning("%s image %s: %s, so that a person's verdict cannot keep it", *name, verdict.reason)
         return verdict
     return Verdict("", None) if said == KEEP else verdict
 
 
-def _first_thumbnail(examined: Sequence[_Examined]) -> Image:
-    return next((item.quality.thumbnail for item in examined if item.quality), np.zeros((32, 32, 3), np.uint8))
-
-
-def _marks(examined: Sequence[_Examined], verdicts: Sequence[Verdict]) -> Iterator[Mark]:
-    origins = {v.duplicate_of for v in verdicts if v.duplicate_of is not None}
+def _marks(table: pl.DataFrame, verdicts: Sequence[Verdict]) -> Iterator[Mark]:
+    """Each image's verdict, and on both sides of a repeat the id of the image that was there first."""
+    ids = table["image_id"]
+    leaked = {v.duplicate_of for v in verdicts if v.reason == "leak"}
+    repeated = {v.duplicate_of for v in verdicts if v.duplicate_of is not None and v.reason != "leak"}
     for row, verdict in enumerate(verdicts):
-        of = None if verdict.duplicate_of is None else examined[verdict.duplicate_of].image_id
-        yield Mark(verdict.reason, of, of or (examined[row].image_id if row in origins else None))
+        of = None if verdict.duplicate_of is None else ids[verdict.duplicate_of]
+        leak = of if verdict.reason == "leak" else ids[row] if row in leaked else None
+        repeats = of if of and verdict.reason != "leak" else ids[row] if row in repeated else None
+        yield Mark(verdict.reason, of, repeats, leak)
 
 
-def _images_table(examined: Sequence[_Examined], verdicts: Sequence[Verdict]) -> pl.DataFrame:
-    rows = [
-        {
-            "image_id": e.image_id,
-            "split": e.split,
-            "verdict": "reject" if v.reason else KEEP,
-            "reason": v.reason,
-            "brightness": round(e.quality.brightness, 6) if e.quality else None,
-            "sharpness": round(e.quality.sharpness, 6) if e.quality else None,
-            "duplicate_of": None if v.duplicate_of is None else examined[v.duplicate_of].image_id,
-        }
-        for e, v in zip(examined, verdicts, strict=True)
-    ]
-    numbers = {"brightness": pl.Float32, "sharpness": pl.Float32}
-    schema = {name: numbers.get(name, pl.String) for name in rows[0]}
-    return pl.DataFrame(rows, schema=schema).sort("split", "image_id")
+def _records(
+    seen: Examination, alike: _Likeness, marks: Sequence[Mark], boxes: pl.DataFrame, locate: Locate
+) -> Iterator[list[Record]]:
+    """The images with their boxes, some thousands at a time: only those are objects in memory."""
+    table = seen.table.with_columns(uniqueness=alike.uniqueness, typicality=alike.typicality).fill_nan(None)
+    places = table.select("split", "image_id").with_row_index("row")
+    boxes = boxes.join(places, on=["split", "image_id"]).sort("row", maintain_order=True)
+    starts = np.searchsorted(boxes["row"].to_numpy(), np.arange(len(table) + 1))
+    for start in range(0, len(table), _RECORDS_AT_ONCE):
+        rows = table.slice(start, _RECORDS_AT_ONCE)
+        first, *ends = starts[start : start + len(rows) + 1].tolist()
+        drawn = boxes.slice(first, ends[-1] - first).to_dicts()
+        records = []
+        for image, mark, end in zip(rows.iter_rows(named=True), marks[start:], ends, strict=False):
+            records.append(
+                Record(
+                    locate(image["split"], image["image_id"]),
+                    image["image_id"],
+                    image["split"],
+                    image["width"],
+                    image["height"],
+                    [image[name] for name in MEASURES],
+                    drawn[starts[start + len(records)] - first : end - first],
+                    mark,
+                    (image["uniqueness"], image["typicality"]),
+                )
+            )
+        yield records
+
+
+def _images_table(table: pl.DataFrame, verdicts: Sequence[Verdict]) -> pl.DataFrame:
+    reasons = pl.Series([v.reason for v in verdicts], dtype=pl.String)
+    originals = pl.Series([v.duplicate_of for v in verdicts], dtype=pl.UInt32)
+    return table.select(
+        "image_id",
+        "split",
+        pl.when(reasons == "").then(pl.lit(KEEP)).otherwise(pl.lit(REJECT)).alias("verdict"),
+        reasons.alias("reason"),
+        *(pl.col(name).round(6) for name in MEASURES),
+        table["image_id"].gather(originals).alias("duplicate_of"),
+    )
+
+
+def _kept_boxes(boxes: pl.DataFrame, images: pl.DataFrame, rejected: set[tuple[str, str]]) -> pl.DataFrame:
+    kept = boxes.join(images.filter(verdict=KEEP), on=["split", "image_id"], how="semi").sort("box_id")
+    unwanted = pl.DataFrame(sorted(rejected), schema={"split": pl.String, "box_id": pl.String}, orient="row")
+    return kept.join(unwanted, on=["split", "box_id"], how="anti", maintain_order="left")
 
 
 def _report(table: pl.DataFrame, kept_boxes: pl.DataFrame) -> CurationReport:

@@ -16,27 +16,32 @@ SHARPNESS_SIDE_PX = 64
 THUMBNAIL_SIDE_PX = 32
 _COARSE_SIGMA_PX = 1.5
 _FLAT = 1e-5  # keeps the ratio finite on an image of one tone
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in JPEG
+_BLACK = 0.04  # of full scale: ten levels
+MEASURES = ("brightness", "sharpness", "dark_frac", "bright_frac")  # the numbers of `Quality`
 
 
 @dataclass(frozen=True)
 class Quality:
     """The measures of one image.
 
-    `brightness` is the mean luma, 0..1; `sharpness` is that of `sharpness()`; `pixels_md5` is equal exactly where
-    shape and pixels are; `thumbnail` is (32, 32, 3) uint8.
+    `brightness` is the mean luma, 0..1; `sharpness` is that of `sharpness()`; `dark_frac` and `bright_frac` are the
+    shares of pixels that are nearly black and nearly white; `pixels_sha256` is equal exactly where shape and pixels
+    are; `thumbnail` is (32, 32, 3) uint8.
     """
 
     brightness: float
     sharpness: float
-    pixels_md5: str
+    dark_frac: float
+    bright_frac: float
+    pixels_sha256: str
     thumbnail: Image
 
 
 def measure(image: Image) -> Quality:
     """Measure an (H, W, 3) uint8 RGB image."""
-    luma = (image.astype(np.float32) @ _LUMA) / np.float32(255)
-    return Quality(float(luma.mean()), sharpness(luma), pixels_md5(image), thumbnail(image))
+    luma = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2GRAY) / np.float32(255)  # BT.601, as in JPEG
+    dark, bright = float((luma < _BLACK).mean()), float((luma > 1 - _BLACK).mean())
+    return Quality(float(luma.mean()), sharpness(luma), dark, bright, pixels_sha256(image), thumbnail(image))
 
 
 def sharpness(luma: Floats) -> float:
@@ -56,9 +61,9 @@ def sharpness(luma: Floats) -> float:
     return fine_energy / (coarse_energy + _FLAT)
 
 
-def pixels_md5(image: Image) -> str:
-    """The MD5 of shape and pixels: two files of one picture agree, whatever their compression or metadata."""
-    digest = hashlib.md5(repr(image.shape).encode(), usedforsecurity=False)
+def pixels_sha256(image: Image) -> str:
+    """The SHA-256 of shape and pixels: two files of one picture agree, whatever their compression or metadata."""
+    digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 

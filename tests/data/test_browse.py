@@ -6,6 +6,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pbe.data.browse import browse
@@ -38,13 +39,19 @@ def fetch(address: str, data: bytes | None = None) -> bytes:
         return bytes(response.read())
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `.fiftyone` folder with a dataset `seen` of two images without boxes."""
+    tmp_path = tmp_path_factory.mktemp("project")
     home = tmp_path / ".fiftyone"
-    records = [Record(tmp_path / f"{n}.jpg", str(n), "train", 64, 64, 0.5, 10.0, ()) for n in range(2)]
+    marks = (Mark(), Mark("dark"))
+    records = [
+        Record(tmp_path / f"{n}.jpg", str(n), "train", 64, 64, (0.5, 10, 0, 0), (), m) for n, m in enumerate(marks)
+    ]
     with running_mongod(home) as uri, connected_fiftyone(uri, home) as fo:
-        Catalogue(fo, "seen", records).mark([Mark("", None, None), Mark("dark", None, None)])
+        catalogue = Catalogue(fo, "seen")
+        catalogue.add(records)
+        catalogue.finish([], np.zeros((0, 1), np.float32))
     return home
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from pbe.data.catalogue import connected_fiftyone
-from pbe.data.curation import CurationReport, curate
+from pbe.data.curation import PHASES, CurationReport, curate
+from pbe.data.examination import Progress
 from pbe.data.faults import encode_jpeg, encode_near_copy, spoil
 from pbe.data.mongo import running_mongod
 from pbe.data.verdicts import pull, read_verdicts
@@ -143,12 +144,31 @@ def test_the_dataset_shows_verdicts_boxes_and_views(world: Path, uri: str, curat
         height, width = SCENES["0000"].image.shape[:2]
         expected = [box.x0 / width, box.y0 / height, box.width / width, box.height / height]
         assert sample.ground_truth.detections[0].bounding_box == pytest.approx(expected)
-        assert sample.uniqueness is not None
+        assert 0 < sample.uniqueness <= 1
+        assert 0 <= sample.typicality <= 1
+        assert 0 <= sample.dark_frac < 1
         assert sample.verdict == "keep"
         assert len(dataset.load_saved_view("rejected: leak")) == 2
-        assert len(dataset.load_saved_view("repeats, side by side")) == 10
+        leaks = dataset.load_saved_view("leaks")
+        assert leaks.values("image_id") == ["0043", "0009", "0044", "0010"]  # each beside what it gives away
+        assert leaks.values("leak") == ["0043", "0043", "0044", "0044"]
+        repeats = dataset.load_saved_view("near-duplicates")
+        assert repeats.values("image_id") == ["0005", "0006", "0007", "0008", "0041", "0042"]
+        kept = set(dataset.load_saved_view("kept").values("image_id"))
+        for name, field in (("most typical", "typicality"), ("most unusual", "uniqueness")):
+            view = dataset.load_saved_view(name)
+            assert set(view.values("image_id")) == kept
+            assert view.values(field) == sorted(view.values(field), reverse=True)
         assert "class: circle" in dataset.list_saved_views()
-        assert dataset.list_brain_runs() == ["tower", "uniqueness"]
+
+
+def test_the_app_can_sort_by_likeness(world: Path, uri: str, curated: CurationReport) -> None:
+    with connected_fiftyone(uri, world / ".fiftyone") as fo:
+        dataset = fo.load_dataset("test")
+        assert dataset.list_brain_runs() == ["tower"]
+        original = dataset.one(fo.ViewField("image_id") == "0007").id
+        alike = dataset.sort_by_similarity(original, brain_key="tower", k=2)
+        assert set(alike.values("image_id")) == {"0007", "0008"}
 
 
 def test_a_rerun_gives_the_same_bytes_and_replaces_the_dataset(world: Path, uri: str, curated: CurationReport) -> None:
@@ -199,10 +219,15 @@ def test_a_persons_tags_outrank_the_rules_and_survive_the_next_run(world: Path, 
         assert boxes.values("image_id") == ["0012"]
 
 
-def test_progress_ends_at_the_whole(world: Path, uri: str) -> None:
-    told: list[tuple[int, int]] = []
-    run(world, world / "progress", uri, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (len(SCENES), len(SCENES))
+def test_every_phase_says_how_far_it_is(world: Path, uri: str) -> None:
+    told: dict[str, tuple[int, int]] = {}
+
+    def bars(what: str) -> Progress:
+        return lambda done, total: told.update({what: (done, total)})
+
+    run(world, world / "progress", uri, bars=bars)
+    good = len(SCENES) - 4
+    assert told == dict(zip(PHASES, [(n, n) for n in (len(SCENES), good, len(SCENES))], strict=True))
 
 
 def test_boxes_made_for_another_size_reject_the_image(world: Path, uri: str, curated: CurationReport) -> None:

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pbe.data.quality import fault, measure, pixels_md5, sharpness, thumbnail
+from pbe.data.quality import fault, measure, pixels_sha256, sharpness, thumbnail
 from pbe.data.world import draw_scene
 from pbe.settings import Curate
 
@@ -14,6 +14,13 @@ def scene(seed: int) -> np.ndarray:
 def test_brightness_is_mean_luma() -> None:
     assert measure(np.full((8, 8, 3), 255, np.uint8)).brightness == pytest.approx(1, abs=1e-6)
     assert measure(np.full((8, 8, 3), (255, 0, 0), np.uint8)).brightness == pytest.approx(0.299, abs=1e-6)
+
+
+def test_dark_and_bright_shares_count_pixels_near_the_ends() -> None:
+    image = np.full((4, 4, 3), 128, np.uint8)
+    image[0], image[1, :2] = 4, 250
+    quality = measure(image)
+    assert (quality.dark_frac, quality.bright_frac) == (4 / 16, 2 / 16)
 
 
 def test_a_flat_image_has_no_sharpness() -> None:
@@ -48,9 +55,9 @@ def test_the_digest_sees_every_pixel_and_the_shape() -> None:
     image = scene(1)
     other = image.copy()
     other[-1, -1, -1] ^= 1
-    assert pixels_md5(image) == pixels_md5(image.copy()) == pixels_md5(np.asfortranarray(image))
-    assert pixels_md5(image) != pixels_md5(other)
-    assert pixels_md5(np.zeros((2, 6, 3), np.uint8)) != pixels_md5(np.zeros((6, 2, 3), np.uint8))
+    assert pixels_sha256(image) == pixels_sha256(image.copy()) == pixels_sha256(np.asfortranarray(image))
+    assert pixels_sha256(image) != pixels_sha256(other)
+    assert pixels_sha256(np.zeros((2, 6, 3), np.uint8)) != pixels_sha256(np.zeros((6, 2, 3), np.uint8))
 
 
 def test_a_thumbnail_averages() -> None:
