@@ -12,13 +12,15 @@ from pbe.training.tiny.prior import SCHEDULE
 WIDTH = 16
 
 
-def tiny_unet(in_channels: int = 4) -> UNet2DConditionModel:
+def tiny_unet(
+    in_channels: int = 4, down_block_types: tuple[str, ...] = ("DownBlock2D", "CrossAttnDownBlock2D")
+) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=in_channels,
         out_channels=4,
         block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        down_block_types=down_block_types,
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         cross_attention_dim=WIDTH,

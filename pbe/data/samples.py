@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pbe import settings
-from pbe.data.images import read_image
+from pbe.data.images import image_size, read_image
 from pbe.method.exemplars import augment_exemplar, crop_exemplar
 from pbe.method.masks import draw_mask
 from pbe.method.windows import box_in_window, cut_window, square_window
@@ -51,7 +51,7 @@ def read_boxes(curated: Path, split: str) -> list[BoxRow]:
 
 
 class SampleDrawer:
-    """Draws samples from images on disk; the last few images stay decoded."""
+    """Draws samples from images on disk, each decoded once, no larger than needed; the last few stay decoded."""
 
     def __init__(self, images: Path, method: settings.Method, exemplar_px: int, num_exemplars: int, seed: int) -> None:
         self.images = images
@@ -59,19 +59,35 @@ class SampleDrawer:
         self.exemplar_px = exemplar_px
         self.num_exemplars = num_exemplars
         self.seed = seed
+        self._size = lru_cache(maxsize=8)(image_size)
         self._read = lru_cache(maxsize=8)(read_image)
 
     def draw(self, box: BoxRow, variant: int) -> Sample:
         """Draw one variant of a box: window, mask and augmented exemplars."""
         rng = np.random.default_rng([self.seed, _number(box.box_id), variant])
-        image = self._read(self.images / box.split / f"{box.image_id}.jpg")
+        path = self.images / box.split / f"{box.image_id}.jpg"
+        width, height = self._size(path)
         size = self.method.image_px
-        window = square_window(image.shape[0], image.shape[1], box.xyxy, rng)
-        source = cut_window(image, window, size)
+        window = square_window(height, width, box.xyxy, rng)
+        reduction = decoding_reduction(window.side, box.xyxy, size, self.exemplar_px)
+        image = self._read(path, reduction)
+        source = cut_window(image, reduced(window, reduction), size)
         mask = draw_mask(box_in_window(box.xyxy, window, size), size, self.method.mask, rng)
-        crop = crop_exemplar(image, box.xyxy, self.method.exemplar.pad_frac, self.exemplar_px)
+        crop = crop_exemplar(image, reduced(box.xyxy, reduction), self.method.exemplar.pad_frac, self.exemplar_px)
         exemplars = [augment_exemplar(crop, self.method.exemplar, rng) for _ in range(self.num_exemplars)]
         return Sample(source, mask, np.stack(exemplars))
+
+
+def decoding_reduction(window_px: int, box_xyxy: tuple[int, int, int, int], image_px: int, exemplar_px: int) -> int:
+    """The largest of 1, 2, 4 and 8 by which an image can be decoded smaller with no pixel of the sample made up."""
+    x0, y0, x1, y1 = box_xyxy
+    spare = min(window_px // image_px, (x1 - x0) // exemplar_px, (y1 - y0) // exemplar_px)
+    return max(r for r in (1, 2, 4, 8) if r <= max(1, spare))
+
+
+def reduced(spans: tuple[int, ...], reduction: int) -> tuple[int, ...]:
+    """Places of an image in the pixels of the image decoded smaller."""
+    return tuple(span // reduction for span in spans)
 
 
 def _number(text: str) -> int:

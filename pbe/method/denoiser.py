@@ -12,6 +12,8 @@ The condition is a single token. Softmax over one key is 1, so cross attention i
 and needs no query, key or softmax. `SingleTokenAttention` computes it so, and leaves longer contexts to the stock code.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -85,6 +87,47 @@ def attend_to_one_token(unet: UNet2DConditionModel) -> UNet2DConditionModel:
         if any(part in name for part in (".attn2.to_q.", ".attn2.to_k.", ".norm2.")) and ".transformer_blocks." in name:
             parameter.requires_grad_(False)
     return unet
+
+
+@contextmanager
+def shared_prefix(unet: UNet2DConditionModel, repeats: int) -> Iterator[None]:
+    """Within the block, a batch is `repeats` times the same latents and timesteps, each time under another context.
+
+    Guidance calls the UNet so. Nothing depends on the context before the first cross attention: what lies there, its
+    first self attention among it, is computed for one of the repeats and copied to the others. Exact.
+    """
+
+    def take_one(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return tuple(_first(a, repeats) for a in args), {k: _first(v, repeats) for k, v in kwargs.items()}
+
+    def give_all(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return output.repeat(repeats, *[1] * (output.ndim - 1))
+
+    modules = context_free_modules(unet) if repeats > 1 else []
+    hooks = [m.register_forward_pre_hook(take_one, with_kwargs=True) for m in modules]
+    hooks += [m.register_forward_hook(give_all) for m in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _first(value: Any, repeats: int) -> Any:
+    return value[: len(value) // repeats] if isinstance(value, Tensor) and value.ndim else value
+
+
+def context_free_modules(unet: UNet2DConditionModel) -> list[nn.Module]:
+    """The modules that a UNet calls, each on a tensor alone, before its first cross attention."""
+    modules: list[nn.Module] = [unet.conv_in]
+    for block in unet.down_blocks:
+        modules.append(block.resnets[0])
+        if getattr(block, "attentions", None):
+            transformer = block.attentions[0]
+            first = transformer.transformer_blocks[0]
+            return [*modules, transformer.norm, transformer.proj_in, first.norm1, first.attn1]
+        modules += [*block.resnets[1:], *(block.downsamplers or [])]
+    return modules
 
 
 def denoiser_input(

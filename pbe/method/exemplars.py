@@ -17,6 +17,9 @@ from pbe.settings import ExemplarAugmentation
 
 Image = NDArray[np.uint8]
 
+_FLOW_CELLS = 32
+_CELLS_PER_SIGMA = 3
+
 
 def crop_exemplar(image: Image, box_xyxy: tuple[int, int, int, int], pad_frac: float, size_px: int) -> Image:
     """Crop the box, widened by `pad_frac` of its longer side and clipped to the image, to (size_px, size_px, 3).
@@ -83,20 +86,26 @@ def resize(image: Image, height: int, width: int) -> Image:
 
 
 def _elastic_flow(side: int, augmentation: ExemplarAugmentation, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A smooth random displacement field, (side, side, 2) px, of root mean square `elastic_frac` of the side."""
-    noise = rng.standard_normal((side, side, 2)).astype(np.float32)
-    smooth = cv2.GaussianBlur(noise, (0, 0), augmentation.elastic_smooth_frac * side)
+    """A smooth random displacement field, (side, side, 2) px, of root mean square `elastic_frac` of the side.
+
+    Drawn on at most `_FLOW_CELLS` cells a side: blurred over `elastic_smooth_frac`, it has no finer detail.
+    """
+    cells = min(side, max(_FLOW_CELLS, round(_CELLS_PER_SIGMA / augmentation.elastic_smooth_frac)))
+    noise = rng.standard_normal((cells, cells, 2)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), augmentation.elastic_smooth_frac * cells)
+    if cells < side:
+        smooth = cv2.resize(smooth, (side, side), interpolation=cv2.INTER_CUBIC)
     scale = augmentation.elastic_frac * side / max(float(np.sqrt(np.square(smooth).mean())), 1e-6)
-    return smooth * np.float32(scale)
+    return np.asarray(smooth * np.float32(scale), np.float32)
 
 
 def _warp(image: Image, angle_deg: float, flow: NDArray[np.float32]) -> Image:
     """Rotate about the centre and displace, in one interpolation."""
     side = image.shape[0]
-    ys, xs = np.mgrid[0:side, 0:side].astype(np.float32)
     centre = (side - 1) / 2
+    offsets = np.arange(side, dtype=np.float32) - np.float32(centre)
+    dx, dy = offsets[None, :], offsets[:, None]
     cos, sin = np.float32(np.cos(np.deg2rad(angle_deg))), np.float32(np.sin(np.deg2rad(angle_deg)))
-    dx, dy = xs - centre, ys - centre
     map_x = dx * cos + dy * sin + centre + flow[..., 0]
     map_y = dy * cos - dx * sin + centre + flow[..., 1]
     return np.asarray(cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), np.uint8)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pbe.method.conditioner import Conditioner, to_pixels
-from pbe.method.denoiser import MaskChannel, attend_to_one_token, denoiser_input, mask_latents
+from pbe.method.denoiser import MaskChannel, attend_to_one_token, denoiser_input, mask_latents, shared_prefix
 from pbe.method.diffusion import alphas_cumprod
 from pbe.method.guidance import guided
 from pbe.method.pretrained import load_scheduler
@@ -106,9 +106,11 @@ class Painter(nn.Module):
         small_mask = mask_latents(mask, height, width)
 
         def predict(noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-            repeats = (len(noisy) // len(masked), 1, 1, 1)
-            x = denoiser_input(noisy, masked.repeat(repeats), small_mask.repeat(repeats), self.mask_channel)
-            return torch.as_tensor(self.unet(x, timesteps, context).sample)
+            repeats = len(noisy) // len(masked)
+            again = (repeats, 1, 1, 1)
+            x = denoiser_input(noisy, masked.repeat(again), small_mask.repeat(again), self.mask_channel)
+            with shared_prefix(self.unet, repeats):
+                return torch.as_tensor(self.unet(x, timesteps, context).sample)
 
         denoise = guided(predict, context, self.conditioner.uncond_vector, guidance_scale)
         noise = torch.stack([draw_noise(seed, (4, height, width)) for seed in seeds]).to(device)

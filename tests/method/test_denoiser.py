@@ -8,6 +8,7 @@ from pbe.method.denoiser import (
     denoiser_input,
     mask_latents,
     reorder_input,
+    shared_prefix,
     widen_input,
 )
 from tests.tiny_models import WIDTH, tiny_unet
@@ -53,6 +54,23 @@ def test_longer_contexts_still_attend():
     unet = tiny_unet().eval()
     stock = unet(noisy, steps, context).sample
     torch.testing.assert_close(attend_to_one_token(unet)(noisy, steps, context).sample, stock)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 7])
+@pytest.mark.parametrize("blocks", [("DownBlock2D", "CrossAttnDownBlock2D"), ("CrossAttnDownBlock2D", "DownBlock2D")])
+def test_what_both_halves_of_guidance_share_is_computed_once_with_equal_result(num_tokens, blocks):
+    noisy, _, _, steps, _ = inputs()
+    contexts = torch.cat([inputs(num_tokens)[4], inputs(num_tokens)[4].flip(0) + 1])
+    unet = attend_to_one_token(tiny_unet(down_block_types=blocks)).eval()
+    twice = noisy.repeat(2, 1, 1, 1), steps.repeat(2), contexts
+    expected = unet(*twice).sample
+    seen = []
+    first_resnet = unet.down_blocks[0].resnets[0]
+    first_resnet.conv1.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    with shared_prefix(unet, 2):
+        torch.testing.assert_close(unet(*twice).sample, expected, atol=1e-5, rtol=1e-5)
+    assert seen == [3]
+    assert torch.equal(unet(*twice).sample, expected)  # afterwards all is as before
 
 
 def test_what_is_frozen_has_no_gradient_in_the_stock_unet():
