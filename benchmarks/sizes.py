@@ -1,0 +1,100 @@
+"""Models of a stated size with random weights, and a clock, for the benchmarks."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPVisionConfig
+
+from pbe.method.conditioner import Conditioner
+
+SIZES: dict[str, dict[str, Any]] = {
+    "sd": {"channels": (320, 640, 1280, 1280), "layers": 2, "heads": 8, "context": 768, "groups": 32},
+    "tiny": {"channels": (32, 64), "layers": 1, "heads": 2, "context": 32, "groups": 8},
+}
+
+
+def random_unet(size: str, in_channels: int = 9) -> UNet2DConditionModel:
+    """Stable Diffusion 1's UNet with the paper's nine input channels (860 M), or a tiny one of the same kind."""
+    told = SIZES[size]
+    levels = len(told["channels"])
+    torch.manual_seed(0)
+    with fast_initialisation():
+        return UNet2DConditionModel(
+            sample_size=64,
+            in_channels=in_channels,
+            out_channels=4,
+            block_out_channels=told["channels"],
+            down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+            layers_per_block=told["layers"],
+            cross_attention_dim=told["context"],
+            attention_head_dim=told["heads"],  # diffusers' name for the number of heads
+            norm_num_groups=told["groups"],
+        )
+
+
+def random_vae(size: str) -> AutoencoderKL:
+    channels = (128, 256, 512, 512) if size == "sd" else (16, 16, 16, 16)
+    with fast_initialisation():
+        vae = AutoencoderKL(
+            block_out_channels=channels, down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2 if size == "sd" else 1, latent_channels=4,
+            norm_num_groups=32 if size == "sd" else 8,
+        )  # fmt: skip
+    return vae.eval().requires_grad_(False)
+
+
+def random_conditioner(size: str) -> Conditioner:
+    """CLIP ViT-L/14 with mapper and projection, or a tiny one."""
+    large = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+             "image_size": 224, "patch_size": 14}  # fmt: skip
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 5,
+             "image_size": 32, "patch_size": 8}  # fmt: skip
+    return Conditioner(CLIPVisionConfig(**(large if size == "sd" else small)), SIZES[size]["context"])
+
+
+class fast_initialisation:  # noqa: N801
+    """Cheap uniform weights of a network's usual size instead of the slow draws of every layer."""
+
+    def __enter__(self) -> None:
+        self.kept = nn.init.kaiming_uniform_
+        nn.init.kaiming_uniform_ = lambda t, *a, **k: t.data.uniform_(-1, 1).mul_(t[0].numel() ** -0.5)  # type: ignore
+
+    def __exit__(self, *_: object) -> None:
+        nn.init.kaiming_uniform_ = self.kept
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def medians_s(ways: dict[str, Callable[[], object]], repeats: int, warm: bool = True) -> dict[str, float]:
+    """Seconds of each way, the ways in turns after one call each that does not count."""
+    if warm:
+        for work in ways.values():
+            work()
+    seen: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, work in ways.items():
+            seen[name].append(seconds(work))
+    return {name: statistics.median(times) for name, times in seen.items()}
+
+
+def machine() -> str:
+    """The processor, its threads in use and what it computes bf16 with."""
+    name = platform.processor() or platform.machine()
+    told = Path("/proc/cpuinfo")
+    if told.exists():
+        named = [line.split(":")[1].strip() for line in told.read_text().splitlines() if line.startswith("model name")]
+        name = named[0] if named else name
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{name}, {torch.get_num_threads()} thread(s), {capability}, torch {torch.__version__}"

@@ -1,0 +1,80 @@
+"""A guided call of the UNet: the official LDM code's, stock diffusers, and ours, on the same weights in the same run.
+
+    .venv/bin/python benchmarks/unet.py [--size sd] [--latent-px 64] [--dtypes fp32 bf16] [--threads 2] [--repeats 3]
+
+Guidance asks for two predictions, of v and of c, on the same latents: a batch of two. The official arithmetic is in
+`ldm_unet.py`. Stock is diffusers' UNet as it comes. Ours takes cross attention over one token for what it is, a bias of
+each sample, and computes what precedes it once for both halves; in channels_last, too. First the predictions are
+compared. Prints seconds and ratios, asserts nothing about time.
+"""
+
+import argparse
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from ldm_unet import LdmUNet
+from sizes import SIZES, machine, medians_s, random_unet
+from torch import Tensor
+
+from pbe.method.denoiser import attend_to_one_token, shared_prefix
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="sd")
+    parser.add_argument("--latent-px", type=int, default=64)
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["fp32"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    unet = random_unet(options.size).eval()
+    stock = dict(unet.attn_processors)
+    ours = dict(attend_to_one_token(unet).attn_processors)
+    generator = torch.Generator().manual_seed(0)
+    side = options.latent_px
+    noisy = torch.randn(1, 9, side, side, generator=generator).repeat(2, 1, 1, 1)
+    context = torch.randn(2, 1, SIZES[options.size]["context"], generator=generator)
+    timesteps = torch.full((2,), 500)
+    ldm = LdmUNet(unet)
+    print(f"{sum(p.numel() for p in unet.parameters()) / 1e6:.0f} M parameters, {side} x {side} latents; {machine()}")
+
+    def predict(name: str, dtype: torch.dtype) -> Tensor:
+        x, c = noisy.to(dtype), context.to(dtype)
+        if name == "official":
+            return ldm(x, timesteps, c)
+        unet.set_attn_processor(dict(stock if name.startswith("stock") else ours))
+        shared: AbstractContextManager[None] = shared_prefix(unet, 2) if "prefix" in name else nullcontext()
+        with shared:
+            return torch.as_tensor(unet(x, timesteps, c).sample)
+
+    with torch.inference_mode():
+        for kind in options.dtypes:
+            unet.to(DTYPES[kind], memory_format=torch.contiguous_format)
+            first = ("official", "stock", "ours: one token", "ours: one token, prefix")
+            told = measure(predict, first, DTYPES[kind], options.repeats)
+            unet.to(memory_format=torch.channels_last)
+            noisy = noisy.to(memory_format=torch.channels_last)
+            second = ("stock, channels_last", "ours: one token, prefix, channels_last")
+            told |= measure(predict, second, DTYPES[kind], options.repeats)
+            noisy = noisy.contiguous()
+            for name, (took, difference) in told.items():
+                ratios = f"{told['official'][0] / took:5.2f} x official {told['stock'][0] / took:5.2f} x stock"
+                print(f"{kind} {name:<40}{took:8.3f} s  {ratios}  differs by {difference:.1e}", flush=True)
+
+
+def measure(
+    predict: Callable[[str, torch.dtype], Tensor], names: tuple[str, ...], dtype: torch.dtype, repeats: int
+) -> dict[str, tuple[float, float]]:
+    """Median seconds of each way, and the largest difference from the first one's prediction."""
+    outs = {name: predict(name, dtype) for name in names}
+    ways = {name: (lambda name=name: predict(name, dtype)) for name in names}
+    took = medians_s(ways, repeats, warm=False)
+    return {name: (took[name], float((outs[name] - outs[names[0]]).abs().max())) for name in names}
+
+
+if __name__ == "__main__":
+    main()
