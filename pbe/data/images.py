@@ -20,7 +20,7 @@ Image = NDArray[np.uint8]
 _ORIENTATION_TAG = 0x0112
 _START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_REDUCTIONS = {1: 0, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+_JPEG_REDUCTIONS = {1: 0, 2: 16, 4: 32, 8: 64}  # the flag of cv2.IMREAD_REDUCED_*, without their order of channels
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, PillowImage.DecompressionBombError)
 
 

@@ -29,6 +29,25 @@ def test_grey_stays_grey(tmp_path: Path) -> None:
     assert np.array_equal(image, np.repeat(RAMP[..., None], 3, axis=2))
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_has_pillows_bits_whichever_decoder_reads_it(tmp_path: Path, mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)
+    exif = PillowImage.Exif()
+    exif[0x0112] = 1
+    for options in ({"quality": 60}, {"quality": 95, "progressive": True}, {"exif": exif, "subsampling": 0}):
+        path = save(tmp_path / "a.jpg", PillowImage.fromarray(noise).convert(mode), **options)
+        assert np.array_equal(read_image(path), np.asarray(PillowImage.open(path).convert("RGB")))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_an_image_can_be_decoded_smaller(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / name, PillowImage.fromarray(RAMP).convert("RGB"))
+    for reduction in (2, 4, 8):
+        small = read_image(path, reduction)
+        assert small.shape == (24 // reduction, 40 // reduction, 3)
+        assert np.abs(small.mean() - RAMP.mean()) < 2
+
+
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     image = read_image(save(tmp_path / "a.png", PillowImage.fromarray(RAMP.astype(np.uint16) * 257)))
     assert np.array_equal(image[..., 0], RAMP)
@@ -41,11 +60,13 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     assert image[:, 0].tolist() == [[0, 0, 0], [255, 255, 255]]
 
 
-def test_exif_orientation_turns_the_picture_and_its_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_exif_orientation_turns_the_picture_and_its_size(tmp_path: Path, name: str) -> None:
     exif = PillowImage.Exif()
     exif[0x0112] = 6  # the camera was held so that the top of the scene is at the right
-    path = save(tmp_path / "a.png", PillowImage.fromarray(RAMP), exif=exif)
-    assert np.array_equal(read_image(path)[..., 0], np.rot90(RAMP, -1))
+    path = save(tmp_path / name, PillowImage.fromarray(RAMP), exif=exif)
+    plain = read_image(save(tmp_path / f"plain-{name}", PillowImage.fromarray(RAMP)))
+    assert np.array_equal(read_image(path), np.rot90(plain, -1))
     assert image_size(path) == (24, 40)
 
 

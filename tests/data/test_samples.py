@@ -3,7 +3,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from pbe.data.samples import SampleDrawer, read_boxes
+from pbe.data.samples import SampleDrawer, decoding_reduction, read_boxes
 from pbe.settings import Method
 
 
@@ -58,3 +58,29 @@ def test_no_boxes_left_is_said(images):
     write_boxes(images / "empty", [("a_000", "a", "train", 0, 0, 5, 5)])
     with pytest.raises(ValueError, match="no box of the split 'validation' is left"):
         read_boxes(images / "empty", "validation")
+
+
+@pytest.mark.parametrize(
+    ("window_px", "box", "reduction"),
+    [
+        (768, (0, 0, 700, 700), 1),
+        (1100, (0, 0, 500, 460), 2),
+        (1100, (0, 0, 500, 300), 1),
+        (4500, (0, 0, 4000, 4000), 8),
+    ],
+)
+def test_an_image_is_decoded_smaller_where_window_and_exemplar_still_shrink(window_px, box, reduction):
+    assert decoding_reduction(window_px, box, image_px=512, exemplar_px=224) == reduction
+
+
+def test_a_large_image_gives_the_sample_of_its_reduced_decoding(tmp_path):
+    (tmp_path / "images/train").mkdir(parents=True)
+    ys, xs = np.mgrid[0:256, 0:320]
+    pixels = np.stack([xs * 0.6, ys * 0.8, (xs + ys) * 0.4], -1).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images/train/large.jpg", quality=95)
+    write_boxes(tmp_path, [("large_000", "large", "train", 60, 40, 200, 180)])
+    box = read_boxes(tmp_path, "train")[0]
+    whole, small = drawer(tmp_path, exemplar_px=128), drawer(tmp_path, exemplar_px=32)
+    a, b = whole.draw(box, 0), small.draw(box, 0)
+    assert np.array_equal(a.mask, b.mask)
+    assert np.abs(a.source.astype(int) - b.source).mean() < 1.5
