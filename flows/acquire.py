@@ -1,5 +1,6 @@
-"""Stage acquire: annotations and images from the demo world, OpenImages, a bucket or a folder, into data/raw."""
+"""Stage acquire: annotations and images from the demo world, OpenImages, a bucket or own data, into data/raw."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,14 +8,16 @@ from pathlib import Path
 from flows import layout
 from flows.progress import Bars, silent
 from flows.stage import Counts, main, stage_flow, write_json
-from pbe.data import bucket, download, endpoint
+from pbe.data import bucket, catalogue, download, endpoint
+from pbe.data.mongo import running_mongod
+from pbe.data.own.fiftyone import Database
 from pbe.settings import Settings
 
 
 def acquire(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     """Bring data/raw to hold the images and annotations that `acquire` asks for; what is there and whole stays."""
-    with source_endpoint(settings, folder, bars) as url:
-        report = download.acquire(settings.acquire, settings.seed, folder / layout.RAW, url, bars("images"))
+    with source_endpoint(settings, folder, bars) as url, source_database(settings, folder) as database:
+        report = download.acquire(settings.acquire, settings.seed, folder / layout.RAW, url, bars("images"), database)
     write_json(folder / layout.counts("acquire"), report.as_dict())
     return report.as_dict() | {"fetched": report.num_fetched, "already there": report.num_present}
 
@@ -29,6 +32,17 @@ def source_endpoint(settings: Settings, folder: Path, bars: Bars) -> Iterator[st
     bucket.write_bucket(world, settings.acquire.world, settings.seed, bars("world drawn"))
     with endpoint.serve_bucket(world) as url:
         yield url
+
+
+@contextmanager
+def source_database(settings: Settings, folder: Path) -> Iterator[Database | None]:
+    """FiftyOne's MongoDB for the block, the project's own or FIFTYONE_DATABASE_URI's; None for every other source."""
+    if settings.acquire.source != "fiftyone":
+        yield None
+        return
+    home = folder / catalogue.HOME
+    with running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
+        yield Database(uri, home)
 
 
 acquire_flow = stage_flow("acquire", acquire)

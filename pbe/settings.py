@@ -26,12 +26,40 @@ class World(Section):
     fault_frac: float = Field(0.01, ge=0.0, le=0.1, description="share of images given each kind of planted fault")
 
 
+class FiftyOne(Section):
+    """Which labels of a FiftyOne dataset (`acquire.source: fiftyone`)."""
+
+    field: str = Field("ground_truth", description="of Detections")
+
+
+class HuggingFace(Section):
+    """Which columns of a Hugging Face dataset on disk (`acquire.source: huggingface`), and how its boxes are told."""
+
+    image: str = Field("image", description="column of images")
+    objects: str = Field("objects", description="column of an image's objects")
+    bbox: str = Field("bbox", description="the boxes among the objects")
+    category: str = Field("category", description="their classes, names or ClassLabel")
+    box_format: Literal["xywh", "xyxy"] = "xywh"
+    normalised: bool = Field(False, description="boxes are shares of the image's sides, not pixels")
+
+
 class Acquire(Section):
     """Where images and boxes come from."""
 
-    source: Literal["demo", "openimages", "s3", "folder", "coco", "yolo", "voc", "csv"] = "demo"
-    root: str | None = Field(None, description="a folder's path; s3: s3://bucket/prefix; demo, openimages: unused")
-    validation_frac: float = Field(0.1, gt=0.0, lt=1.0, description="coco to csv: where no file says which images")
+    source: Literal[
+        "demo", "openimages", "s3", "folder", "coco", "yolo", "voc", "csv", "masks", "fiftyone", "huggingface"
+    ] = "demo"
+    root: str | None = Field(
+        None,
+        description="a folder's path; s3: s3://bucket/prefix; fiftyone: a dataset's name; demo, openimages: unused",
+    )
+    validation_frac: float = Field(0.1, gt=0.0, lt=1.0, description="own data: drawn where nothing says which images")
+    mask_values: Literal["auto", "objects", "binary"] = Field(
+        "auto",
+        description="masks: each value of a file is an object, or all above half are one; auto asks when in doubt",
+    )
+    fiftyone: FiftyOne = FiftyOne()
+    huggingface: HuggingFace = HuggingFace()
     endpoint_url: str | None = Field(None, description="s3: an S3-compatible endpoint; none means AWS")
     annotations_url: str = "https://storage.googleapis.com/openimages"
     train_images: int | None = Field(None, ge=1, description="at most this many train images; none means all")
@@ -93,6 +121,10 @@ class Mask(Section):
     max_offset_frac: float = Field(
         0.01, ge=0.0, le=0.5, description="jitter of an edge point, as a share of the image side"
     )
+    object_probability: float = Field(
+        0.5, ge=0.0, le=1.0, description="of the object's own shape, where the data have its mask"
+    )
+    max_dilation_frac: float = Field(0.03, ge=0.0, le=0.5, description="of that shape, as a share of the image side")
 
 
 class ExemplarAugmentation(Section):

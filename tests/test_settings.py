@@ -30,7 +30,7 @@ def load(folder: Path, text: str) -> Settings:
         ("train:\n  steps: many\n", "train.steps: input should be a valid integer"),
         (
             "acquire:\n  source: ftp\n",
-            "acquire.source: input should be 'demo', 'openimages', 's3', 'folder', 'coco', 'yolo', 'voc' or 'csv'",
+            "acquire.source: input should be 'demo', 'openimages', 's3', 'folder', 'coco', 'yolo', 'voc', 'csv', ",
         ),
         ("evaluate:\n  guidance_scale: -1\n", "evaluate.guidance_scale: input should be greater than or equal to 0"),
         ("train: [\n", "not YAML"),

@@ -43,6 +43,7 @@ COLUMNS = {
     **dict.fromkeys(("x0", "y0", "x1", "y1", "width", "height"), pl.Int32),
     "area_frac": pl.Float32,
     **dict.fromkeys(("is_occluded", "is_truncated", "is_group_of", "is_depiction"), pl.Boolean),
+    "object_mask": pl.Binary,
 }
 _REASON = pl.Enum(REASONS)
 
@@ -86,6 +87,7 @@ class _Job:
 
     annotations: Path
     classes: pl.DataFrame
+    masks: Mapping[str, pl.LazyFrame]  # by split, where there are any
     labels: Sequence[str]
     excluded: Sequence[str]
     settings: Filter
@@ -98,7 +100,20 @@ def _open(raw: Path, settings: Filter, seed: int) -> _Job:
     hierarchy = openimages.read_hierarchy(annotations / openimages.HIERARCHY_FILE.name)
     labels = openimages.find_labels(classes, settings.classes, "filter.classes", hierarchy)
     excluded = openimages.find_labels(classes, settings.exclude_classes, "filter.exclude_classes", hierarchy)
-    return _Job(annotations, classes, labels, excluded, settings, seed)
+    files = {split: annotations / file.name for split, file in openimages.MASK_FILES.items()}
+    masks = {split: scan_masks(file) for split, file in files.items() if file.is_file()}
+    return _Job(annotations, classes, masks, labels, excluded, settings, seed)
+
+
+def scan_masks(path: Path) -> pl.LazyFrame:
+    """Scan a file of objects' masks: MASK_COLUMNS; raises ValueError naming the file when it is none."""
+    with openimages.told_as_mistake(path, "parquet"):
+        table = pl.scan_parquet(path)
+        found = table.collect_schema().names()
+    missing = [column for column in openimages.MASK_COLUMNS if column not in found]
+    if missing:
+        raise ValueError(f"{path}: column {', '.join(missing)} is missing; columns found: {', '.join(found)}")
+    return table.select("ImageID", pl.col("number").cast(pl.Int64), pl.col("object_mask").cast(pl.Binary))
 
 
 def _write(job: _Job, manifest: Path, target: Path, unsorted: AbstractSet[Path]) -> FilterReport:
@@ -110,7 +125,7 @@ def _write(job: _Job, manifest: Path, target: Path, unsorted: AbstractSet[Path])
                 acquired = pl.read_parquet(manifest, columns=["image_id", "split", "outcome", "width", "height"])
                 acquired = acquired.filter(split=split, outcome="ok").sort("image_id")
                 for batch in _kept_boxes(job, path, acquired, path in unsorted, rejects):
-                    named = _name(batch, job.classes, split)
+                    named = _name(_add_masks(batch, job.masks.get(split)), job.classes, split)
                     writer.write_table(named.to_arrow())
                     kept[split] += named.height
                     images[split] += named["image_id"].n_unique()
@@ -254,6 +269,15 @@ def _draw_box_ranks(boxes: pl.DataFrame, seed: int) -> NDArray[np.uint64]:
 
 def _pixels(share: str, side: str) -> pl.Expr:
     return (pl.col(share) * pl.col(side)).round().cast(pl.Int64, strict=False)
+
+
+def _add_masks(boxes: pl.DataFrame, masks: pl.LazyFrame | None) -> pl.DataFrame:
+    """Add `object_mask`, null for a box without one; only the masks of these images are read."""
+    if masks is None or boxes.is_empty():
+        return boxes.with_columns(object_mask=pl.lit(None, pl.Binary))
+    first, last = (pl.lit(boxes["ImageID"][place]) for place in (0, -1))
+    of_images = masks.filter(pl.col("ImageID").is_between(first, last)).collect()
+    return boxes.join(of_images, on=["ImageID", "number"], how="left", maintain_order="left")
 
 
 def _name(boxes: pl.DataFrame, classes: pl.DataFrame, split: str) -> pl.DataFrame:

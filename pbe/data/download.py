@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,8 +21,9 @@ from typing import NamedTuple
 import polars as pl
 
 from pbe.data import openimages
-from pbe.data.images import image_size
+from pbe.data.images import RefusedImageError, image_size
 from pbe.data.openimages import SPLITS, AnnotationFile, image_key
+from pbe.data.own.fiftyone import Database
 from pbe.data.shrink import shrink, source_md5
 from pbe.data.sources import Source, open_source
 from pbe.data.stores import LostError, hash_file
@@ -49,13 +50,15 @@ class AcquireReport:
     """What came of each wanted image; `num_fetched` and `num_present` tell of this run alone, not of the folder."""
 
     outcomes: dict[str, dict[str, int]] = field(default_factory=dict)  # split -> outcome -> images
+    skipped: dict[str, int] = field(default_factory=dict)  # of own data: what was left out, by reason
     num_bytes: int = 0
     num_fetched: int = 0
     num_present: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """What a rerun would report again, fit for a tracked file."""
-        return {"outcomes": self.outcomes, "num_bytes": self.num_bytes}
+        skipped = {"skipped": self.skipped} if self.skipped else {}
+        return {"outcomes": self.outcomes, **skipped, "num_bytes": self.num_bytes}
 
 
 class _Result(NamedTuple):
@@ -71,17 +74,23 @@ class _Result(NamedTuple):
 
 
 def acquire(
-    settings: Acquire, seed: int, out: Path, endpoint_url: str | None = None, progress: Progress | None = None
+    settings: Acquire,
+    seed: int,
+    out: Path,
+    endpoint_url: str | None = None,
+    progress: Progress | None = None,
+    database: Database | None = None,
 ) -> AcquireReport:
     """Bring `out` to hold what `settings` ask for; files there that are whole are not fetched again.
 
     `endpoint_url` is the S3 endpoint of the demo world (`serve_bucket`), or takes the place of the settings' own;
-    `seed` draws which images a limit keeps; `progress` is told (images done, images wanted).
+    `seed` draws which images a limit keeps; `progress` is told (images done, images wanted); `database` is where
+    FiftyOne's datasets are, for a source of that kind.
     Raises ValueError for a mistake in the settings or in an annotation file, RuntimeError when another run works on
     `out` or when more than `max_lost_frac` of the images are lost.
     """
     with _lock(out), _part_folder(out) as parts:
-        source = open_source(settings, seed, parts / "described", endpoint_url)
+        source = open_source(settings, seed, parts / "described", endpoint_url, database)
         (out / "manifest.parquet").unlink(missing_ok=True)
         annotations = out / "annotations"
         _fetch_annotations(source, annotations, parts)
@@ -89,7 +98,7 @@ def acquire(
         _prune(out, wanted)
         results = _fetch_images(settings, source, out, parts, wanted, progress)
         _write_manifest(results, annotations, out / "manifest.parquet", parts)
-    report = _summarise(results)
+    report = _summarise(results, source.skipped)
     _log.info("acquired %s; %d fetched, %d were there", report.outcomes, report.num_fetched, report.num_present)
     return report
 
@@ -128,6 +137,8 @@ def _fetch_annotations(source: Source, folder: Path, parts: Path) -> None:
     for file in needed:
         _fetch_annotation(source, file, folder / file.name, parts)
     extras = [(openimages.HIERARCHY_FILE, True), *((file, True) for file in openimages.IMAGE_FILES.values())]
+    if not source.public_names:
+        extras += [(file, True) for file in openimages.MASK_FILES.values()]
     if source.has_world is not False:
         extras.append((openimages.WORLD_ATTRIBUTES_FILE, source.has_world is None))
     for extra, optional in extras:
@@ -263,11 +274,14 @@ def _fetch_image(settings: Acquire, source: Source, out: Path, parts: Path, spli
 
 
 def _read_size(path: Path, address: str) -> tuple[int, int]:
-    """Width and height as the header and EXIF say, without decoding; raises LostError("corrupt") when unreadable."""
+    """Width and height as the header and EXIF say, without decoding; raises LostError where they do not."""
     try:
-        return image_size(path)
-    except ValueError:
-        raise LostError("corrupt", f"{address}: no readable image header") from None
+        with path.open("rb") as file:
+            return image_size(file, address)
+    except RefusedImageError as refused:
+        raise LostError("refused", str(refused)) from None
+    except ValueError as error:
+        raise LostError("corrupt", str(error)) from None
 
 
 def _write_manifest(results: list[_Result], annotations: Path, target: Path, parts: Path) -> None:
@@ -283,7 +297,7 @@ def _write_manifest(results: list[_Result], annotations: Path, target: Path, par
     (parts / "manifest.parquet").rename(target)
 
 
-def _summarise(results: list[_Result]) -> AcquireReport:
+def _summarise(results: list[_Result], skipped: Mapping[str, int]) -> AcquireReport:
     outcomes = {}
     for split in SPLITS:
         counts = Counter(result.outcome for result in results if result.split == split)
@@ -291,4 +305,4 @@ def _summarise(results: list[_Result]) -> AcquireReport:
     whole = [result for result in results if result.outcome == "ok"]
     present = sum(result.unchanged for result in whole)
     num_bytes = sum(result.num_bytes or 0 for result in whole)
-    return AcquireReport(outcomes, num_bytes, len(whole) - present, present)
+    return AcquireReport(outcomes, dict(skipped), num_bytes, len(whole) - present, present)

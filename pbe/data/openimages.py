@@ -53,6 +53,8 @@ IMAGE_FILES = {
     "train": AnnotationFile("train-images.csv", "2018_04/train/train-images-boxable-with-rotation.csv"),
     "validation": AnnotationFile("validation-images.csv", "2018_04/validation/validation-images-with-rotation.csv"),
 }
+MASK_FILES = {split: AnnotationFile(name, name) for split in SPLITS if (name := f"{split}-object-masks.parquet")}
+MASK_COLUMNS = ("ImageID", "number", "object_mask")  # number: the box's running number inside its image, from 0
 IMAGE_COLUMNS = ("ImageID", "Subset", "OriginalURL", "OriginalLandingURL", "License", "AuthorProfileURL", "Author",
                  "Title", "OriginalSize", "OriginalMD5", "Thumbnail300KURL", "Rotation")  # fmt: skip
 CREDITS = {
@@ -95,15 +97,15 @@ def collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
 
 
 @contextmanager
-def told_as_mistake(path: Path) -> Iterator[None]:
-    """Turn what polars raises on a file that is no CSV into a ValueError of one line that names it."""
+def told_as_mistake(path: Path, kind: str = "CSV") -> Iterator[None]:
+    """Turn what polars raises on a file that is not of its `kind` into a ValueError of one line that names it."""
     try:
         yield
     except pl.exceptions.NoDataError:
         raise ValueError(f"{path}: the file is empty") from None
     except pl.exceptions.ComputeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: not a readable CSV file: {reason}") from None
+        raise ValueError(f"{path}: not a readable {kind} file: {reason}") from None
 
 
 class UnsortedError(Exception):

@@ -1,7 +1,8 @@
 """A training sample: {((1 - m) * x_s, A(x_r), m), x_s} from one box of one image (section 3.1).
 
 Each sample has a generator of its own, seeded by the pipeline's seed, the box and the variant, so that it does not
-depend on who draws it, when, or with which others.
+depend on who draws it, when, or with which others. The exemplar is the whole crop of the box even where the object's
+shape is known: people's exemplars come with a background, and to ignore it is part of what is learnt.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from pbe import settings
 from pbe.data.images import image_size, read_image
+from pbe.data.object_masks import object_in_window
 from pbe.method.exemplars import augment_exemplar, crop_exemplar
 from pbe.method.masks import draw_mask
 from pbe.method.windows import box_in_window, cut_window, square_window
@@ -33,12 +35,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class BoxRow:
-    """One row of the curated boxes: pixels, exclusive at the far side."""
+    """One row of the curated boxes: pixels, exclusive at the far side; its object's packed mask where one is known."""
 
     box_id: str
     image_id: str
     split: str
     xyxy: tuple[int, int, int, int]
+    object_mask: bytes | None = None
 
 
 def read_boxes(curated: Path, split: str) -> list[BoxRow]:
@@ -46,8 +49,9 @@ def read_boxes(curated: Path, split: str) -> list[BoxRow]:
     table = pl.read_parquet(curated / "boxes.parquet").filter(pl.col("split") == split).sort("box_id")
     if table.is_empty():
         raise ValueError(f"{curated / 'boxes.parquet'}: no box of the split {split!r} is left; loosen filter or curate")
+    masks = table["object_mask"].to_list() if "object_mask" in table.columns else [None] * table.height
     columns = table.select("box_id", "image_id", "split", "x0", "y0", "x1", "y1").iter_rows()
-    return [BoxRow(b, i, s, (x0, y0, x1, y1)) for b, i, s, x0, y0, x1, y1 in columns]
+    return [BoxRow(b, i, s, (*xyxy,), mask) for (b, i, s, *xyxy), mask in zip(columns, masks, strict=True)]
 
 
 class SampleDrawer:
@@ -72,7 +76,8 @@ class SampleDrawer:
         reduction = decoding_reduction(window.side, box.xyxy, size, self.exemplar_px)
         image = self._read(path, reduction)
         source = cut_window(image, reduced(window, reduction), size)
-        mask = draw_mask(box_in_window(box.xyxy, window, size), size, self.method.mask, rng)
+        shape = object_in_window(box.object_mask, box.xyxy, window, size) if box.object_mask else None
+        mask = draw_mask(box_in_window(box.xyxy, window, size), size, self.method.mask, rng, shape)
         crop = crop_exemplar(image, reduced(box.xyxy, reduction), self.method.exemplar.pad_frac, self.exemplar_px)
         exemplars = [augment_exemplar(crop, self.method.exemplar, rng) for _ in range(self.num_exemplars)]
         return Sample(source, mask, np.stack(exemplars))

@@ -2,15 +2,18 @@
 
 `demo` and `openimages` are the same two places, images in an unsigned bucket and annotation files over HTTP, under
 OpenImages' keys. One's own data, in `s3` or in a `folder`, are `{split}/*.jpg` or `images/{split}/*.jpg` (s3: the
-former) beside `annotations/*.csv`, or in one of the formats of `pbe.data.own`.
+former) beside `annotations/*.csv`, or in one of the layouts of `pbe.data.own`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from pbe.data import openimages
 from pbe.data.openimages import AnnotationFile
-from pbe.data.own import READERS, describe
+from pbe.data.own.annotated import folder_of
+from pbe.data.own.description import SOURCES, describe
+from pbe.data.own.fiftyone import Database
 from pbe.data.stores import FileStore, FolderStore, HttpStore, S3Connection, S3Store, Store
 from pbe.settings import Acquire
 
@@ -22,22 +25,25 @@ class Source(NamedTuple):
     annotations: Store
     public_names: bool  # annotation files under OpenImages' keys, not in a folder `annotations`
     has_world: bool | None  # the demo world's own file is there; None: perhaps
+    skipped: Mapping[str, int] = {}  # what a reader of own data left out, by reason
 
     def annotation_keys(self, file: AnnotationFile) -> tuple[str, ...]:
         return (file.key,) if self.public_names else tuple(f"annotations/{name}" for name in file.aliases)
 
 
-def open_source(settings: Acquire, seed: int, work: Path, endpoint_url: str | None = None) -> Source:
-    """Open what `acquire.source` names; a foreign format is told in OpenImages' columns inside the folder `work`.
+def open_source(
+    settings: Acquire, seed: int, work: Path, endpoint_url: str | None = None, database: Database | None = None
+) -> Source:
+    """Open what `acquire.source` names; own data are told in OpenImages' columns inside the folder `work`.
 
     Raises ValueError naming the key of params.yaml, or the file of the source, that is missing or wrong.
     """
     endpoint = endpoint_url or settings.endpoint_url
-    if settings.source in READERS:
-        files = describe(settings, _folder_root(settings), seed, work)
-        return Source(FileStore(files), FolderStore(work), False, False)
+    if settings.source in SOURCES:
+        described = describe(settings, seed, work, database)
+        return Source(FileStore(described.images), FolderStore(work), False, False, described.skipped)
     if settings.source == "folder":
-        root = _folder_root(settings)
+        root = folder_of(settings)
         has_images_folder = (root / "images").is_dir()
         return Source(FolderStore(root / "images" if has_images_folder else root), FolderStore(root), False, None)
     unsigned = settings.source != "s3"
@@ -50,15 +56,6 @@ def open_source(settings: Acquire, seed: int, work: Path, endpoint_url: str | No
     demo = settings.source == "demo"
     url = f"{endpoint}/{openimages.ANNOTATIONS_BUCKET}" if demo else settings.annotations_url
     return Source(images, HttpStore(url, settings.max_attempts), True, demo)
-
-
-def _folder_root(settings: Acquire) -> Path:
-    if not settings.root:
-        raise ValueError(f"acquire.root: not set; with acquire.source: {settings.source} it is the path of the folder")
-    root = Path(settings.root)
-    if not root.is_dir():
-        raise ValueError(f"acquire.root: {root} is no folder")
-    return root
 
 
 def _s3_root(settings: Acquire) -> tuple[str, str]:

@@ -61,7 +61,7 @@ class Fetched(NamedTuple):
 
 
 class LostError(Exception):
-    """An object that could not be had; `outcome` is "missing", "denied", "corrupt" or "failed"."""
+    """An object that could not be had; `outcome` is "missing", "denied", "corrupt", "refused" or "failed"."""
 
     def __init__(self, outcome: str, detail: str) -> None:
         super().__init__(detail)
@@ -129,9 +129,7 @@ class FolderStore:
         with self._opened(key) as source:
             if source.stat().st_size > MOST_READ_BYTES:
                 raise LostError("failed", f"{source}: more than {MOST_READ_BYTES} bytes")
-            content = source.read_bytes()
-        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        return (Fetched(len(content), md5, True), None) if md5 == known_md5 else (Fetched(len(content), md5), content)
+            return _unless_known(source.read_bytes(), known_md5)
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[Path]:
@@ -145,13 +143,31 @@ class FolderStore:
 
 
 class FileStore(FolderStore):
-    """Files wherever they are, under keys of their own."""
+    """Files wherever they are, under keys of their own; what is inside another file comes with what reads it."""
 
-    def __init__(self, files: Mapping[str, Path]) -> None:
+    def __init__(self, files: Mapping[str, Path | Callable[[], bytes]]) -> None:
         self.files = files
 
     def path_of(self, key: str) -> Path:
-        return self.files[key]
+        found = self.files[key]
+        return found if isinstance(found, Path) else Path(key)
+
+    def fetch(self, key: str, target: Path, known_md5: str | None = None) -> Fetched:
+        if isinstance(self.files[key], Path):
+            return super().fetch(key, target, known_md5)
+        fetched, content = self.read(key, known_md5)
+        if content is not None:
+            target.write_bytes(content)
+        return fetched
+
+    def read(self, key: str, known_md5: str | None = None) -> tuple[Fetched, bytes | None]:
+        read = self.files[key]
+        return super().read(key, known_md5) if isinstance(read, Path) else _unless_known(read(), known_md5)
+
+
+def _unless_known(content: bytes, known_md5: str | None) -> tuple[Fetched, bytes | None]:
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return (Fetched(len(content), md5, True), None) if md5 == known_md5 else (Fetched(len(content), md5), content)
 
 
 class HttpStore:

@@ -3,8 +3,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from pbe.data.object_masks import pack_mask
 from pbe.data.samples import SampleDrawer, decoding_reduction, read_boxes
-from pbe.settings import Method
+from pbe.settings import Mask, Method
 
 
 def write_boxes(folder, rows):
@@ -84,3 +85,16 @@ def test_a_large_image_gives_the_sample_of_its_reduced_decoding(tmp_path):
     a, b = whole.draw(box, 0), small.draw(box, 0)
     assert np.array_equal(a.mask, b.mask)
     assert np.abs(a.source.astype(int) - b.source).mean() < 1.5
+
+
+def test_where_the_objects_shape_is_known_it_is_what_is_repainted(images):
+    shape = np.zeros((38, 35), np.uint8)
+    shape[10:14] = 1  # a bar across the box
+    rows = [("a_000", "a", "train", 5, 6, 40, 44, pack_mask(shape)), ("a_001", "a", "train", 5, 6, 40, 44, None)]
+    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1", "object_mask"]
+    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(images / "boxes.parquet")
+    with_shape, without = read_boxes(images, "train")
+    method = Method(mask=Mask(object_probability=1))
+    draw = SampleDrawer(images / "images", method, exemplar_px=32, num_exemplars=1, seed=0).draw
+    assert 4 * 32 <= draw(with_shape, 0).mask.sum() <= 9 * 38
+    assert draw(without, 0).mask.sum() >= 34 * 31

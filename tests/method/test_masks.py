@@ -1,5 +1,6 @@
 """The paper's mask shapes (section 3.2), their statistics included."""
 
+import cv2
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,3 +66,22 @@ def test_bezier_starts_at_its_first_point_and_passes_halfway_to_its_bulge():
 
 def test_a_full_image_box_gives_a_full_mask():
     assert draw_mask((0, 0, 64, 64), 64, Mask(irregular_probability=0), np.random.default_rng(0)).all()
+
+
+def test_the_objects_own_shape_is_widened_by_a_pixel_and_more():
+    shape = np.zeros((64, 64), np.uint8)
+    shape[30:34, 24:44] = 1
+    grown = cv2.dilate(shape, np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8))
+    mask, rng = Mask(object_probability=1, max_dilation_frac=0.1), np.random.default_rng(0)
+    drawn = [draw_mask(BOX, 64, mask, rng, shape) for _ in range(40)]
+    assert all((m >= grown).all() for m in drawn)
+    assert len({int(m.sum()) for m in drawn}) > 5
+    assert max(np.flatnonzero(m.any(0))[-1] for m in drawn) <= 43 + 6.4
+
+
+def test_the_other_masks_are_the_papers_where_the_shape_is_known():
+    shape = np.zeros((64, 64), np.uint8)
+    shape[31, 30] = 1
+    rng = np.random.default_rng(0)
+    small = np.mean([draw_mask(BOX, 64, Mask(object_probability=0.3), rng, shape).sum() < 100 for _ in range(1000)])
+    assert abs(small - 0.3) < 0.05
