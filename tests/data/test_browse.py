@@ -12,6 +12,7 @@ import pytest
 from pbe.data.browse import browse
 from pbe.data.catalogue import Catalogue, Mark, Record, connected_fiftyone
 from pbe.data.mongo import running_mongod
+from pbe.data.verdicts import TaggedVerdict, pull, read_verdicts
 
 pytestmark = [  # FiftyOne's imports
     pytest.mark.filterwarnings("ignore:Passing a class to strawberry:DeprecationWarning"),
@@ -55,6 +56,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def tag_in_app(home: Path, port: int, image_id: str, tag: str) -> list[TaggedVerdict]:
+    """Tag an image by the App's own request, then pull verdicts, as `pbe verdicts pull` does beside an open App."""
+    with running_mongod(home) as uri, connected_fiftyone(uri, home) as fo:
+        sample = fo.load_dataset("seen").one(fo.ViewField("image_id") == image_id)
+        request = {"dataset": "seen", "sample_ids": [sample.id], "changes": {tag: True}, "view": []}
+        fetch(f"http://127.0.0.1:{port}/tag", json.dumps(request).encode())
+        return pull(fo, "seen", home / "verdicts.csv")
+
+
 def test_serves_the_app_and_leaves_nothing_running(home: Path) -> None:
     port = free_port()
     server = subprocess.Popen(
@@ -69,6 +79,8 @@ def test_serves_the_app_and_leaves_nothing_running(home: Path) -> None:
         answer = json.loads(fetch(f"http://127.0.0.1:{port}/graphql", json.dumps(query).encode()))
         assert answer["data"] == {"estimatedDatasetCount": 1, "doNotTrack": True}
         assert (home / "mongod.json").exists()
+        assert tag_in_app(home, port, "0", "reject") == [("image", "train", "0", "reject")]
+        assert read_verdicts(home / "verdicts.csv") == {("image", "train", "0"): "reject"}
     finally:
         server.send_signal(signal.SIGINT)
         code = server.wait(180)
