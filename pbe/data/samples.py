@@ -75,10 +75,10 @@ class SampleDrawer:
         window = square_window(height, width, box.xyxy, rng)
         reduction = decoding_reduction(window.side, box.xyxy, size, self.exemplar_px)
         image = self._read(path, reduction)
-        source = cut_window(image, reduced(window, reduction), size)
+        source = cut_window(image, reduced(window, reduction), size, fast=True)
         shape = object_in_window(box.object_mask, box.xyxy, window, size) if box.object_mask else None
         mask = draw_mask(box_in_window(box.xyxy, window, size), size, self.method.mask, rng, shape)
-        crop = crop_exemplar(image, reduced(box.xyxy, reduction), self.method.exemplar.pad_frac, self.exemplar_px)
+        crop = crop_exemplar(image, reduced(box.xyxy, reduction), self.method.exemplar.pad_frac, self.exemplar_px, True)
         exemplars = [augment_exemplar(crop, self.method.exemplar, rng) for _ in range(self.num_exemplars)]
         return Sample(source, mask, np.stack(exemplars))
 

@@ -17,14 +17,18 @@ from pbe.settings import ExemplarAugmentation
 
 Image = NDArray[np.uint8]
 
+_FAST_FROM_PX = 128  # below, time does not matter
 _FLOW_CELLS = 32
 _CELLS_PER_SIGMA = 3
 
 
-def crop_exemplar(image: Image, box_xyxy: tuple[int, int, int, int], pad_frac: float, size_px: int) -> Image:
+def crop_exemplar(
+    image: Image, box_xyxy: tuple[int, int, int, int], pad_frac: float, size_px: int, fast: bool = False
+) -> Image:
     """Crop the box, widened by `pad_frac` of its longer side and clipped to the image, to (size_px, size_px, 3).
 
-    The official code pads by 10 px of the image as downloaded; a share keeps the look at any resolution.
+    `fast`: by `resize_fast`. The official code pads by 10 px of the image as downloaded; a share keeps the look at any
+    resolution.
     Raises ValueError when the box holds no pixel of the image.
     """
     height, width = image.shape[:2]
@@ -33,7 +37,7 @@ def crop_exemplar(image: Image, box_xyxy: tuple[int, int, int, int], pad_frac: f
     left, top, right, bottom = max(0, x0 - pad), max(0, y0 - pad), min(width, x1 + pad), min(height, y1 + pad)
     if right <= left or bottom <= top:
         raise ValueError(f"box {box_xyxy} holds no pixel of a {width} x {height} image")
-    return resize(image[top:bottom, left:right], size_px, size_px)
+    return (resize_fast if fast else resize)(image[top:bottom, left:right], size_px, size_px)
 
 
 class Change(NamedTuple):
@@ -66,7 +70,7 @@ def draw_change(side: int, augmentation: ExemplarAugmentation, rng: np.random.Ge
 
 def apply_change(exemplar: Image, change: Change) -> Image:
     """Flip, then rotate and displace in one interpolation, then blur."""
-    out = np.ascontiguousarray(exemplar[:, ::-1]) if change.flip else exemplar
+    out = np.asarray(cv2.flip(exemplar, 1), np.uint8) if change.flip else exemplar
     if change.angle_deg is not None or change.flow is not None:
         side = exemplar.shape[0]
         flow = np.zeros((side, side, 2), np.float32) if change.flow is None else change.flow
@@ -83,6 +87,20 @@ def resize(image: Image, height: int, width: int) -> Image:
     shrinking = height * width < image.shape[0] * image.shape[1]
     interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation), np.uint8)
+
+
+def resize_fast(image: Image, height: int, width: int) -> Image:
+    """As `resize`, in a quarter of the time where a large image shrinks: by whole areas, then bilinearly below a half.
+
+    Down to half its size, bilinear interpolation still reads every pixel. Small images are resized by areas.
+    """
+    rows, columns = image.shape[:2]
+    if max(rows, columns) < _FAST_FROM_PX or rows < height or columns < width:
+        return resize(image, height, width)
+    whole = min(rows // height, columns // width)
+    if whole > 1:  # an exact multiple, which is what makes areas fast; at most a pixel of the result is left out
+        image = resize(image[: rows // whole * whole, : columns // whole * whole], rows // whole, columns // whole)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _elastic_flow(side: int, augmentation: ExemplarAugmentation, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pbe.method.exemplars import augment_exemplar, crop_exemplar, resize
+from pbe.method.exemplars import augment_exemplar, crop_exemplar, resize, resize_fast
 from pbe.settings import ExemplarAugmentation
 
 NEVER = {"flip_probability": 0, "rotate_probability": 0, "blur_probability": 0, "elastic_probability": 0}
@@ -70,3 +70,16 @@ def test_resize_keeps_the_mean(size):
     smooth = np.full((32, 32, 3), 77, np.uint8)
     assert resize(smooth, *size).shape == (*size, 3)
     assert (resize(smooth, *size) == 77).all()
+
+
+@pytest.mark.parametrize("size", [(512, 512), (224, 224), (100, 300), (900, 200)])
+def test_fast_resizing_is_resizing(size):
+    waves = np.sin(np.mgrid[0:768, 0:768].sum(0) / 20)[..., None].repeat(3, -1) * 100 + 128
+    image = waves.astype(np.uint8)
+    fast, slow = resize_fast(image, *size), resize(image, *size)
+    assert fast.shape == slow.shape
+    assert np.abs(fast.astype(int) - slow).mean() < 1.5
+
+
+def test_fast_resizing_leaves_small_images_their_bits():
+    np.testing.assert_array_equal(resize_fast(picture(50), 32, 32), resize(picture(50), 32, 32))
