@@ -140,15 +140,19 @@ def to_tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).contiguous().float().div(255)
 
 
-def write_cache(folder: Path, num_rows: int = 4096, shard_rows: int = 1024, exemplars: int = 2) -> None:
-    """Shards of the shapes of 512 px latents; what is in them does not matter to a reader."""
+def write_cache(
+    folder: Path, num_rows: int, shard_rows: int, latent_px: int = LATENT_PX, token_width: int = TOKEN_WIDTH
+) -> None:
+    """Shards as `encode` leaves them; what is in them does not matter to a reader."""
     folder.mkdir(parents=True)
-    latents, mask, tokens = (4, LATENT_PX, LATENT_PX), (1, LATENT_PX, LATENT_PX), (exemplars, TOKEN_WIDTH)
+    latents, mask, tokens = (4, latent_px, latent_px), (1, latent_px, latent_px), (2, 1, token_width)
     shapes = dict(zip(TENSORS, (latents, latents, mask, tokens), strict=True))
-    for i in range(num_rows // shard_rows):
-        rows = {name: torch.full((shard_rows, *shape), i / 8, dtype=torch.float16) for name, shape in shapes.items()}
+    num_shards = -(-num_rows // shard_rows)
+    for i in range(num_shards):
+        count = min(shard_rows, num_rows - i * shard_rows)
+        rows = {name: torch.full((count, *shape), i / 8, dtype=torch.float16) for name, shape in shapes.items()}
         write_shard(folder / shard_name(i), rows)
-    index = {"rows": num_rows, "shards": num_rows // shard_rows, "boxes": num_rows, "shard_rows": shard_rows}
+    index = {"rows": num_rows, "shards": num_shards, "boxes": num_rows, "shard_rows": shard_rows}
     (folder / INDEX).write_text(json.dumps(index))
 
 
@@ -177,7 +181,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         boxes = write_images(folder / "images", options.images, options.count)
-        write_cache(folder / "latents")
+        write_cache(folder / "latents", 4096, 1024)
         official = OfficialWork(folder / "images")
         drawer = SampleDrawer(folder / "images", Method(image_px=IMAGE_PX), EXEMPLAR_PX, 1, seed=0)
         shards = LatentShards(folder / "latents")

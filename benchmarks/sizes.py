@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPVisionConfig
 
 from pbe.method.conditioner import Conditioner
+from pbe.method.painter import Painter
+from pbe.training.model import Batch
+from pbe.training.tiny.prior import SCHEDULE
 
 SIZES: dict[str, dict[str, Any]] = {
     "sd": {"channels": (320, 640, 1280, 1280), "layers": 2, "heads": 8, "context": 768, "groups": 32},
@@ -57,7 +60,25 @@ def random_conditioner(size: str) -> Conditioner:
              "image_size": 224, "patch_size": 14}  # fmt: skip
     small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 5,
              "image_size": 32, "patch_size": 8}  # fmt: skip
-    return Conditioner(CLIPVisionConfig(**(large if size == "sd" else small)), SIZES[size]["context"])
+    with fast_initialisation():
+        return Conditioner(CLIPVisionConfig(**(large if size == "sd" else small)), SIZES[size]["context"])
+
+
+def random_painter(size: str, image_px: int) -> Painter:
+    """A painter of the size, with the tiny backbone's noise schedule."""
+    scheduler = PNDMScheduler(**SCHEDULE, skip_prk_steps=True, steps_offset=1)
+    return Painter(random_unet(size), random_vae(size), random_conditioner(size), scheduler, image_px)
+
+
+def random_batch(painter: Painter, size: int, image_px: int) -> Batch:
+    """One step's cached encodings and draws."""
+    generator = torch.Generator().manual_seed(0)
+    side = image_px // painter.latent_factor
+    source, masked, noise = torch.randn(3, size, 4, side, side, generator=generator)
+    mask = (torch.rand(size, 1, side, side, generator=generator) < 0.3).float()
+    tokens = torch.randn(size, 1, painter.conditioner.config.hidden_size, generator=generator)
+    timesteps = torch.randint(0, 1000, (size,), generator=generator)
+    return Batch(source, masked, mask, tokens, noise, timesteps, torch.rand(size, generator=generator) < 0.2)
 
 
 class fast_initialisation:  # noqa: N801

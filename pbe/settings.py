@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Fraction = Field(ge=0.0, le=1.0)
+Place = Literal["device", "cpu", "none"]
 
 
 class Section(BaseModel):
@@ -178,9 +179,15 @@ class Train(Section):
     decay: Literal["constant", "cosine"] = "cosine"
     weight_decay: float = Field(0.01, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)
+    optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="adamw8bit: moments in eight bits, on a GPU")
     ema_decay: float = Field(0.99, ge=0.0, lt=1.0)
+    average: Place = Field("device", description="where the averaged weights lie; none: nothing is averaged")
+    average_every: int = Field(1, ge=1, description="steps between averagings; more spare the way to the CPU")
     drop_probability: float = Field(0.2, ge=0.0, le=1.0, description="share of conditions replaced by v; 0: none")
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = Field(False, description="compile the UNet: minutes at the start, faster steps on a GPU")
+    gradient_checkpointing: bool = Field(False, description="less memory, a third more time")
+    loader_threads: int = Field(4, ge=1, le=256, description="that draw samples where there is no cache")
     checkpoint_every: int = Field(100, ge=1, description="steps")
     keep_checkpoints: int = Field(2, ge=1)
     validate_every: int = Field(200, ge=1, description="steps between validation pictures")

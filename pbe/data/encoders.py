@@ -24,12 +24,12 @@ class FrozenEncoders:
     @torch.inference_mode()
     def encode(self, samples: list[Sample]) -> dict[str, Tensor]:
         """Samples => fp16 latents (B, 4, h, w) twice, mask (B, 1, h, w), class tokens (B, E, T, W)."""
-        source = to_pixels(np.stack([s.source for s in samples])).to(self.device)
-        mask = torch.from_numpy(np.stack([s.mask for s in samples]))[:, None].float().to(self.device)
+        source = to_pixels(np.stack([s.source for s in samples]), device=self.device)
+        mask = torch.from_numpy(np.stack([s.mask for s in samples])).to(self.device)[:, None].float()
         exemplars = np.stack([s.exemplars for s in samples])
         both = self.vae.encode(torch.cat([source, source * (1 - mask)])).latent_dist.mode()
         source_latents, masked_latents = (both * self.vae.config.scaling_factor).chunk(2)
-        tokens = self.conditioner.tokens(to_pixels(exemplars.reshape(-1, *exemplars.shape[2:])).to(self.device))
+        tokens = self.conditioner.tokens(to_pixels(exemplars.reshape(-1, *exemplars.shape[2:]), device=self.device))
         batch = {
             "source_latents": source_latents,
             "masked_latents": masked_latents,

@@ -148,9 +148,12 @@ class Conditioner(nn.Module):
         return conditioner.eval()
 
 
-def to_pixels(images: NDArray[np.uint8], size_px: int | None = None) -> Tensor:
-    """NHWC uint8 => NCHW float32 in -1..1, brought to `size_px` by area when shrinking and bilinearly when growing."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+def to_pixels(images: NDArray[np.uint8], size_px: int | None = None, device: str | torch.device = "cpu") -> Tensor:
+    """NHWC uint8 => NCHW float32 in -1..1, brought to `size_px` by area when shrinking and bilinearly when growing.
+
+    What travels to the device are bytes; they become floats there.
+    """
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     if size_px is None or x.shape[-2:] == (size_px, size_px):
         return x
     if min(x.shape[-2:]) >= size_px:

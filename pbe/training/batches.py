@@ -5,6 +5,8 @@ of workers with the same global batch, see the same.
 """
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -83,6 +85,25 @@ class BatchSource:
         )
 
 
+class PreparedAhead:
+    """A source whose next step's batches are made in a thread, in pinned memory, while a GPU works on this step's."""
+
+    def __init__(self, source: BatchSource) -> None:
+        self.source = source
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._next: tuple[tuple[int, int], Future[list[Batch]]] | None = None
+
+    def batches(self, step: int, rank: int) -> list[Batch]:
+        """As `BatchSource.batches`."""
+        ready = self._next[1].result() if self._next and self._next[0] == (step, rank) else self._make(step, rank)
+        self._next = (step + 1, rank), self._pool.submit(self._make, step + 1, rank)
+        return ready
+
+    def _make(self, step: int, rank: int) -> list[Batch]:
+        batches = self.source.batches(step, rank)
+        return [batch.pinned() for batch in batches] if torch.cuda.is_available() else batches
+
+
 def cached_source(latents: Path, train: settings.Train, seed: int) -> BatchSource:
     """Batches from the cache: a step then runs neither VAE nor CLIP."""
     shards = LatentShards(latents)
@@ -97,8 +118,12 @@ def fresh_source(
     encoders = FrozenEncoders(backbone, device, method.bottleneck)
     drawer = SampleDrawer(images, method, encoders.conditioner.exemplar_px, 1, seed)
 
+    halved = device.startswith("cuda") and train.precision == "bf16"
+    pool = ThreadPoolExecutor(train.loader_threads, thread_name_prefix="draw")
+
     def fetch(indices: list[int], epochs: list[int]) -> Encoded:
-        samples = [drawer.draw(boxes[i], e) for i, e in zip(indices, epochs, strict=True)]
-        return {name: tensor.float() for name, tensor in encoders.encode(samples).items()}
+        samples = list(pool.map(drawer.draw, [boxes[i] for i in indices], epochs))
+        with torch.autocast("cuda", torch.bfloat16) if halved else nullcontext():
+            return {name: tensor.float() for name, tensor in encoders.encode(samples).items()}
 
     return BatchSource(len(boxes), fetch, train, seed)

@@ -17,6 +17,7 @@ CODE = (
     "training/batches.py",
     "training/loop.py",
     "training/model.py",
+    "training/optimiser.py",
 )
 
 

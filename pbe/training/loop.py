@@ -18,10 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pbe import settings
 from pbe.method.painter import Painter
-from pbe.training.batches import BatchSource
+from pbe.training.batches import BatchSource, PreparedAhead
 from pbe.training.checkpoints import load_newest, save_checkpoint
 from pbe.training.journal import JOURNAL, Journal, StepRecord
-from pbe.training.model import ExponentialMovingAverage, PaintingLoss
+from pbe.training.model import ExponentialMovingAverage, PaintingLoss, prepare_unet
+from pbe.training.optimiser import build_optimiser
 
 CONV_IN = "unet.conv_in.weight"
 
@@ -39,17 +40,19 @@ class Trainer:
 
     def __init__(self, painter: Painter, source: BatchSource, train: settings.Train, rank: int, device: str) -> None:
         self.painter, self.source, self.train, self.rank, self.device = painter, source, train, rank, device
+        self.ahead = PreparedAhead(source) if device.startswith("cuda") else source
         self.losses = PaintingLoss(painter).to(device).train()
+        prepare_unet(self.losses.unet, train, device)
         self.wrapped: nn.Module = self.losses
         if dist.is_initialized() and dist.get_world_size() > 1:
-            self.wrapped = DistributedDataParallel(self.losses, gradient_as_bucket_view=True)
+            self.wrapped = DistributedDataParallel(self.losses, gradient_as_bucket_view=True, broadcast_buffers=False)
         trained = self.losses.trained()
         groups = [
             {"params": [p for name, p in trained.items() if name != CONV_IN], "factor": 1.0},
             {"params": [trained[CONV_IN]], "factor": train.conv_in_lr_factor},
         ]
-        self.optimiser = torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay, fused=True)
-        self.average = ExponentialMovingAverage(trained, train.ema_decay)
+        self.optimiser = build_optimiser(groups, train, device)
+        self.average = ExponentialMovingAverage(trained, train.ema_decay, train.average, train.average_every)
         self.step = 0
         self.records: list[StepRecord] = []
 
@@ -70,7 +73,7 @@ class Trainer:
         return record
 
     def _backward(self) -> tuple[Tensor, Tensor]:
-        batches = self.source.batches(self.step, self.rank)
+        batches = self.ahead.batches(self.step, self.rank)
         losses = []
         for i, batch in enumerate(batches):
             local = batch.to(self.device)

@@ -1,6 +1,7 @@
 """The loop on a random tiny painter: it learns, resumes to the bit, and stops on a NaN."""
 
 import contextlib
+import importlib.util
 import json
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 
 from pbe.method.initialization import build_painter
 from pbe.settings import Train
-from pbe.training.batches import BatchSource
+from pbe.training.batches import BatchSource, PreparedAhead
 from pbe.training.journal import JOURNAL, read_journal
 from pbe.training.loop import Trainer, learning_rate, train_to_end
+from pbe.training.model import ExponentialMovingAverage
+from pbe.training.optimiser import build_optimiser
 
 
 def fetch(indices, epochs):
@@ -67,6 +70,55 @@ def test_accumulation_takes_the_same_step_as_one_large_batch(backbone):
     a, b = large.run_step(), small.run_step()
     assert a.loss == pytest.approx(b.loss, rel=1e-5)
     assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"average": "cpu"}])
+def test_what_spares_memory_changes_no_bit(backbone, changes):
+    plain, spared = make(backbone), make(backbone, **changes)
+    for trainer in (plain, spared):
+        trainer.run_step(), trainer.run_step()
+    assert all(torch.equal(a, b) for a, b in zip(weights(plain).values(), weights(spared).values(), strict=True))
+    assert all(torch.equal(plain.average.weights[k], spared.average.weights[k]) for k in plain.average.weights)
+
+
+def test_without_an_average_the_weights_are_the_models_own(backbone, tmp_path):
+    trainer = make(backbone, average="none", steps=3)
+    run(trainer, tmp_path)
+    assert all(torch.equal(trainer.average.weights[k], p) for k, p in weights(trainer).items())
+    resumed = make(backbone, average="none", steps=3)
+    run(resumed, tmp_path)
+    assert all(torch.equal(resumed.average.weights[k], p) for k, p in weights(trainer).items())
+
+
+def test_averaging_every_second_step_goes_as_far_as_two(backbone):
+    constant = {"a": torch.nn.Parameter(torch.ones(1))}
+    ends = []
+    for every in (1, 2):
+        average = ExponentialMovingAverage(constant, 0.5, every=every)
+        average.weights["a"].zero_()
+        for step in range(100, 104):
+            average.update(constant, step)
+        ends.append(average.weights["a"].item())
+    assert ends[0] == pytest.approx(ends[1])
+
+
+def test_batches_prepared_ahead_are_the_same(backbone):
+    source = make(backbone).source
+    ahead = PreparedAhead(source)
+    for step in (0, 1, 5, 6):
+        for a, b in zip(ahead.batches(step, 0), source.batches(step, 0), strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(a.__dict__.values(), b.__dict__.values(), strict=True))
+
+
+def test_eight_bits_on_a_cpu_are_refused(backbone):
+    with pytest.raises(ValueError, match=r"train\.optimizer: 'adamw8bit' runs on a GPU alone"):
+        make(backbone, optimizer="adamw8bit")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is there")
+def test_eight_bits_without_the_library_say_what_to_install():
+    with pytest.raises(ValueError, match=r"needs bitsandbytes, .* pip install 'paint-by-example\[8bit\]'"):
+        build_optimiser([], Train(optimizer="adamw8bit"), "cuda:0")
 
 
 def test_a_nan_loss_names_the_samples(backbone):

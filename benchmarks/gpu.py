@@ -1,0 +1,178 @@
+"""Images a second and MFU of training on one GPU: cached and from JPEGs, by batch size, compiled or not.
+
+    python benchmarks/gpu.py [--out gpu.json] [--batch-sizes 4 8 16 32 64] [--modes cached images] [--compile off on]
+
+Self-contained: weights are random, of Stable Diffusion's size; images are drawn, or noise of the cache's shapes. Every
+row is the trainer itself, with all it does at a step: batches made ahead, bf16 autocast, channels_last, fused AdamW,
+gradient norm, moving average. MFU counts the multiplications and additions that the step needs, not those it repeats,
+over the device's dense bf16 peak. Where there is no GPU a tiny size runs on the CPU, and the script says it is ready.
+"""
+
+import argparse
+import gc
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import polars as pl
+import torch
+from loader import HEIGHT, WIDTH, write_cache, write_images
+from sizes import machine, random_batch, random_painter
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPVisionModelWithProjection
+
+from pbe.data.encoders import FrozenEncoders
+from pbe.data.samples import SampleDrawer, read_boxes
+from pbe.method.painter import Painter
+from pbe.settings import Method, Train
+from pbe.training.batches import BatchSource, cached_source, fresh_source
+from pbe.training.loop import Trainer
+from pbe.training.model import PaintingLoss
+
+PEAK_TFLOPS = {  # dense bf16 with float32 sums, from the vendors' data sheets; the first name that fits counts
+    "B200": 2250, "GH200": 989, "H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "L40S": 362,
+    "L40": 181, "L4": 121, "A10G": 70, "A10": 125, "RTX 5090": 210, "RTX 4090": 165, "RTX 3090": 71,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run: Stable Diffusion's size on a GPU, a tiny one elsewhere."""
+
+    size: str
+    image_px: int
+    device: str
+    batch_sizes: list[int]
+    warm: int
+    steps: int
+
+
+def peak_flops(name: str) -> float | None:
+    """Peak FLOP/s of a device by its name; None where it is not known."""
+    return next((1e12 * peak for key, peak in PEAK_TFLOPS.items() if key in name), None)
+
+
+def write_project(folder: Path, painter: Painter, plan: Plan, count: int) -> None:
+    """JPEGs, their boxes, the frozen encoders and a cache, as the stages leave them."""
+    boxes = write_images(folder / "images", None, count)
+    rows = [(b.box_id, b.image_id, b.split, *b.xyxy) for b in boxes]
+    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1"]
+    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(folder / "boxes.parquet")
+    painter.vae.save_pretrained(folder / "backbone/vae")
+    CLIPVisionModelWithProjection(painter.conditioner.config).save_pretrained(folder / "backbone/image_encoder")
+    side, width = plan.image_px // painter.latent_factor, painter.conditioner.config.hidden_size
+    write_cache(folder / "latents", max(64, *plan.batch_sizes), 64, latent_px=side, token_width=width)
+
+
+def count_flops(painter: Painter, folder: Path, plan: Plan) -> dict[str, float]:
+    """Floating-point operations of one training image, by torch's counter: a multiply-add is two."""
+    losses = PaintingLoss(painter).to(plan.device).train()
+    batch = random_batch(painter, 1, plan.image_px).to(plan.device)
+    with FlopCounterMode(display=False) as step:
+        losses(batch).mean().backward()
+    losses.zero_grad(set_to_none=True)
+    encoders = FrozenEncoders(folder / "backbone", plan.device)
+    drawer = SampleDrawer(folder / "images", Method(image_px=plan.image_px), painter.exemplar_px, 1, 0)
+    sample = drawer.draw(read_boxes(folder, "train")[0], 0)
+    with FlopCounterMode(display=False) as encoding:
+        encoders.encode([sample])
+    cached = float(step.get_total_flops())
+    return {"cached": cached, "images": cached + float(encoding.get_total_flops())}
+
+
+def run_row(painter: Painter, folder: Path, plan: Plan, mode: str, batch_size: int, compiled: bool) -> dict[str, Any]:
+    """Train for a few steps; images a second, seconds of the first step and peak memory."""
+    train = Train(
+        use_gpu=plan.device.startswith("cuda"), num_workers=1, batch_size=batch_size, steps=10_000, lr=1e-5,
+        precision="bf16" if plan.device == "cuda" else "fp32", compile=compiled, loader_threads=min(16, os.cpu_count() or 1), decay="constant",
+    )  # fmt: skip
+    source: BatchSource
+    if mode == "cached":
+        source = cached_source(folder / "latents", train, 0)
+    else:
+        method = Method(image_px=plan.image_px)
+        source = fresh_source(folder / "images", folder, folder / "backbone", method, train, 0, plan.device)
+    trainer = Trainer(painter, source, train, 0, plan.device)
+    on_gpu = plan.device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    trainer.run_step()
+    first_s = time.perf_counter() - start
+    for _ in range(plan.warm):
+        trainer.run_step()
+    start = time.perf_counter()  # a step ends in a number on the host: nothing is left in flight
+    for _ in range(plan.steps):
+        trainer.run_step()
+    took = time.perf_counter() - start
+    memory = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
+    return {"images_per_s": plan.steps * batch_size / took, "first_step_s": first_s, "peak_gib": memory}
+
+
+def sweep(painter: Painter, folder: Path, plan: Plan, modes: list[str], compiles: list[bool]) -> list[dict[str, Any]]:
+    flops = count_flops(painter, folder, plan)
+    name = torch.cuda.get_device_name() if plan.device.startswith("cuda") else machine()
+    peak = peak_flops(name)
+    told = ", ".join(f"{mode} {count / 1e9:,.3g}" for mode, count in flops.items())
+    known = f"{peak / 1e12:,.0f} TFLOP/s bf16" if peak else "peak not known, no MFU"
+    print(f"{name}; {known}; GFLOP a training image of {plan.image_px} px: {told}")
+    print(f"{'mode':<8}{'compiled':<10}{'batch':>5}{'images/s':>11}{'MFU':>7}{'peak GiB':>10}{'first step s':>14}")
+    rows = []
+    for compiled in compiles:  # compiling cannot be taken back: the plain steps come first
+        for mode in modes:
+            for batch_size in plan.batch_sizes:
+                row: dict[str, Any] = {"mode": mode, "compiled": compiled, "batch_size": batch_size}
+                gc.collect()
+                torch.cuda.empty_cache()
+                try:
+                    row |= run_row(painter, folder, plan, mode, batch_size, compiled)
+                except torch.OutOfMemoryError:
+                    print(f"{mode:<8}{compiled!s:<10}{batch_size:>5}   out of memory")
+                    rows.append(row | {"out_of_memory": True})
+                    break
+                row["mfu"] = row["images_per_s"] * flops[mode] / peak if peak else None
+                mfu = f"{row['mfu']:.1%}" if row["mfu"] else "-"
+                memory = f"{row['peak_gib']:.1f}" if row["peak_gib"] else "-"
+                print(
+                    f"{mode:<8}{compiled!s:<10}{batch_size:>5}{row['images_per_s']:>11.1f}{mfu:>7}{memory:>10}"
+                    f"{row['first_step_s']:>14.1f}",
+                    flush=True,
+                )
+                rows.append(row | {"device": name, "flops_per_image": flops[mode]})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="the rows as JSON")
+    parser.add_argument("--batch-sizes", type=int, nargs="+")
+    parser.add_argument("--modes", nargs="+", choices=["cached", "images"], default=["cached", "images"])
+    parser.add_argument("--compile", nargs="+", choices=["off", "on"])
+    parser.add_argument("--steps", type=int, default=20)
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    if torch.cuda.is_available():
+        plan = Plan("sd", 512, "cuda", options.batch_sizes or [4, 8, 16, 32, 64], 3, options.steps)
+        compiles = options.compile or ["off", "on"]
+    else:
+        torch.set_num_threads(1)
+        plan = Plan("tiny", 64, "cpu", options.batch_sizes or [2], 0, 1)
+        compiles = options.compile or ["off"]
+    painter = random_painter(plan.size, plan.image_px)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_project(folder, painter, plan, count=256 if plan.device == "cuda" else 4)
+        rows = sweep(painter, folder, plan, options.modes, [kind == "on" for kind in sorted(compiles)])
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=2) + "\n")
+    if plan.device == "cpu":
+        print(f"ready: no GPU here, so a tiny size ran on the CPU, from {WIDTH} x {HEIGHT} JPEGs and from the cache")
+
+
+if __name__ == "__main__":
+    main()
