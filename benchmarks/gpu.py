@@ -87,9 +87,10 @@ def count_flops(painter: Painter, folder: Path, plan: Plan) -> dict[str, float]:
 
 def run_row(painter: Painter, folder: Path, plan: Plan, mode: str, batch_size: int, compiled: bool) -> dict[str, Any]:
     """Train for a few steps; images a second, seconds of the first step and peak memory."""
+    on_gpu = plan.device.startswith("cuda")
     train = Train(
-        use_gpu=plan.device.startswith("cuda"), num_workers=1, batch_size=batch_size, steps=10_000, lr=1e-5,
-        precision="bf16" if plan.device == "cuda" else "fp32", compile=compiled, loader_threads=min(16, os.cpu_count() or 1), decay="constant",
+        use_gpu=on_gpu, num_workers=1, batch_size=batch_size, steps=10_000, lr=1e-5, decay="constant",
+        precision="bf16" if on_gpu else "fp32", compile=compiled, loader_threads=min(16, os.cpu_count() or 1),
     )  # fmt: skip
     source: BatchSource
     if mode == "cached":
@@ -98,7 +99,6 @@ def run_row(painter: Painter, folder: Path, plan: Plan, mode: str, batch_size: i
         method = Method(image_px=plan.image_px)
         source = fresh_source(folder / "images", folder, folder / "backbone", method, train, 0, plan.device)
     trainer = Trainer(painter, source, train, 0, plan.device)
-    on_gpu = plan.device.startswith("cuda")
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
