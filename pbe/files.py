@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and what made them."""
 
 import hashlib
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,19 @@ def written_whole(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` to write into: it takes that one's place when the block ends without raising."""
+    part = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        yield part
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def digest_code(*parts: str) -> str:

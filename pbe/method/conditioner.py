@@ -11,6 +11,7 @@ first, go through the same layers, whose blocks attend among them, and the conte
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
+from pbe.method.pretrained import check_tensors
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+WEIGHTS = "model.safetensors"
+PICKLED_WEIGHTS = "pytorch_model.bin"  # what the authors' published folder has instead
+_TOWER = re.compile(r"^model\.")
 
 
 class Mapper(nn.Module):
@@ -123,7 +130,8 @@ class Conditioner(nn.Module):
             "architectures": ["PaintByExampleImageEncoder"],
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+        state = {_TOWER.sub("model.vision_model.", k): v.contiguous() for k, v in self.state_dict().items()}
+        save_file(state, folder / WEIGHTS)
 
     @classmethod
     def from_tower(
@@ -137,15 +145,33 @@ class Conditioner(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "Conditioner":
-        """Load a conditioner; raises ValueError when the folder holds none."""
+        """Load a conditioner, ours or the published one.
+
+        Raises ValueError when the folder holds none, or its weights lack a tensor or have one too many.
+        """
         if not (folder / "config.json").is_file():
             raise ValueError(f"{folder}: no image encoder here (config.json is missing)")
         config = json.loads((folder / "config.json").read_text())
+        state = _read_weights(folder)
         tower = CLIPVisionConfig.from_dict(config)
         switches = {name: bool(config.get(name, True)) for name in ("bottleneck", "guidance")}
-        conditioner = cls(tower, int(config["proj_size"]), **switches)
-        conditioner.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+        context_dim = state["proj_out.weight"].shape[0] if "proj_out.weight" in state else config["proj_size"]
+        conditioner = cls(tower, int(context_dim), **switches)
+        check_tensors(folder, conditioner.state_dict(), state)
+        conditioner.load_state_dict(state)
         return conditioner.eval()
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors in fp32 under our names; the published file has the tower one level deeper, and a constant in it."""
+    if (folder / WEIGHTS).is_file():
+        state = load_file(folder / WEIGHTS)
+    elif (folder / PICKLED_WEIGHTS).is_file():
+        state = torch.load(folder / PICKLED_WEIGHTS, map_location="cpu", weights_only=True)
+    else:
+        raise ValueError(f"{folder}: no image encoder here ({WEIGHTS} is missing)")
+    named = {name.replace("model.vision_model.", "model."): tensor.float() for name, tensor in state.items()}
+    return {name: tensor for name, tensor in named.items() if not name.endswith(".position_ids")}
 
 
 def to_pixels(images: NDArray[np.uint8], size_px: int | None = None, device: str | torch.device = "cpu") -> Tensor:

@@ -10,7 +10,7 @@ from pbe.method.backbone import check_backbone
 from pbe.method.conditioner import Conditioner
 from pbe.method.denoiser import NUM_EXTRA_CHANNELS, NUM_LATENT_CHANNELS, PAPER_ORDER, reorder_input, widen_input
 from pbe.method.painter import Painter
-from pbe.method.pretrained import load_scheduler, load_vae
+from pbe.method.pretrained import load_scheduler, load_unet, load_vae
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def build_painter(
 
 def load_prior(folder: Path) -> UNet2DConditionModel:
     """A text-to-image UNet (4 input channels), or an inpainting one (9), brought into the paper's order of channels."""
-    unet = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    unet = load_unet(folder)
     num_channels = unet.config.in_channels
     if num_channels == NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS:
         return reorder_input(unet, PAPER_ORDER)

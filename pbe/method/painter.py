@@ -25,7 +25,7 @@ from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.denoiser import MaskChannel, attend_to_one_token, denoiser_input, mask_latents, shared_prefix
 from pbe.method.diffusion import alphas_cumprod
 from pbe.method.guidance import guided
-from pbe.method.pretrained import load_scheduler
+from pbe.method.pretrained import load_scheduler, load_unet, load_vae
 from pbe.method.sampler import sample_plms
 from pbe.method.seams import match_rim
 
@@ -152,8 +152,7 @@ class Painter(nn.Module):
             if not (folder / part).is_dir():
                 raise ValueError(f"{folder}: the model lacks its part {part}/")
         index = json.loads((folder / "model_index.json").read_text())
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False)
-        vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
+        unet, vae = load_unet(folder / "unet"), load_vae(folder)
         conditioner = Conditioner.from_pretrained(folder / "image_encoder")
         scheduler = load_scheduler(folder / "scheduler")
         side = int(index.get("image_px") or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1))

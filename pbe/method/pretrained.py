@@ -1,17 +1,21 @@
-"""The VAE and the noise schedule of a backbone or a painter, loaded."""
+"""UNet, VAE and noise schedule of a backbone or a painter, loaded: whole, or told what is missing."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+
+def load_unet(folder: Path) -> UNet2DConditionModel:
+    return _load(UNet2DConditionModel, folder)
 
 
 def load_vae(folder: Path) -> AutoencoderKL:
-    return (
-        AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
-        .requires_grad_(False)
-        .eval()
-    )
+    """The VAE in `folder`/vae, frozen."""
+    return _load(AutoencoderKL, folder / "vae").requires_grad_(False).eval()
 
 
 def load_scheduler(folder: Path) -> PNDMScheduler:
@@ -21,3 +25,27 @@ def load_scheduler(folder: Path) -> PNDMScheduler:
         if scheduler.config[key] != wanted:
             raise ValueError(f"{folder}: {key} is {scheduler.config[key]}; only {wanted} can be painted with")
     return scheduler
+
+
+def _load(kind: Any, folder: Path) -> Any:
+    """Load in fp32; raises ValueError naming the first tensors that are missing or too many."""
+    model, info = kind.from_pretrained(
+        folder, torch_dtype=torch.float32, low_cpu_mem_usage=False, output_loading_info=True
+    )
+    _check_names(folder, info["missing_keys"], info["unexpected_keys"])
+    return model
+
+
+def check_tensors(where: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Raise ValueError naming the first tensors that a file lacks, or has too many, or in another shape."""
+    _check_names(where, wanted.keys() - given.keys(), given.keys() - wanted.keys())
+    for name, tensor in wanted.items():
+        if tensor.shape != given[name].shape:
+            raise ValueError(f"{where}: {name} is {tuple(given[name].shape)}, and not {tuple(tensor.shape)}")
+
+
+def _check_names(where: Path, missing: Iterable[str], unknown: Iterable[str]) -> None:
+    for what, names in (("lacks", sorted(missing)), ("has unknown", sorted(unknown))):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ValueError(f"{where}: {what} {', '.join(names[:3])}{more}")

@@ -1,13 +1,12 @@
 """One worker of a distributed run, from the checkpoint to the saved model."""
 
-import shutil
 from pathlib import Path
 
 import cv2
 import ray.train
 import ray.train.torch
 
-from pbe.files import written_whole
+from pbe.files import folder_written_whole, written_whole
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Painter
 from pbe.training.batches import BatchSource, cached_source, fresh_source
@@ -69,8 +68,5 @@ def _source(job: TrainJob, device: str) -> BatchSource:
 
 def export(painter: Painter, out: Path) -> None:
     """Save a painter in diffusers' layout; the folder appears whole or not at all."""
-    temporary = out.with_name(out.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    painter.eval().save_pretrained(temporary)
-    shutil.rmtree(out, ignore_errors=True)
-    temporary.replace(out)
+    with folder_written_whole(out) as part:
+        painter.eval().save_pretrained(part)

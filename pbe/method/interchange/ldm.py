@@ -1,0 +1,91 @@
+"""The authors' single file, `model.ckpt`: every tensor of the painter under its LDM name, in and out.
+
+A file of ours tells its architecture under a key of its own, which other readers pass over; one without is taken for
+the authors', that is Stable Diffusion v1 with CLIP ViT-L/14. Only tensors and plain values are ever unpickled.
+"""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pbe.files import written_whole
+from pbe.method.interchange.architecture import AUTHORS, Architecture, architecture_of, empty_painter
+from pbe.method.interchange.mask_channel import keeping
+from pbe.method.interchange.names import TOWER, Names, painter_names
+from pbe.method.painter import Painter
+from pbe.method.pretrained import check_tensors
+
+ARCHITECTURE = "pbe_architecture"
+_POSITIONS = f"{TOWER}embeddings.position_ids"
+# What a Lightning checkpoint holds beside the model: the noise schedule, averages, the VAE's training loss.
+_NO_WEIGHTS = ("model_ema.", "first_stage_model.loss.", _POSITIONS)
+_SCHEDULE = ("alphas_cumprod", "betas", "posterior_", "log_one_minus", "logvar", "lvlb_", "sqrt_", "scale_factor")
+
+
+def read_ldm(file: Path) -> Painter:
+    """Load a painter from a `.ckpt` or `.safetensors` file with LDM names.
+
+    Raises ValueError when it holds anything but weights, lacks a tensor, has one too many, or one of another shape.
+    """
+    content = _load(file)
+    told = content.get(ARCHITECTURE)
+    return from_ldm(content.get("state_dict", content), Architecture(**json.loads(told)) if told else AUTHORS, file)
+
+
+def write_ldm(painter: Painter, file: Path) -> None:
+    """Write a painter as the authors' code reads it, whole or not at all; raises ValueError where it cannot be said."""
+    content = {"state_dict": to_ldm(painter), ARCHITECTURE: architecture_of(painter).to_json()}
+    with written_whole(file) as part:
+        torch.save(content, part)
+
+
+def to_ldm(painter: Painter) -> dict[str, Tensor]:
+    """The painter's tensors under LDM names, its mask channel 1 = keep; they share memory where they can."""
+    painter = keeping(painter)
+    state = painter.state_dict()
+    tensors = {name: _stack([state[one] for one in ours], name) for name, ours in painter_names(painter).items()}
+    return tensors | {_POSITIONS: painter.conditioner.model.embeddings.position_ids}
+
+
+def from_ldm(tensors: dict[str, Tensor], architecture: Architecture = AUTHORS, where: Path = Path("LDM")) -> Painter:
+    """The painter of these tensors, in fp32; fp32 tensors are not copied. Raises ValueError, beginning with `where`."""
+    painter = empty_painter(architecture)
+    names, empty = painter_names(painter), painter.state_dict()
+    wanted = {name: _stack([empty[one] for one in ours], name) for name, ours in names.items()}
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith((*_NO_WEIGHTS, *_SCHEDULE))}
+    check_tensors(where, wanted, weights)
+    painter.load_state_dict(_unstack(weights, names, empty), assign=True)
+    return painter
+
+
+def _stack(parts: list[Tensor], name: str) -> Tensor:
+    """One LDM tensor of ours; the VAE's attention layers are convolutions of one pixel there."""
+    tensor = torch.cat(parts) if len(parts) > 1 else parts[0].detach()
+    is_convolution = ".attn_1." in name and tensor.ndim == 2
+    return tensor[..., None, None] if is_convolution else tensor
+
+
+def _unstack(tensors: dict[str, Tensor], names: Names, empty: dict[str, Tensor]) -> dict[str, Tensor]:
+    state = {}
+    for name, ours in names.items():
+        for one, part in zip(ours, tensors[name].float().chunk(len(ours)), strict=True):
+            state[one] = part.reshape(empty[one].shape)
+    return state
+
+
+def _load(file: Path) -> dict[str, Any]:
+    if file.suffix == ".safetensors":
+        return dict(load_file(file))
+    try:
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(
+            f"{file}: not a checkpoint of weights alone, nothing else is unpickled "
+            f"({' '.join(str(error).split())[:200]}); save its state_dict by itself where you trust it"
+        ) from None
+    return content

@@ -1,0 +1,180 @@
+"""A tiny painter out and in again, through both layouts: it says the same, and what is wrong with a file is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.deprecated.paint_by_example.image_encoder import PaintByExampleImageEncoder
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from transformers import CLIPImageProcessorPil
+
+from pbe.method.conditioner import to_pixels
+from pbe.method.initialization import build_painter
+from pbe.method.interchange.architecture import architecture_of
+from pbe.method.interchange.folder import write_published
+from pbe.method.interchange.ldm import from_ldm, read_ldm, to_ldm, write_ldm
+from pbe.method.interchange.mask_channel import keeping
+from pbe.method.painter import Painter
+
+
+@pytest.fixture(scope="module")
+def ours(backbone):
+    """A painter of this project, 1 = repaint, its new parts away from where they start."""
+    painter = build_painter(backbone, 64, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in [*painter.unet.conv_in.parameters(), *painter.conditioner.mapper.parameters()]:
+            p.add_(0.2 * torch.randn(p.shape, generator=generator))
+    return painter
+
+
+@pytest.fixture(scope="module")
+def theirs(ours):
+    return keeping(ours)
+
+
+@pytest.fixture(scope="module")
+def file(theirs, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ldm") / "model.ckpt"
+    write_ldm(theirs, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(theirs, tmp_path_factory):
+    path = tmp_path_factory.mktemp("published")
+    write_published(theirs, path)
+    return path
+
+
+def paint(painter):
+    rng = np.random.default_rng(0)
+    sources, masks = rng.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8), np.zeros((1, 64, 64), np.uint8)
+    masks[:, 10:40, 20:50] = 1
+    exemplars = rng.integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    return painter.paint(sources, masks, exemplars, num_steps=2, seeds=[0])
+
+
+def same_tensors(one, other):
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("layout", ["ldm", "published"])
+def test_out_and_in_again_it_paints_the_same_bits(theirs, file, folder, layout):
+    again = read_ldm(file) if layout == "ldm" else Painter.from_pretrained(folder)
+    assert again.mask_channel == "keep"
+    assert again.image_px == 64
+    assert same_tensors(again, theirs)
+    assert (paint(again) == paint(theirs)).all()
+
+
+def test_ours_and_theirs_differ_at_the_pictures_edge_alone(ours, theirs):
+    """What a mask of 1 = keep makes of the same weights."""
+    x = torch.randn(1, 9, 16, 16)
+    turned = torch.cat([x[:, :8], 1 - x[:, 8:]], 1)
+    with torch.no_grad():
+        a, b = ours.unet.conv_in(x), theirs.unet.conv_in(turned)
+    torch.testing.assert_close(a[..., 1:-1, 1:-1], b[..., 1:-1, 1:-1], atol=1e-5, rtol=1e-5)
+    assert (a - b).abs().max() > 1e-3
+
+
+def test_the_mapper_is_the_authors_by_their_arithmetic(theirs):
+    """Their block, written out: x + proj(attention(ln_1 x)), then x + proj(gelu(fc(ln_2 x))); one head, one token."""
+    t = to_ldm(theirs)
+    pixels = to_pixels(np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
+    x = theirs.conditioner.tokens(pixels)
+    expected = theirs.conditioner(x)
+    width = x.shape[-1]
+
+    def linear(name, x):
+        return F.linear(x, t[f"{name}.weight"], t[f"{name}.bias"])
+
+    def norm(name, x):
+        return F.layer_norm(x, (width,), t[f"{name}.weight"], t[f"{name}.bias"])
+
+    for block in ["cond_stage_model.mapper.resblocks.0"]:
+        qkv = linear(f"{block}.attn.c_qkv", norm(f"{block}.ln_1", x))
+        q, k, v = qkv.view(2, 1, 1, 3 * width).split(
+            width, -1
+        )  # batch, token, head; each head has its q, k, v in a row
+        weights = torch.softmax(torch.einsum("bthc,bshc->bhts", q, k) / width**0.5, -1)
+        x = x + linear(f"{block}.attn.c_proj", torch.einsum("bhts,bshc->bthc", weights, v).flatten(2))
+        x = x + linear(f"{block}.mlp.c_proj", F.gelu(linear(f"{block}.mlp.c_fc", norm(f"{block}.ln_2", x))))
+    context = linear("proj_out", norm("cond_stage_model.final_ln", x))
+    torch.testing.assert_close(context, expected, atol=1e-5, rtol=1e-5)
+    assert (expected - theirs.conditioner.proj_out.bias).abs().max() > 0.1
+
+
+def test_diffusers_and_transformers_load_the_published_parts(theirs, folder):
+    encoder, info = PaintByExampleImageEncoder.from_pretrained(folder / "image_encoder", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    picture = np.random.default_rng(2).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    pixels = CLIPImageProcessorPil.from_pretrained(folder / "feature_extractor")(picture, return_tensors="pt")
+    with torch.no_grad():
+        context, v = encoder(pixels["pixel_values"], return_uncond_vector=True)
+    expected = theirs.conditioner(theirs.conditioner.tokens(to_pixels(picture[None])))
+    torch.testing.assert_close(context, expected.detach(), atol=1e-4, rtol=1e-4)
+    assert torch.equal(v, theirs.conditioner.uncond_vector)
+
+
+def test_the_published_files_as_they_are(theirs, folder, tmp_path):
+    """Pickled, an encoder configuration that does not tell its projection, and a constant among the weights."""
+    write_published(theirs, tmp_path)
+    encoder = tmp_path / "image_encoder"
+    state = load_file(encoder / "model.safetensors")
+    (encoder / "model.safetensors").unlink()
+    state["model.vision_model.embeddings.position_ids"] = torch.arange(5)[None]
+    torch.save(state, encoder / "pytorch_model.bin")
+    config = json.loads((encoder / "config.json").read_text())
+    for key in ("proj_size", "bottleneck", "guidance"):
+        del config[key]
+    (encoder / "config.json").write_text(json.dumps(config))
+    for part in ("unet", "vae"):
+        weights = tmp_path / part / "diffusion_pytorch_model.safetensors"
+        torch.save(load_file(weights), weights.with_suffix(".bin"))
+        weights.unlink()
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    del index["image_px"], index["mask_channel"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    again = Painter.from_pretrained(tmp_path)
+    assert again.mask_channel == "keep"
+    assert same_tensors(again, theirs)
+
+
+def test_what_a_file_lacks_or_has_too_much_is_named(theirs):
+    tensors = to_ldm(theirs)
+    tensors |= {"model_ema.decay": torch.zeros(()), "betas": torch.zeros(1000)}  # no weights: passed over
+    lacking = {k: v for k, v in tensors.items() if k != "learnable_vector"}
+    architecture = architecture_of(theirs)
+    with pytest.raises(ValueError, match=r"^x\.ckpt: lacks learnable_vector$"):
+        from_ldm(lacking, architecture, Path("x.ckpt"))
+    with pytest.raises(ValueError, match="has unknown cond_stage_model"):
+        from_ldm(tensors | {"cond_stage_model.model.ln_final.weight": torch.zeros(1)}, architecture)
+    with pytest.raises(ValueError, match=r"proj_out\.bias is \(3,\), and not \(16,\)"):
+        from_ldm(tensors | {"proj_out.bias": torch.zeros(3)}, architecture)
+    with pytest.raises(ValueError, match=r"lacks .* and \d+ more"):
+        from_ldm(tensors)  # a tiny model is none of the authors'
+
+
+def test_a_folder_with_a_part_of_the_weights_is_refused_by_name(theirs, tmp_path):
+    theirs.save_pretrained(tmp_path)
+    file = tmp_path / "image_encoder" / "model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if k != "uncond_vector"}, file)
+    with pytest.raises(ValueError, match="image_encoder: lacks uncond_vector"):
+        Painter.from_pretrained(tmp_path)
+
+
+def test_nothing_but_weights_is_unpickled(tmp_path):
+    torch.save({"state_dict": {}, "callbacks": print}, tmp_path / "model.ckpt")
+    with pytest.raises(ValueError, match=r"model\.ckpt: not a checkpoint of weights alone"):
+        read_ldm(tmp_path / "model.ckpt")
+
+
+def test_without_the_bottleneck_nothing_is_exported(backbone, tmp_path):
+    with pytest.raises(ValueError, match="bottleneck false has no equal"):
+        write_ldm(build_painter(backbone, 64, 0, bottleneck=False), tmp_path / "model.ckpt")
