@@ -34,7 +34,7 @@ def read_huggingface(settings: Acquire, skipped: Counter[str]) -> Iterator[OwnIm
     for name, dataset in loaded.items():
         split = split_in(Path(name))
         if split is None:
-            skipped[f"split {name}"] += dataset.num_rows
+            skipped[f"images of split {name}"] += dataset.num_rows
         else:
             yield from _rows(dataset, split, root / name, settings.huggingface)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import polars as pl
 import pytest
 
 from pbe.data.download import acquire
@@ -23,6 +24,8 @@ def test_every_format_gives_the_boxes_of_openimages_own(tmp_path: Path, source: 
     assert expected.select("x0", "y0", "x1", "y1").rows() == [box for _, _, _, boxes in IMAGES for _, box in boxes]
     found = boxes_of(source, tmp_path / source, tmp_path / "out")
     assert found.drop("area_frac").equals(expected.drop("area_frac"))
+    manifests = [pl.read_parquet(tmp_path / out / "raw" / "manifest.parquet") for out in ("out-folder", "out")]
+    assert manifests[0].equals(manifests[1])  # the same images: curate can tell no difference
 
 
 def test_where_nothing_names_a_split_the_seed_draws_one(tmp_path: Path) -> None:
