@@ -6,6 +6,7 @@ announced length, and a least speed, below which a connection that trickles is g
 """
 
 import hashlib
+import ssl
 import threading
 from collections.abc import Sequence
 from io import BufferedWriter
@@ -51,12 +52,15 @@ class Reply(NamedTuple):
 
 
 class Transfers:
-    """Makes GETs for any number of threads, each over connections of its own, which it keeps."""
+    """Makes GETs for any number of threads, each over connections of its own, which it keeps.
+
+    `ca_file` holds the certificates to trust; None means SSL_CERT_FILE's, else the system's, else certifi's.
+    """
 
     def __init__(
         self, ca_file: str | None = None, follow_redirects: bool = False, patience: Patience | None = None
     ) -> None:
-        self.ca_file = ca_file or certifi.where()
+        self.ca_file = ca_file or ssl.get_default_verify_paths().cafile or certifi.where()
         self.follow_redirects = follow_redirects
         self.patience = patience or Patience()
         self._own = threading.local()

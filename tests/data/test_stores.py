@@ -1,12 +1,15 @@
 import datetime
 import functools
 import hashlib
+import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
 import pytest
 from botocore.credentials import RefreshableCredentials
+from moto.server import ThreadedMotoServer
 
 from pbe.data.stores import FolderStore, HttpStore, LostError, S3Connection, S3Store, hash_file
 from pbe.data.transfer import Patience, Transfers
@@ -269,3 +272,32 @@ def test_folder_copies_and_compares(tmp_path):
     with pytest.raises(LostError, match="no such file") as caught:
         store.fetch("b", tmp_path / "copy")
     assert caught.value.outcome == "missing"
+
+
+def test_signatures_and_policies_are_those_of_aws(keys):
+    """Against moto with its checks of both turned on."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    iam, s3 = (boto3.client(name, endpoint_url=url, region_name="us-east-1") for name in ("iam", "s3"))
+    iam.create_user(UserName="reader")
+    allow = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::private/open/*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+    iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)
+    issued = iam.create_access_key(UserName="reader")["AccessKey"]
+    s3.create_bucket(Bucket="private")
+    for key in ("open/a +~(ü).jpg", "shut/b.jpg"):
+        s3.put_object(Bucket="private", Key=key, Body=BODY)
+    keys.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
+    keys.setenv("AWS_ACCESS_KEY_ID", issued["AccessKeyId"])
+    keys.setenv("AWS_SECRET_ACCESS_KEY", issued["SecretAccessKey"])
+    try:
+        store = S3Store(S3Connection(url, unsigned=False), "private", "", 1)
+        assert store.read("open/a +~(ü).jpg", "0" * 32)[1] == BODY
+        with pytest.raises(LostError, match=r"shut/b\.jpg: HTTP 403 AccessDenied"):
+            store.read("shut/b.jpg")
+        keys.setenv("AWS_SECRET_ACCESS_KEY", "a guess")
+        with pytest.raises(LostError, match="HTTP 403 SignatureDoesNotMatch"):
+            S3Store(S3Connection(url, unsigned=False), "private", "", 1).read("open/a +~(ü).jpg")
+    finally:
+        server.stop()

@@ -1,0 +1,343 @@
+"""How fast images are acquired, at what cost in CPU and memory, against the stock OpenImages downloader.
+
+    .venv/bin/python benchmarks/acquire.py  # 200 KB and 15 KB objects, medians of 3 rounds
+    .venv/bin/python benchmarks/acquire.py --numbers 1000 10000 100000 --sizes 15000 --rounds 1 --figure FILE.png
+
+The peer is the pattern of OpenImages' own `downloader.py`, written anew here: one boto3 resource shared by five
+threads, `download_file` for each object, which sends a HEAD before its GET. Both fetch from an nginx on loopback
+(Debian's package `nginx-light`) that serves JPEGs by sendfile under OpenImages' keys, their MD5 as ETag, as S3 does.
+Ours are the store alone (each object to a file of its own, like the peer's) and the whole `acquire` with selection,
+packing and manifest. Each measurement is a process of its own; importing is not counted, child processes are, in CPU
+and in memory. Afterwards the bytes of every object are hashed again. Prints ratios, asserts nothing about time.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import resource
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from pbe.data import openimages
+
+BUCKET = openimages.IMAGES_BUCKET
+NUM_BODIES = 16  # the last digit of an image's id says which it is
+STOCK_THREADS = 5
+RUNS = {
+    "stock": "stock: boto3 resource, 5 threads",
+    "store 1": "ours, store alone, 1 process",
+    "store 2": "ours, store alone, 2 processes",
+    "acquire 1": "ours, whole acquire, 1 process",
+    "acquire 2": "ours, whole acquire, 2 processes",
+}
+
+
+class Cost(NamedTuple):
+    """What one run took."""
+
+    objects_per_s: float
+    cpu_ms: float
+    peak_mb: float
+
+
+def draw_bodies(num_bytes: int) -> list[bytes]:
+    """JPEGs of noise, each of about that length."""
+    rng = np.random.default_rng(0)
+
+    def draw(side: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(buffer, "JPEG", quality=90)
+        return buffer.getvalue()
+
+    side = int(64 * (num_bytes / len(draw(64))) ** 0.5)
+    return [draw(side) for _ in range(NUM_BODIES)]
+
+
+def name_images(number: int) -> list[str]:
+    return sorted(f"{hashlib.md5(str(i).encode()).hexdigest()[:15]}{i % NUM_BODIES:x}" for i in range(number))
+
+
+def write_bucket(root: Path, bodies: list[bytes], ids: list[str]) -> None:
+    """Every image under its key, as a link to one of the bodies, and OpenImages' annotation files with a box each."""
+    train, validation = ids[:-1], ids[-1:]
+    for split, images in (("train", train), ("validation", validation)):
+        folder = root / BUCKET / split
+        folder.mkdir(parents=True)
+        for number, body in enumerate(bodies):
+            (folder / f"{number:x}").write_bytes(body)
+        for image_id in images:
+            os.link(folder / image_id[-1], folder / f"{image_id}.jpg")
+        columns: dict[str, object] = dict.fromkeys(openimages.BOX_COLUMNS, 0)
+        columns |= {"LabelName": "/m/0", "XMin": 0.1, "XMax": 0.9, "YMin": 0.1, "YMax": 0.9}
+        boxes = pl.DataFrame({"ImageID": images}).with_columns(
+            pl.lit(value).alias(name) for name, value in columns.items() if name != "ImageID"
+        )
+        path = root / openimages.ANNOTATIONS_BUCKET / openimages.BOX_FILES[split].key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        boxes.select(openimages.BOX_COLUMNS).write_csv(path)
+    classes = root / openimages.ANNOTATIONS_BUCKET / openimages.CLASSES_FILE.key
+    classes.parent.mkdir(parents=True, exist_ok=True)
+    classes.write_text(",".join(openimages.CLASS_COLUMNS) + "\n/m/0,Thing\n")
+
+
+@contextmanager
+def serve(root: Path, work: Path, bodies: list[bytes]) -> Iterator[str]:
+    """nginx on a free port of 127.0.0.1, a worker for each of two cores."""
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if nginx is None:
+        sys.exit("nginx not found: apt-get install nginx-light")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    etags = "".join(f"~{n:x}\\.jpg$ '\"{hashlib.md5(b).hexdigest()}\"';\n" for n, b in enumerate(bodies))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    (work / "nginx.conf").write_text(
+        f"""{"user root;" if os.getuid() == 0 else ""}
+        worker_processes 2; daemon off; pid {work}/pid; error_log {work}/error.log;
+        events {{ worker_connections 1024; }}
+        http {{
+          {" ".join(f"{kind}_temp_path {work}/{kind};" for kind in kinds)}
+          map $uri $md5 {{ {etags} }}
+          types {{}} default_type image/jpeg;
+          access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; etag off; add_header ETag $md5;
+          server {{ listen 127.0.0.1:{port}; root {root}; }}
+        }}"""
+    )
+    server = subprocess.Popen([nginx, "-c", str(work / "nginx.conf")], stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                if server.poll() is not None:
+                    sys.exit((work / "error.log").read_text())
+                time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def run_stock(url: str, ids: list[str], out: Path) -> None:
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    config = Config(signature_version=UNSIGNED, s3={"addressing_style": "path"})
+    bucket = boto3.resource("s3", endpoint_url=url, region_name="us-east-1", config=config).Bucket(BUCKET)
+    with ThreadPoolExecutor(STOCK_THREADS) as threads:
+        for _ in threads.map(lambda i: bucket.download_file(f"train/{i}.jpg", str(out / f"{i}.jpg")), ids):
+            pass
+
+
+def run_store(url: str, ids: list[str], out: Path, processes: int, workers: int) -> None:
+    """The keys dealt out to the processes, in each threads around `Store.fetch`."""
+    parts = [ids[start::processes] for start in range(1, processes)]
+    request = {"url": url, "out": str(out), "workers": workers}
+    children = []
+    for part in parts:
+        child = subprocess.Popen([sys.executable, __file__, "--part"], stdin=subprocess.PIPE, text=True)
+        assert child.stdin is not None
+        json.dump(request | {"ids": part}, child.stdin)
+        child.stdin.close()
+        children.append(child)
+    fetch_part(url, ids[::processes], out, workers)
+    if any(child.wait() for child in children):
+        sys.exit("a process failed")
+
+
+def fetch_part(url: str, ids: list[str], out: Path, workers: int) -> None:
+    from pbe.data.stores import S3Connection, S3Store
+
+    store = S3Store(S3Connection(url, unsigned=True), BUCKET, "train/", max_attempts=5)
+    with ThreadPoolExecutor(workers) as threads:
+        for _ in threads.map(lambda i: store.fetch(f"{i}.jpg", out / f"{i}.jpg"), ids):
+            pass
+
+
+def run_acquire(url: str, out: Path, processes: int, workers: int) -> None:
+    from pbe.data.download import acquire
+    from pbe.settings import Acquire
+
+    acquire(
+        Acquire(
+            source="openimages",
+            endpoint_url=url,
+            annotations_url=f"{url}/{openimages.ANNOTATIONS_BUCKET}",
+            workers=workers,
+            processes=processes,
+        ),
+        0,
+        out / "raw",
+    )
+
+
+def run_measured(which: str, url: str, ids: list[str], out: Path, workers: int) -> None:
+    """Run it in this process; prints wall and CPU seconds."""
+    import boto3  # noqa: F401  what both import is not part of the time
+
+    import pbe.data.download  # noqa: F401
+
+    kind, _, processes = which.partition(" ")
+    before, started = cpu_s(), time.perf_counter()
+    if kind == "stock":
+        run_stock(url, ids, out)
+    elif kind == "store":
+        run_store(url, ids, out, int(processes), workers)
+    else:
+        run_acquire(url, out, int(processes), workers)
+    print(time.perf_counter() - started, cpu_s() - before)
+
+
+def cpu_s() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def measure(which: str, url: str, root: Path, ids: list[str], workers: int) -> Cost:
+    """The cost of one run in a process of its own, whose memory, with its children's, is read 20 times a second."""
+    out = root / "out"
+    out.mkdir()
+    command = [sys.executable, __file__, "--run", which]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        json.dump({"url": url, "ids": ids, "out": str(out), "workers": workers}, process.stdin)
+        process.stdin.close()
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(peak, resident_mb(process.pid))
+            time.sleep(0.05)
+        if process.returncode:
+            sys.exit(f"{which} failed")
+        seconds, cpu = (float(word) for word in process.stdout.read().split()[-2:])
+    verify(out, ids, which)
+    shutil.rmtree(out)
+    return Cost(len(ids) / seconds, 1e3 * cpu / len(ids), peak)
+
+
+def resident_mb(pid: int) -> float:
+    """Proportional, so that what parent and children share counts once."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    kilobytes = next((line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")), "0")
+    return int(kilobytes) / 1024 + sum(resident_mb(int(child)) for child in children)
+
+
+def verify(out: Path, ids: list[str], which: str) -> None:
+    """Hash the bytes of every image again, and stop if one is not what the server has."""
+    expected = {f"{n:x}": md5 for n, md5 in enumerate(json.loads((out.parent / "md5.json").read_text()))}
+    found = dict(md5_of_shards(out / "raw") if which.startswith("acquire") else md5_of_files(out))
+    wrong = [image_id for image_id in ids if found.get(image_id) != expected[image_id[-1]]]
+    if wrong or len(found) != len(ids):
+        sys.exit(f"{which}: {len(found)} objects of {len(ids)}, {len(wrong)} of them not what they should be")
+
+
+def md5_of_files(folder: Path) -> Iterator[tuple[str, str]]:
+    for entry in os.scandir(folder):
+        yield entry.name.removesuffix(".jpg"), hashlib.md5(Path(entry.path).read_bytes()).hexdigest()
+
+
+def md5_of_shards(raw: Path) -> Iterator[tuple[str, str]]:
+    from pbe.data.archive import ImageArchive, ImageRef
+
+    archive = ImageArchive(raw / "images")
+    for row in pl.read_parquet(raw / "manifest.parquet").iter_rows(named=True):
+        content = archive.read_bytes(ImageRef(row["shard"], row["offset"], row["num_bytes"]))
+        yield row["image_id"], hashlib.md5(content).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[200_000, 15_000], help="bytes of an object")
+    parser.add_argument("--numbers", type=int, nargs="+", default=[3000], help="objects")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=8, help="threads of each of our processes")
+    parser.add_argument(
+        "--stock-most", type=int, default=100_000, help="the stock one fetches no more objects than this"
+    )
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--figure", type=Path, metavar="PNG", help="draw objects/s and memory over the numbers")
+    parser.add_argument("--run", choices=RUNS, help=argparse.SUPPRESS)
+    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run or options.part:
+        request = json.load(sys.stdin)
+        request["out"] = Path(request["out"])
+        if options.run:
+            run_measured(options.run, **request)
+        else:
+            fetch_part(**request)
+        return
+    print(f"{os.cpu_count()} cores, {options.workers} threads a process, medians of {options.rounds}")
+    for size in options.sizes:
+        costs = {number: compare(size, number, options) for number in options.numbers}
+        if options.figure:
+            draw(costs, options.figure)
+
+
+def compare(size: int, number: int, options: argparse.Namespace) -> dict[str, Cost]:
+    """Measure all ways in turn, in each round, and print the medians."""
+    costs: dict[str, list[Cost]] = {which: [] for which in options.runs}
+    bodies, ids = draw_bodies(size), name_images(number)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_bucket(root / "www", bodies, ids)
+        (root / "md5.json").write_text(json.dumps([hashlib.md5(body).hexdigest() for body in bodies]))
+        with serve(root / "www", root, bodies) as url:
+            for _ in range(options.rounds):
+                for which, measured in costs.items():
+                    all_train = ids if which.startswith("acquire") else ids[:-1]
+                    wanted = all_train[: options.stock_most] if which == "stock" else all_train
+                    measured.append(measure(which, url, root, wanted, options.workers))
+    medians = {which: Cost(*map(statistics.median, zip(*measured, strict=True))) for which, measured in costs.items()}
+    print(f"\n{number:,} objects of {statistics.mean(map(len, bodies)) / 1000:.0f} KB, all verified")
+    for which, cost in medians.items():
+        ratio = f"{cost.objects_per_s / medians['stock'].objects_per_s:6.2f} x" if "stock" in medians else ""
+        print(
+            f"{RUNS[which]:34} {cost.objects_per_s:7,.0f} objects/s {ratio}"
+            f" {cost.cpu_ms:6.2f} ms CPU an object {cost.peak_mb:6.0f} MB",
+            flush=True,
+        )
+    return medians
+
+
+def draw(costs: dict[int, dict[str, Cost]], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for axis, field, title in zip(axes, ("objects_per_s", "peak_mb"), ("objects/s", "peak memory, MB"), strict=True):
+        for which in next(iter(costs.values())):
+            values = [getattr(of_number[which], field) for of_number in costs.values()]
+            axis.plot(list(costs), values, marker="o", label=RUNS[which])
+        axis.set(xlabel="images", xscale="log", title=title, ylim=(0, None))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3)
+    axes[1].legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
