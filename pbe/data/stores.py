@@ -37,7 +37,7 @@ MOST_READ_BYTES = 1 << 26
 
 _BLOCK_BYTES = 1 << 18
 _FIRST_PAUSE_S = 0.2
-_PAUSE_GROWTH = 3
+_PAUSE_GROWTH = 3.0
 _LONGEST_PAUSE_S = 20.0
 _MD5 = re.compile(r'(?:W/)?"?([0-9a-f]{32})"?')
 _ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
@@ -290,7 +290,7 @@ class S3Store(HttpStore):
         request = AWSRequest("GET", url, headers=headers)
         # Frozen each time, which renews those that run out.
         S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", region).add_auth(request)
-        return self._transfer(url, request.headers, target)
+        return self._transfer(url, dict(request.headers.items()), target)
 
 
 class _Valve:
