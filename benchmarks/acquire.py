@@ -6,9 +6,9 @@
 The peer is the pattern of OpenImages' own `downloader.py`, written anew here: one boto3 resource shared by five
 threads, `download_file` for each object, which sends a HEAD before its GET. Both fetch from an nginx on loopback
 (Debian's package `nginx-light`) that serves JPEGs by sendfile under OpenImages' keys, their MD5 as ETag, as S3 does.
-Ours is the store, each object to a file of its own, like the peer's. Each measurement is a process of its own; importing
-is not counted, child processes are, in CPU and in memory. Afterwards the bytes of every object are hashed again. Prints
-ratios, asserts nothing about time.
+Ours is the store, each object to a file of its own, like the peer's. Each measurement is a process of its own; imports
+are not counted, child processes are, in CPU and in memory. Afterwards the bytes of every object are hashed again.
+Prints ratios, asserts nothing about time.
 """
 
 import argparse
