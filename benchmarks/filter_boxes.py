@@ -42,10 +42,18 @@ def write_annotations(raw: Path, num_rows: int) -> None:
                 ids = [f"{split[0]}{i:015x}" for i in range(start, min(start + CHUNK_IMAGES, num_images))]
                 draw_chunk(rng, ids, classes).write_csv(file, include_header=start == 0, float_precision=6)
                 manifests.append(pl.DataFrame({"image_id": ids, "split": [split] * len(ids)}))
-    columns = {"outcome": "ok", "num_bytes": 300_000, "md5": "", "width": 1024, "height": 768}
+    columns = {
+        "outcome": "ok",
+        "shard": "train-00000.tar",
+        "offset": 512,
+        "num_bytes": 300_000,
+        "md5": "",
+        "width": 1024,
+        "height": 768,
+    }
     columns |= dict.fromkeys(openimages.CREDITS, "")
     manifest = pl.concat(manifests).with_columns(pl.lit(v).alias(k) for k, v in columns.items())
-    manifest.cast(MANIFEST_SCHEMA).write_parquet(raw / "manifest.parquet")  # type: ignore[arg-type]
+    manifest.select(*MANIFEST_SCHEMA).cast(MANIFEST_SCHEMA).write_parquet(raw / "manifest.parquet")  # type: ignore[arg-type]
 
 
 def draw_chunk(rng: np.random.Generator, ids: list[str], classes: list[str]) -> pl.DataFrame:

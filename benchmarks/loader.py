@@ -28,6 +28,7 @@ from PIL import ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
+from pbe.data.archive import write_tar
 from pbe.data.images import read_image
 from pbe.data.samples import BoxRow, SampleDrawer
 from pbe.data.shards import INDEX, TENSORS, LatentShards, shard_name, write_shard
@@ -49,11 +50,11 @@ def draw_picture(rng: np.random.Generator) -> Pixels:
 
 
 def write_images(folder: Path, given: Path | None, count: int) -> list[BoxRow]:
-    """`count` JPEGs and a box for each, of 2 to 80 % of the image."""
+    """`count` JPEGs, as files and in a shard, and a box for each, of 2 to 80 % of the image."""
     rng = np.random.default_rng(0)
     (folder / "train").mkdir(parents=True)
     paths = sorted(given.rglob("*.jpg"))[:count] if given else []
-    boxes = []
+    boxes, files = [], []
     for i in range(count):
         picture = read_image(paths[i % len(paths)]) if paths else draw_picture(rng)
         fitted = PillowImage.fromarray(picture).resize((WIDTH, HEIGHT), PillowImage.Resampling.LANCZOS)
@@ -62,8 +63,10 @@ def write_images(folder: Path, given: Path | None, count: int) -> list[BoxRow]:
         width = int(min((area * aspect) ** 0.5, WIDTH - 1))
         height = int(min(area / width, HEIGHT - 1))
         x0, y0 = int(rng.integers(WIDTH - width)), int(rng.integers(HEIGHT - height))
-        boxes.append(BoxRow(f"{i}_000", str(i), "train", (x0, y0, x0 + width, y0 + height)))
-    return boxes
+        boxes.append((x0, y0, x0 + width, y0 + height))
+        files.append((str(i), (folder / "train" / f"{i}.jpg").read_bytes()))
+    places = write_tar(folder / "train-00000.tar", files)
+    return [BoxRow(f"{i}_000", str(i), "train", box, places[str(i)]) for i, box in enumerate(boxes)]
 
 
 class OfficialWork:

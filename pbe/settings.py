@@ -71,6 +71,7 @@ class Acquire(Section):
     max_lost_frac: float = Field(0.02, ge=0.0, le=1.0, description="fail when a larger share of images is lost")
     short_side_px: int | None = Field(None, ge=16, description="larger images are stored this small")
     jpeg_quality: int = Field(92, ge=1, le=100, description="of the images made smaller")
+    images_per_shard: int | None = Field(None, ge=1, le=1_000_000, description="none: as many as make 100 to 250 MB")
     world: World = World()
 
 

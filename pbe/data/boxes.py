@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pbe.data import openimages
+from pbe.data.archive import LOCATION
 from pbe.data.openimages import COORDINATES, SPLITS, UnsortedError
 from pbe.files import written_whole
 from pbe.settings import Filter
@@ -44,7 +45,9 @@ COLUMNS = {
     "area_frac": pl.Float32,
     **dict.fromkeys(("is_occluded", "is_truncated", "is_group_of", "is_depiction"), pl.Boolean),
     "object_mask": pl.Binary,
+    **LOCATION,  # of its image
 }
+_OF_IMAGE = ("width", "height", *LOCATION)
 _REASON = pl.Enum(REASONS)
 
 
@@ -122,7 +125,7 @@ def _write(job: _Job, manifest: Path, target: Path, unsorted: AbstractSet[Path])
         with pq.ParquetWriter(part, pl.DataFrame(schema=COLUMNS).to_arrow().schema, compression="zstd") as writer:
             for split in SPLITS:
                 path = job.annotations / openimages.BOX_FILES[split].name
-                acquired = pl.read_parquet(manifest, columns=["image_id", "split", "outcome", "width", "height"])
+                acquired = pl.read_parquet(manifest, columns=["image_id", "split", "outcome", *_OF_IMAGE])
                 acquired = acquired.filter(split=split, outcome="ok").sort("image_id")
                 for batch in _kept_boxes(job, path, acquired, path in unsorted, rejects):
                     named = _name(_add_masks(batch, job.masks.get(split)), job.classes, split)
@@ -210,15 +213,15 @@ def judge_rows(
 def judge_sizes(boxes: pl.DataFrame, images: pl.DataFrame, settings: Filter) -> pl.DataFrame:
     """Give boxes their pixels and the `reason` they are rejected for by what their image tells, null if they pass.
 
-    `boxes` and `images` (those acquired: image_id, width, height in pixels) are in the order of the image. Adds width,
-    height, x0, y0, x1, y1 and area_frac.
+    `boxes` and `images` (those acquired: image_id, width, height in pixels, location) are in the order of the image.
+    Adds width, height, location, x0, y0, x1, y1 and area_frac.
     """
     if boxes.height:
         first, last = boxes["ImageID"][0], boxes["ImageID"][-1]
         ids = images["image_id"]
         images = images[ids.search_sorted(first, side="left") : ids.search_sorted(last, side="right")]
     sized = boxes.join(
-        images.select("image_id", "width", "height"),
+        images.select("image_id", *_OF_IMAGE),
         left_on="ImageID", right_on="image_id", how="left", maintain_order="left",
     )  # fmt: skip
     in_pixels = sized.with_columns(

@@ -6,6 +6,7 @@ Every image is decoded once (`pbe.data.examination`). The verdicts are files; Fi
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pbe.data import neighbours
+from pbe.data.archive import LOCATION, ImageArchive
 from pbe.data.catalogue import BOX_COLUMNS, REASONS, Catalogue, Mark, Record, connected_fiftyone
 from pbe.data.contact_sheet import write_contact_sheet
 from pbe.data.duplicates import Item, Pair, Thumbnails, Verdict, judge
 from pbe.data.examination import SIZE_MISMATCH, UNDECODABLE, Embed, Examination, Locate, Look, Progress, examine
 from pbe.data.quality import MEASURES
+from pbe.data.thumbnails import thumbnail_path
 from pbe.data.verdicts import BY_PERSON, KEEP, REJECT
 from pbe.files import written_whole
 from pbe.settings import Curate
@@ -71,19 +74,17 @@ def curate(
 
     `boxes` is the boxes.parquet of the filter stage; `embed` takes (B, embed_px, embed_px, 3) uint8 and returns
     (B, D) float32; `dataset` names the FiftyOne dataset that is replaced in the MongoDB at `database_uri`; `home` is
-    FiftyOne's folder. `verdicts` are people's (`pbe.data.verdicts`) and outrank every rule, except that an image which
-    cannot be decoded cannot be kept. Images are decoded in `num_workers` threads; `bars` gives, for each of three
-    phases, where to say (images done, images in all).
+    FiftyOne's folder, which gets thumbnails. `verdicts` are people's (`pbe.data.verdicts`) and outrank every rule, but
+    an image which cannot be decoded cannot be kept. Images are decoded in `num_workers` threads; `bars` gives, for each
+    of three phases, where to say (images done, images in all).
     Raises ValueError naming the file when an input is missing or the two disagree.
     """
     people = verdicts or {}
     images = _read_manifest(raw / "manifest.parquet")
     box_table = _read_boxes(boxes, images)
 
-    def locate(split: str, image_id: str) -> Path:
-        return _image_path(raw, split, image_id)
-
-    look = Look(locate, settings, embed_px)
+    locate = partial(thumbnail_path, home)
+    look = Look(ImageArchive(raw / "images"), locate, settings, embed_px)
     seen = examine(images, box_table, look, embed, scratch=home, num_workers=num_workers, progress=bars(PHASES[0]))
     alike = _compare(seen, settings, bars(PHASES[1]))
     final = [_overrule(row, v, people) for row, v in zip(_names(seen), _judge(seen, alike.pairs), strict=True)]
@@ -106,8 +107,8 @@ def curate(
 
 
 def _read_manifest(path: Path) -> pl.DataFrame:
-    columns = ["image_id", "split", "outcome"]
-    table = _read_table(path, columns, "acquire").filter(outcome="ok").select("image_id", "split")
+    columns = ["image_id", "split", "outcome", *LOCATION]
+    table = _read_table(path, columns, "acquire").filter(outcome="ok").select("image_id", "split", *LOCATION)
     if table.is_empty():
         raise ValueError(f"{path}: no image with outcome ok; run acquire again")
     return table.sort("split", "image_id")
@@ -133,13 +134,6 @@ def _read_table(path: Path, columns: Sequence[str], stage: str) -> pl.DataFrame:
     if missing:
         raise ValueError(f"{path}: no column {missing[0]}; run {stage} again")
     return table
-
-
-def _image_path(raw: Path, split: str, image_id: str) -> Path:
-    path = raw / "images" / split / f"{image_id}.jpg"
-    if not path.is_file():
-        raise ValueError(f"{path}: in the manifest but not on disk; run acquire again")
-    return path
 
 
 def _compare(seen: Examination, settings: Curate, progress: Progress) -> _Likeness:
@@ -232,6 +226,7 @@ def _images_table(table: pl.DataFrame, verdicts: Sequence[Verdict]) -> pl.DataFr
         reasons.alias("reason"),
         *(pl.col(name).round(6) for name in MEASURES),
         table["image_id"].gather(originals).alias("duplicate_of"),
+        *LOCATION,
     )
 
 

@@ -1,46 +1,38 @@
 """Acquisition: annotation files and images from any source into one folder, resumable, checked and counted.
 
-Whatever the source, `{out}/annotations/*.csv` are the box annotations and class descriptions, `{out}/images/{split}/`
-the wanted images, and `{out}/manifest.parquet` says of each what came of it. The folder depends on the settings and the
-source alone: files of an earlier selection are removed, and nothing of how it was reached is recorded.
+Whatever the source, `{out}/annotations/*.csv` are the box annotations and class descriptions, `{out}/images/*.tar` the
+wanted images (`pbe.data.archive`), and `{out}/manifest.parquet` says of each what came of it and where it lies. The
+folder depends on the settings and the source alone: images of an earlier selection are removed, and nothing of how it
+was reached is recorded.
 """
 
+import errno
 import fcntl
 import logging
 import os
 import shutil
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from pbe.data import openimages
-from pbe.data.images import RefusedImageError, image_size
-from pbe.data.openimages import SPLITS, AnnotationFile, image_key
+from pbe.data.openimages import SPLITS, AnnotationFile
 from pbe.data.own.fiftyone import Database
-from pbe.data.shrink import shrink, source_md5
+from pbe.data.packing import RESULTS, Folders, Packer, Plan, Result, images_per_shard
 from pbe.data.sources import Source, open_source
 from pbe.data.stores import LostError, hash_file
 from pbe.settings import Acquire
 
 Progress = Callable[[int, int], None]
 
-MANIFEST_SCHEMA = {
-    "image_id": pl.String,
-    "split": pl.String,
-    "outcome": pl.String,
-    "num_bytes": pl.Int64,
-    "md5": pl.String,
-    "width": pl.Int32,
-    "height": pl.Int32,
-    **dict.fromkeys(openimages.CREDITS, pl.String),
-}
+MANIFEST_SCHEMA = {**RESULTS, **dict.fromkeys(openimages.CREDITS, pl.String)}
+
+_SHARDS_AT_ONCE = 200  # of the manifest
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +41,7 @@ _log = logging.getLogger(__name__)
 class AcquireReport:
     """What came of each wanted image; `num_fetched` and `num_present` tell of this run alone, not of the folder."""
 
-    outcomes: dict[str, dict[str, int]] = field(default_factory=dict)  # split -> outcome -> images
+    outcomes: dict[str, dict[str, int]] = field(default_factory=lambda: {split: {} for split in SPLITS})
     skipped: dict[str, int] = field(default_factory=dict)  # of own data: what was left out, by reason
     num_bytes: int = 0
     num_fetched: int = 0
@@ -57,20 +49,18 @@ class AcquireReport:
 
     def as_dict(self) -> dict[str, object]:
         """What a rerun would report again, fit for a tracked file."""
+        outcomes = {split: dict(sorted(counts.items())) for split, counts in self.outcomes.items()}
         skipped = {"skipped": self.skipped} if self.skipped else {}
-        return {"outcomes": self.outcomes, **skipped, "num_bytes": self.num_bytes}
+        return {"outcomes": outcomes, **skipped, "num_bytes": self.num_bytes}
 
-
-class _Result(NamedTuple):
-    split: str
-    image_id: str
-    outcome: str
-    num_bytes: int | None = None
-    md5: str | None = None
-    width: int | None = None
-    height: int | None = None
-    unchanged: bool = False
-    detail: str = ""
+    def count(self, result: Result) -> None:
+        """Take one image's result in."""
+        of_split = self.outcomes[result.split]
+        of_split[result.outcome] = of_split.get(result.outcome, 0) + 1
+        if result.outcome == "ok":
+            self.num_bytes += result.num_bytes or 0
+            self.num_present += result.is_kept
+            self.num_fetched += not result.is_kept
 
 
 def acquire(
@@ -87,18 +77,17 @@ def acquire(
     `seed` draws which images a limit keeps; `progress` is told (images done, images wanted); `database` is where
     FiftyOne's datasets are, for a source of that kind.
     Raises ValueError for a mistake in the settings or in an annotation file, RuntimeError when another run works on
-    `out` or when more than `max_lost_frac` of the images are lost.
+    `out` or when more than `max_lost_frac` of the images are lost, OSError naming `out` when the disk is full.
     """
-    with _lock(out), _part_folder(out) as parts:
+    with _lock(out), _full_disk_told(out), _part_folder(out) as parts:
         source = open_source(settings, seed, parts / "described", endpoint_url, database)
         (out / "manifest.parquet").unlink(missing_ok=True)
         annotations = out / "annotations"
         _fetch_annotations(source, annotations, parts)
-        wanted = _select(settings, seed, annotations)
-        _prune(out, wanted)
-        results = _fetch_images(settings, source, out, parts, wanted, progress)
-        _write_manifest(results, annotations, out / "manifest.parquet", parts)
-    report = _summarise(results, source.skipped)
+        folders = Folders.within(out, parts)
+        plan = Plan(_select(settings, seed, annotations), images_per_shard(settings), folders)
+        report = _fetch_images(settings, source, plan, folders, progress)
+        _write_manifest([folders.results / f"{name}.parquet" for name in plan.shards], annotations, out, parts)
     _log.info("acquired %s; %d fetched, %d were there", report.outcomes, report.num_fetched, report.num_present)
     return report
 
@@ -120,15 +109,35 @@ def _lock(out: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _full_disk_told(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        message = "no room left on its disk; make some and run acquire again: it goes on from there"
+        raise OSError(error.errno, message, str(out)) from error
+
+
+@contextmanager
 def _part_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` for files in the making, empty at the start and gone at the end."""
+    """A folder beside `out` for files in the making, gone at the end; what a killed run left of shards is in it."""
     parts = out.parent / f".{out.name}.parts"
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir(parents=True)
+    parts.mkdir(parents=True, exist_ok=True)
+    _clear(parts)
     try:
         yield parts
-    finally:
-        shutil.rmtree(parts)
+    except BaseException:
+        _clear(parts)
+        raise
+    shutil.rmtree(parts)
+
+
+def _clear(parts: Path) -> None:
+    """Leave nothing but images that the next run can use."""
+    for path in parts.iterdir():
+        if path.name not in ("new", "old"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _fetch_annotations(source: Source, folder: Path, parts: Path) -> None:
@@ -194,115 +203,39 @@ def _select(settings: Acquire, seed: int, annotations: Path) -> dict[str, list[s
     return wanted
 
 
-def _prune(out: Path, wanted: dict[str, list[str]]) -> None:
-    """Remove images that are not wanted, such as those of another source or of a larger limit."""
-    for split in SPLITS:
-        folder = out / "images" / split
-        folder.mkdir(parents=True, exist_ok=True)
-        names = {f"{image_id}.jpg" for image_id in wanted[split]}
-        for entry in os.scandir(folder):
-            if entry.name not in names:
-                os.unlink(entry.path)
-
-
 def _fetch_images(
-    settings: Acquire, source: Source, out: Path, parts: Path, wanted: dict[str, list[str]], progress: Progress | None
-) -> list[_Result]:
-    """Fetch all wanted images; stops with RuntimeError as soon as too many are lost."""
-    total = sum(len(ids) for ids in wanted.values())
-    allowed = int(settings.max_lost_frac * total)
-    keys = ((split, image_id) for split in SPLITS for image_id in wanted[split])
-    results: list[_Result] = []
+    settings: Acquire, source: Source, plan: Plan, folders: Folders, progress: Progress | None
+) -> AcquireReport:
+    """Fill the shards; stops with RuntimeError as soon as too many images are lost."""
+    allowed = int(settings.max_lost_frac * plan.num_images)
+    report = AcquireReport(skipped=dict(source.skipped))
     lost: Counter[str] = Counter()
-    for result in _in_threads(settings.workers, keys, lambda s, i: _fetch_image(settings, source, out, parts, s, i)):
-        results.append(result)
-        if result.outcome != "ok":
-            lost[result.outcome] += 1
-            _log.warning("%s: %s", result.outcome, result.detail)
-        if lost.total() > allowed:
-            counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(lost.items()))
-            raise RuntimeError(
-                f"acquire: more than {allowed} of {total} images lost ({counts}), "
-                f"which acquire.max_lost_frac allows; the last: {result.detail}"
-            )
-        if progress is not None:
-            progress(len(results), total)
-    return results
+    with closing(Packer(source.images, settings, folders).pack(plan.tasks(), plan.release)) as results:
+        for done, result in enumerate(results, start=1):
+            report.count(result)
+            if result.outcome != "ok":
+                lost[result.outcome] += 1
+                _log.warning("%s: %s", result.outcome, result.detail)
+            if lost.total() > allowed:
+                counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(lost.items()))
+                raise RuntimeError(
+                    f"acquire: more than {allowed} of {plan.num_images} images lost ({counts}), "
+                    f"which acquire.max_lost_frac allows; the last: {result.detail}"
+                )
+            if progress is not None:
+                progress(done, plan.num_images)
+    return report
 
 
-def _in_threads(
-    workers: int, keys: Iterable[tuple[str, str]], work: Callable[[str, str], _Result]
-) -> Iterator[_Result]:
-    """Yield `work(*key)` of every key as it is done; only a few keys per thread are under way at any time."""
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="acquire")
-    pending: set[Future[_Result]] = set()
-    try:
-        for key in keys:
-            pending.add(executor.submit(work, *key))
-            if len(pending) >= 4 * workers:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _fetch_image(settings: Acquire, source: Source, out: Path, parts: Path, split: str, image_id: str) -> _Result:
-    """Fetch one image, unless what its whole copy became is here; an image that is lost leaves no file."""
-    target = out / "images" / image_key(split, image_id)
-    part = parts / str(threading.get_ident())
-    short_side_px, quality = settings.short_side_px, settings.jpeg_quality
-    known = source_md5(target, short_side_px, quality) if target.exists() else None
-    try:
-        fetched = source.images.fetch(image_key(split, image_id), part, known)
-        file = target if fetched.unchanged else part
-        width, height = _read_size(file, source.images.locate(image_key(split, image_id)))
-    except LostError as lost:
-        target.unlink(missing_ok=True)
-        return _Result(split, image_id, lost.outcome, detail=str(lost))
-    shrunk = short_side_px is not None and shrink(file, part, short_side_px, quality, fetched.md5)
-    if shrunk or not fetched.unchanged:
-        part.rename(target)
-    if short_side_px is None and not fetched.unchanged:
-        num_bytes, md5 = fetched.num_bytes, fetched.md5
-    else:
-        num_bytes, md5 = hash_file(target)
-        width, height = image_size(target)
-    return _Result(split, image_id, "ok", num_bytes, md5, width, height, fetched.unchanged and not shrunk)
-
-
-def _read_size(path: Path, address: str) -> tuple[int, int]:
-    """Width and height as the header and EXIF say, without decoding; raises LostError where they do not."""
-    try:
-        with path.open("rb") as file:
-            return image_size(file, address)
-    except RefusedImageError as refused:
-        raise LostError("refused", str(refused)) from None
-    except ValueError as error:
-        raise LostError("corrupt", str(error)) from None
-
-
-def _write_manifest(results: list[_Result], annotations: Path, target: Path, parts: Path) -> None:
-    kinds = {name: kind for name, kind in MANIFEST_SCHEMA.items() if name not in openimages.CREDITS}
-    rows = [[getattr(result, column) for column in kinds] for result in results]
-    table = pl.DataFrame(rows, schema=kinds, orient="row").sort("split", "image_id")
-    tables = []
-    for split in SPLITS:
-        images = table.filter(split=split)
-        credits = openimages.read_credits(annotations / openimages.IMAGE_FILES[split].name, images.select("image_id"))
-        tables.append(images.join(credits, on="image_id", how="left", maintain_order="left"))
-    pl.concat(tables).select(*MANIFEST_SCHEMA).write_parquet(parts / "manifest.parquet")
-    (parts / "manifest.parquet").rename(target)
-
-
-def _summarise(results: list[_Result], skipped: Mapping[str, int]) -> AcquireReport:
-    outcomes = {}
-    for split in SPLITS:
-        counts = Counter(result.outcome for result in results if result.split == split)
-        outcomes[split] = dict(sorted(counts.items()))
-    whole = [result for result in results if result.outcome == "ok"]
-    present = sum(result.unchanged for result in whole)
-    num_bytes = sum(result.num_bytes or 0 for result in whole)
-    return AcquireReport(outcomes, dict(skipped), num_bytes, len(whole) - present, present)
+def _write_manifest(results: list[Path], annotations: Path, out: Path, parts: Path) -> None:
+    """Join the shards' results, in order, with whom their images are by; a part of them is in memory at any time."""
+    part = parts / "manifest.parquet"
+    with pq.ParquetWriter(part, pl.DataFrame(schema=MANIFEST_SCHEMA).to_arrow().schema, compression="zstd") as writer:
+        for start in range(0, len(results), _SHARDS_AT_ONCE):
+            images = pl.read_parquet(results[start : start + _SHARDS_AT_ONCE])
+            for (split,), of_split in images.group_by("split", maintain_order=True):
+                listed = annotations / openimages.IMAGE_FILES[str(split)].name
+                credits = openimages.read_credits(listed, of_split.select("image_id"))
+                table = of_split.join(credits, on="image_id", how="left", maintain_order="left")
+                writer.write_table(table.select(*MANIFEST_SCHEMA).to_arrow())
+    part.rename(out / "manifest.parquet")

@@ -16,8 +16,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pbe.data.images import read_image
+from pbe.data.archive import LOCATION, ImageArchive, ImageRef
+from pbe.data.images import decode_image
 from pbe.data.quality import MEASURES, THUMBNAIL_SIDE_PX, Quality, fault, measure
+from pbe.data.thumbnails import write_thumbnail
 from pbe.settings import Curate
 
 Image = NDArray[np.uint8]
@@ -37,6 +39,7 @@ _SCHEMA = {
     "height": pl.Int32,
     **dict.fromkeys(MEASURES, pl.Float32),
     "pixels_sha256": pl.String,
+    **LOCATION,
 }
 
 
@@ -45,8 +48,8 @@ class Examination:
     """What is known of N images, in the order they were given.
 
     `table` has a row per image: image_id, split, fault ("" where there is none), sizes, the measures of `Quality`
-    (null where undecodable). `thumbnails` is (N, 32, 32, 3) uint8. `good` are the G rows without a fault, and
-    `embeddings` is theirs, (G, D) float32.
+    (null where undecodable), its place in the archive. `thumbnails` is (N, 32, 32, 3) uint8. `good` are the G rows
+    without a fault, and `embeddings` is theirs, (G, D) float32.
     """
 
     table: pl.DataFrame
@@ -66,20 +69,27 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Look:
-    """How to look at one image: `locate(split, image_id)` is its file, and raises where there is none."""
+    """How to look at one image, of which a small copy is left in the file `locate(split, image_id)`."""
 
+    archive: ImageArchive
     locate: Locate
     settings: Curate
     embed_px: int
 
-    def __call__(self, row: tuple[str, str, list[int] | None]) -> Seen:
-        """Look at (image_id, split, the size [width, height] that its boxes were made for, None without boxes)."""
-        image_id, split, expected = row
-        path = self.locate(split, image_id)
+    def __call__(self, row: tuple[Any, ...]) -> Seen:
+        """Look at (image_id, split, its place, the size [width, height] that its boxes are for, None without any).
+
+        Raises ValueError where its shard does not hold it.
+        """
+        image_id, split, *place, expected = row
+        content = self.archive.read_bytes(ImageRef(*place))
+        small_copy = self.locate(split, image_id)
         try:
-            pixels = read_image(path)
+            pixels = decode_image(content, image_id)
         except ValueError:
+            small_copy.unlink(missing_ok=True)
             return Seen(UNDECODABLE)
+        write_thumbnail(small_copy, pixels)
         height, width = pixels.shape[:2]
         quality = measure(pixels)
         agrees = expected is None or expected == [width, height]
@@ -100,7 +110,7 @@ def examine(
     num_workers: int = 1,
     progress: Progress,
 ) -> Examination:
-    """Look at every row (image_id, split) of `images`, decoding in `num_workers` threads; the result is in their order.
+    """Look at every row (image_id, split, its place) of `images`, in `num_workers` threads; results keep their order.
 
     An image that cannot be decoded, or whose `boxes` were made for another size, has a fault. `embed` takes
     (B, embed_px, embed_px, 3) uint8 and returns (B, D) float32. `scratch` is the folder whose disk takes the thumbnails
@@ -148,8 +158,9 @@ def _table(rows: list[tuple[Any, ...]], all_seen: list[Seen]) -> pl.DataFrame:
             *(seen.size or (None, None)),
             *(getattr(seen.quality, name, None) for name in MEASURES),
             seen.quality.pixels_sha256 if seen.quality else "",
+            *place,
         )
-        for (image_id, split, _), seen in zip(rows, all_seen, strict=True)
+        for (image_id, split, *place, _), seen in zip(rows, all_seen, strict=True)
     ]
     return pl.DataFrame(values, schema=_SCHEMA, orient="row")
 

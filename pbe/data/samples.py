@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pbe import settings
-from pbe.data.images import image_size, read_image
+from pbe.data.archive import LOCATION, ImageArchive, ImageRef
 from pbe.data.object_masks import object_in_window
 from pbe.method.exemplars import augment_exemplar, crop_exemplar
 from pbe.method.masks import draw_mask
@@ -41,6 +41,7 @@ class BoxRow:
     image_id: str
     split: str
     xyxy: tuple[int, int, int, int]
+    image: ImageRef
     object_mask: bytes | None = None
 
 
@@ -50,31 +51,31 @@ def read_boxes(curated: Path, split: str) -> list[BoxRow]:
     if table.is_empty():
         raise ValueError(f"{curated / 'boxes.parquet'}: no box of the split {split!r} is left; loosen filter or curate")
     masks = table["object_mask"].to_list() if "object_mask" in table.columns else [None] * table.height
+    images = [ImageRef(*place) for place in table.select(*LOCATION).iter_rows()]
     columns = table.select("box_id", "image_id", "split", "x0", "y0", "x1", "y1").iter_rows()
-    return [BoxRow(b, i, s, (*xyxy,), mask) for (b, i, s, *xyxy), mask in zip(columns, masks, strict=True)]
+    return [BoxRow(b, i, s, (*xyxy,), *more) for (b, i, s, *xyxy), *more in zip(columns, images, masks, strict=True)]
 
 
 class SampleDrawer:
-    """Draws samples from images on disk, each decoded once, no larger than needed; the last few stay decoded."""
+    """Draws samples from an archive's images, each decoded once, no larger than needed; the last few stay decoded."""
 
     def __init__(self, images: Path, method: settings.Method, exemplar_px: int, num_exemplars: int, seed: int) -> None:
-        self.images = images
         self.method = method
         self.exemplar_px = exemplar_px
         self.num_exemplars = num_exemplars
         self.seed = seed
-        self._size = lru_cache(maxsize=8)(image_size)
-        self._read = lru_cache(maxsize=8)(read_image)
+        archive = ImageArchive(images)
+        self._size = lru_cache(maxsize=8)(archive.image_size)
+        self._read = lru_cache(maxsize=8)(archive.read_image)
 
     def draw(self, box: BoxRow, variant: int) -> Sample:
         """Draw one variant of a box: window, mask and augmented exemplars."""
         rng = np.random.default_rng([self.seed, _number(box.box_id), variant])
-        path = self.images / box.split / f"{box.image_id}.jpg"
-        width, height = self._size(path)
+        width, height = self._size(box.image)
         size = self.method.image_px
         window = square_window(height, width, box.xyxy, rng)
         reduction = decoding_reduction(window.side, box.xyxy, size, self.exemplar_px)
-        image = self._read(path, reduction)
+        image = self._read(box.image, reduction)
         source = cut_window(image, reduced(window, reduction), size, fast=True)
         shape = object_in_window(box.object_mask, box.xyxy, window, size) if box.object_mask else None
         mask = draw_mask(box_in_window(box.xyxy, window, size), size, self.method.mask, rng, shape)

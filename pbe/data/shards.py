@@ -26,7 +26,10 @@ from pbe.data.samples import BoxRow, Sample, SampleDrawer, read_boxes
 from pbe.files import digest_code, digest_files, written_whole
 
 INDEX = "index.json"
-CODE = (*(f"data/{name}.py" for name in ("encoders", "images", "object_masks", "samples", "shards")), "method")
+CODE = (
+    *(f"data/{name}.py" for name in ("archive", "encoders", "images", "object_masks", "samples", "shards")),
+    "method",
+)
 TENSORS = ("source_latents", "masked_latents", "mask", "class_tokens")
 
 

@@ -2,7 +2,7 @@
 
 `demo` and `openimages` are the same two places, images in an unsigned bucket and annotation files over HTTP, under
 OpenImages' keys. One's own data, in `s3` or in a `folder`, are `{split}/*.jpg` or `images/{split}/*.jpg` (s3: the
-former) beside `annotations/*.csv`, or in one of the layouts of `pbe.data.own`.
+former) beside `annotations/*.csv`, or as `acquire` leaves them, or in one of the layouts of `pbe.data.own`.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pbe.data import openimages
+from pbe.data.archive_store import ArchiveStore, is_archive
 from pbe.data.openimages import AnnotationFile
 from pbe.data.own.annotated import folder_of
 from pbe.data.own.description import SOURCES, describe
@@ -44,6 +45,8 @@ def open_source(
         return Source(FileStore(described.images), FolderStore(work), False, False, described.skipped)
     if settings.source == "folder":
         root = folder_of(settings)
+        if is_archive(root):
+            return Source(ArchiveStore(root), FolderStore(root), False, None)
         has_images_folder = (root / "images").is_dir()
         return Source(FolderStore(root / "images" if has_images_folder else root), FolderStore(root), False, None)
     unsigned = settings.source != "s3"

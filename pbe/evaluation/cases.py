@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pbe.data.images import read_image
+from pbe.data.archive import LOCATION, ImageArchive, ImageRef
 from pbe.data.world import Attributes
 from pbe.evaluation.bench import Bench, Box, Case, Image, Origin, read_bench, write_case, write_index
 from pbe.method.exemplars import resize
@@ -37,6 +37,7 @@ class _BoxRow:
     height: int
     width: int
     is_clear: bool  # neither truncated nor occluded, as far as the flags say
+    image: ImageRef
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ def make_bench(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     truth = _read_truth(raw / "annotations" / "world-attributes.csv")
+    archive = ImageArchive(raw / "images")
     for case_id, plan in enumerate(plans):
-        write_case(partial, _render(case_id, plan, raw / "images" / "validation", image_px, pad_frac))
+        write_case(partial, _render(case_id, plan, archive, image_px, pad_frac))
     write_index(partial, [_origin(case_id, plan, truth) for case_id, plan in enumerate(plans)])
     _replace_bench(partial, out)
     bench = read_bench(out)
@@ -92,6 +94,7 @@ def _read_boxes(path: Path) -> list[_BoxRow]:
             r["height"],
             r["width"],
             not (r["is_truncated"] or r["is_occluded"]),
+            ImageRef(*(r[name] for name in LOCATION)),
         )
         for r in frame.iter_rows(named=True)
     ]
@@ -146,10 +149,10 @@ def _next_exemplar(queue: deque[_BoxRow], source: _BoxRow, used: set[tuple[str, 
     return None
 
 
-def _render(case_id: int, plan: _Plan, images: Path, image_px: int, pad_frac: float) -> Case:
-    source = cut_window(read_image(images / f"{plan.source.image_id}.jpg"), plan.window, image_px)
+def _render(case_id: int, plan: _Plan, archive: ImageArchive, image_px: int, pad_frac: float) -> Case:
+    source = cut_window(archive.read_image(plan.source.image), plan.window, image_px)
     mask = box_mask(box_in_window(plan.source.xyxy, plan.window, image_px), image_px)
-    exemplar_image = read_image(images / f"{plan.exemplar.image_id}.jpg")
+    exemplar_image = archive.read_image(plan.exemplar.image)
     return Case(case_id, source, mask, _crop(exemplar_image, plan.exemplar.xyxy, pad_frac, image_px))
 
 

@@ -3,14 +3,18 @@
 They are never the bench's own sources, on which the untouched source would score a distance of nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
+from pbe.data.archive import LOCATION, ImageArchive, ImageRef
 from pbe.data.images import read_image
 from pbe.evaluation.bench import Image
 from pbe.method.windows import cut_window
+
+Read = Callable[[], Image]
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -21,10 +25,10 @@ def real_images(raw: Path, curated: Path, folder: str | None, image_px: int, lim
     They come from `folder` (`evaluate.real`), or from the train images that curation kept, in order of their names.
     Raises ValueError when there are fewer than two, or naming the file that cannot be decoded.
     """
-    paths = _files_of(Path(folder)) if folder else _curated_train(raw, curated)
-    if len(paths) < 2:
+    images = _files_of(Path(folder)) if folder else _curated_train(raw, curated, limit)
+    if len(images) < 2:
         raise ValueError(f"{folder or curated / 'images.parquet'}: FID and QS take two real images at least")
-    return (centre_square(read_image(path), image_px) for path in paths[:limit])
+    return (centre_square(read(), image_px) for read in images[:limit])
 
 
 def centre_square(image: Image, size_px: int) -> Image:
@@ -34,13 +38,16 @@ def centre_square(image: Image, size_px: int) -> Image:
     return cut_window(image, ((width - side) // 2, (height - side) // 2, side), size_px)
 
 
-def _files_of(folder: Path) -> Sequence[Path]:
+def _files_of(folder: Path) -> Sequence[Read]:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; see evaluate.real")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    return [partial(read_image, path) for path in paths]
 
 
-def _curated_train(raw: Path, curated: Path) -> Sequence[Path]:
+def _curated_train(raw: Path, curated: Path, limit: int) -> Sequence[Read]:
+    archive = ImageArchive(raw / "images")
     kept = pl.col("verdict") == "keep"
     images = pl.read_parquet(curated / "images.parquet").filter(kept & (pl.col("split") == "train"))
-    return [raw / "images" / "train" / f"{image_id}.jpg" for image_id in images["image_id"].sort()]
+    places = images.sort("image_id").head(limit).select(*LOCATION).iter_rows()
+    return [partial(archive.read_image, ImageRef(*place)) for place in places]

@@ -10,6 +10,7 @@ from pbe.data.shards import INDEX
 from pbe.files import digest_code, digest_files
 
 CODE = (
+    "data/archive.py",
     "data/encoders.py",
     "data/images.py",
     "data/samples.py",

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pbe import settings
-from pbe.data.images import read_image
+from pbe.data.archive import ImageArchive
 from pbe.data.samples import BoxRow, read_boxes
 from pbe.method.exemplars import crop_exemplar
 from pbe.method.painter import Painter
@@ -47,16 +47,22 @@ def draw_panel(
     order = rng.permutation(len(largest))
     chosen = [largest[i] for i in order][:size]
     others = [largest[order[(i + 1) % len(order)]] for i in range(len(chosen))]
-    parts = [_case(images, box, other, method, exemplar_px, rng) for box, other in zip(chosen, others, strict=True)]
+    archive = ImageArchive(images)
+    parts = [_case(archive, box, other, method, exemplar_px, rng) for box, other in zip(chosen, others, strict=True)]
     sources, masks, exemplars = (np.stack(p) for p in zip(*parts, strict=True))
     return Panel(sources, masks, exemplars)
 
 
 def _case(
-    images: Path, box: BoxRow, other: BoxRow, method: settings.Method, exemplar_px: int, rng: np.random.Generator
+    archive: ImageArchive,
+    box: BoxRow,
+    other: BoxRow,
+    method: settings.Method,
+    exemplar_px: int,
+    rng: np.random.Generator,
 ) -> tuple[Images, Images, Images]:
-    image = read_image(images / box.split / f"{box.image_id}.jpg")
-    exemplar_image = read_image(images / other.split / f"{other.image_id}.jpg")
+    image = archive.read_image(box.image)
+    exemplar_image = archive.read_image(other.image)
     window = square_window(image.shape[0], image.shape[1], box.xyxy, rng)
     size = method.image_px
     mask = box_mask(box_in_window(box.xyxy, window, size), size)

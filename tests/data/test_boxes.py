@@ -10,10 +10,11 @@ from pbe.data.openimages import REQUIRED_COLUMNS, number_boxes, scan_boxes
 from pbe.data.world import draw_scene
 from pbe.settings import Filter
 
+PLACE = {"shard": "train-00000.tar", "offset": 512, "num_bytes": 1000}
 IMAGES = pl.DataFrame(
     {"image_id": ["i", "j"], "width": [200, 100], "height": [100, 100]},
     schema_overrides={"width": pl.Int32, "height": pl.Int32},
-)
+).with_columns(pl.lit(v).alias(k) for k, v in PLACE.items())
 TYPES = dict.fromkeys(("XMin", "XMax", "YMin", "YMax"), pl.Float64) | {
     name: pl.Boolean for name in REQUIRED_COLUMNS if name.startswith("Is")
 }
@@ -224,6 +225,7 @@ def test_the_demo_worlds_boxes_come_back_as_drawn(bucket):
     path = bucket / "openimages" / "v5" / "validation-annotations-bbox.csv"
     scenes = {name_image(3, "validation", i): draw_scene(np.random.default_rng([3, 1, i])) for i in range(40)}
     sizes = [(name, scene.image.shape[1], scene.image.shape[0]) for name, scene in scenes.items()]
+    sizes = [(*size, *PLACE.values()) for size in sizes]
     images = pl.DataFrame(sizes, schema=IMAGES.schema, orient="row")
     judged = judge(scan_boxes(path), images.sort("image_id"), Filter(drop_truncated=False))
     copies = {

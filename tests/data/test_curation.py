@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
+from pbe.data.archive import LOCATION, write_tar
 from pbe.data.catalogue import connected_fiftyone
 from pbe.data.curation import PHASES, CurationReport, curate
 from pbe.data.examination import Progress
@@ -58,14 +58,17 @@ def encode(name: str, scene: Scene) -> bytes:
 def write_raw(raw: Path) -> Path:
     """A raw folder of 52 scenes with every fault, and its boxes.parquet; returns the path of the latter."""
     manifest, boxes = [], []
-    for name, scene in SCENES.items():
-        path = raw / "images" / SPLITS[name] / f"{name}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(name, scene))
-        manifest.append({"image_id": name, "split": SPLITS[name], "outcome": "ok"})
+    (raw / "images").mkdir()
+    refs = {}
+    for split in ("train", "validation"):
+        images = [(name, encode(name, scene)) for name, scene in SCENES.items() if SPLITS[name] == split]
+        refs |= write_tar(raw / "images" / f"{split}-00000.tar", images)
+    for name in SCENES:
+        manifest.append({"image_id": name, "split": SPLITS[name], "outcome": "ok", **refs[name]._asdict()})
         drawn = SCENES[ORIGINALS.get(name, name)]
         boxes += [box_row(name, number, drawn) for number in range(len(drawn.objects))]
-    manifest.append({"image_id": "9999", "split": "train", "outcome": "missing"})
+    lost = dict.fromkeys(LOCATION)
+    manifest.append({"image_id": "9999", "split": "train", "outcome": "missing", **lost})
     pl.DataFrame(manifest).write_parquet(raw / "manifest.parquet")
     pl.DataFrame(boxes).write_parquet(raw / "boxes.parquet")
     return raw / "boxes.parquet"
@@ -237,10 +240,10 @@ def test_boxes_made_for_another_size_reject_the_image(world: Path, uri: str, cur
     assert verdicts(world / "odd")["0000"] == "size_mismatch"
 
 
-def test_an_image_gone_from_disk_is_named(tmp_path: Path) -> None:
+def test_a_shard_gone_from_disk_is_named(tmp_path: Path) -> None:
     write_raw(tmp_path)
-    (tmp_path / "images/train/0007.jpg").unlink()
-    with pytest.raises(ValueError, match=r"0007\.jpg: in the manifest but not on disk; run acquire again"):
+    (tmp_path / "images/train-00000.tar").unlink()
+    with pytest.raises(ValueError, match=r"train-00000\.tar: no such file; run acquire again"):
         run(tmp_path, tmp_path / "out", "mongodb://127.0.0.1:9")
     assert not (tmp_path / "out").exists()
 
@@ -262,9 +265,10 @@ def test_inputs_that_are_missing_or_disagree_are_named(tmp_path: Path) -> None:
 
 
 def test_an_empty_split_and_a_world_without_a_good_image_are_judged(tmp_path: Path, uri: str) -> None:
-    (tmp_path / "images/train").mkdir(parents=True)
-    PillowImage.new("RGB", (64, 64)).save(tmp_path / "images/train/0000.jpg")
-    manifest = pl.DataFrame({"image_id": ["0000"], "split": ["train"], "outcome": ["ok"]})
+    (tmp_path / "images").mkdir()
+    black = encode_jpeg(np.zeros((64, 64, 3), np.uint8))
+    ref = write_tar(tmp_path / "images/train-00000.tar", [("0000", black)])["0000"]
+    manifest = pl.DataFrame([{"image_id": "0000", "split": "train", "outcome": "ok", **ref._asdict()}])
     manifest.write_parquet(tmp_path / "manifest.parquet")
     pl.DataFrame([box_row("0000", 0, SCENES["0000"])]).clear().write_parquet(tmp_path / "boxes.parquet")
     report = run(tmp_path, tmp_path / "out", uri)

@@ -9,11 +9,12 @@ import time
 import polars as pl
 import pytest
 
+from pbe.data.archive import LOCATION, ImageArchive, ImageRef, scan_shard
 from pbe.data.download import MANIFEST_SCHEMA, acquire
 from pbe.data.endpoint import serve_bucket
 from pbe.settings import Acquire
 
-DEMO = Acquire(workers=4)
+DEMO = Acquire(workers=4, images_per_shard=20)
 BOXES = "annotations/train-annotations-bbox.csv"
 
 
@@ -40,6 +41,17 @@ def digest(folder):
     return {str(path.relative_to(folder)): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
 
 
+def images_of(raw):
+    """Every image's bytes, as the manifest says where they lie."""
+    archive = ImageArchive(raw / "images")
+    rows = pl.read_parquet(raw / "manifest.parquet").filter(outcome="ok").iter_rows(named=True)
+    return {(row["split"], row["image_id"]): archive.read_bytes(ImageRef(*(row[k] for k in LOCATION))) for row in rows}
+
+
+def ids(raw, split):
+    return {image_id for of, image_id in images_of(raw) if of == split}
+
+
 def from_folder(root, **changes):
     return Acquire(source="folder", root=str(root), workers=4, **changes)
 
@@ -50,8 +62,9 @@ def test_the_demo_world_arrives_whole(bucket, raw):
     assert manifest.height == 120
     assert manifest["outcome"].unique().to_list() == ["ok"]
     assert manifest.equals(manifest.sort("split", "image_id"))
+    images = images_of(raw)
     for row in manifest.iter_rows(named=True):
-        content = (raw / "images" / row["split"] / f"{row['image_id']}.jpg").read_bytes()
+        content = images[row["split"], row["image_id"]]
         assert content == (bucket / "open-images-dataset" / row["split"] / f"{row['image_id']}.jpg").read_bytes()
         assert (row["num_bytes"], row["md5"]) == (len(content), hashlib.md5(content).hexdigest())
         assert min(row["width"], row["height"]) == 64  # truncated ones included: the header is whole
@@ -68,39 +81,67 @@ def test_the_demo_world_arrives_whole(bucket, raw):
 
 def test_nothing_whole_is_fetched_again_and_damage_is_mended(raw, endpoint):
     before = digest(raw)
-    cut, gone = sorted((raw / "images/train").iterdir())[:2]
-    cut.write_bytes(cut.read_bytes()[:100])
+    shards = sorted((raw / "images").iterdir())
+    assert [path.name for path in shards] == [*(f"train-0000{n}.tar" for n in range(4)), "validation-00000.tar",
+                                              "validation-00001.tar"]  # fmt: skip
+    stamps = [path.stat().st_mtime_ns for path in shards]
+    damaged, cut, gone = shards[1:4]
+    with damaged.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"not what was here")
+    with cut.open("r+b") as file:
+        file.truncate(scan_shard(cut)[15].offset + 100)
+    num_gone = len(scan_shard(gone))
     gone.unlink()
-    (raw / "images/train/stranger.jpg").write_bytes(b"of another selection")
+    (raw / "images/train-00009.tar").write_bytes(b"of another selection")
     calls = []
     report = acquire(DEMO, 0, raw, endpoint, progress=lambda done, total: calls.append((done, total)))
-    assert (report.num_fetched, report.num_present) == (2, 118)
+    assert report.num_fetched == 1 + 5 + num_gone
     assert calls == [(done, 120) for done in range(1, 121)]
     assert digest(raw) == before
+    assert [path.stat().st_mtime_ns == stamp for path, stamp in zip(shards, stamps, strict=True)] == [
+        True, False, False, False, True, True,
+    ]  # fmt: skip
     assert report.as_dict()["outcomes"] == {"train": {"ok": 80}, "validation": {"ok": 40}}
+
+
+def test_another_selection_and_another_cut_use_the_images_that_are_here(raw, endpoint, tmp_path):
+    few = DEMO.model_copy(update={"train_images": 30, "images_per_shard": 7})
+    shutil.copytree(raw, tmp_path / "raw")
+    assert acquire(few, 0, tmp_path / "raw", endpoint).num_fetched == 0
+    acquire(few, 0, tmp_path / "fresh", endpoint)
+    assert digest(tmp_path / "raw") == digest(tmp_path / "fresh")
+    report = acquire(DEMO, 0, tmp_path / "raw", endpoint)
+    assert (report.num_fetched, report.num_present) == (50, 70)
+    assert digest(tmp_path / "raw") == digest(raw)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".fresh.lock", ".raw.lock", "fresh", "raw"]
 
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
+from pbe.data.archive import LOCATION, ImageArchive, ImageRef, scan_shard
 from pbe.data.download import acquire
 from pbe.settings import Acquire
-acquire(Acquire(workers=2), 0, Path(sys.argv[1]), sys.argv[2], progress=lambda done, total: time.sleep(0.05))
+settings = Acquire(workers=2, images_per_shard=20)
+acquire(settings, 0, Path(sys.argv[1]), sys.argv[2], progress=lambda done, total: time.sleep(0.05))
 """
 
 
 def test_killed_and_run_again_ends_with_the_same_tree(raw, endpoint, tmp_path):
     folder = tmp_path / "raw"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), endpoint])
-    while len(list(folder.glob("images/*/*.jpg"))) < 20:
+    part = tmp_path / ".raw.parts/new/train-00001.tar"
+    while not part.exists() or part.stat().st_size < 30_000:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / "manifest.parquet").exists()
+    in_part = len(scan_shard(part))
+    assert in_part >= 2
     report = acquire(DEMO, 0, folder, endpoint)
-    assert report.num_present >= 20
-    assert report.num_fetched >= 1
+    assert report.num_present == 20 + in_part
     assert digest(folder) == digest(raw)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".raw.lock", "raw"]
 
@@ -119,9 +160,9 @@ def test_limits_and_classes_select_images(raw, endpoint, tmp_path):
     assert report.outcomes == {"train": {"ok": 5}, "validation": {"ok": 3}}
     with (tmp_path / "raw" / BOXES).open() as file:
         circles = {row["ImageID"] for row in csv.DictReader(file) if row["LabelName"] == "/m/0pbe01"}
-    assert {path.stem for path in (tmp_path / "raw/images/train").iterdir()} <= circles
+    assert ids(tmp_path / "raw", "train") <= circles
     acquire(Acquire(workers=4, train_images=2, validation_images=1), 0, tmp_path / "raw", endpoint)
-    assert len(list((tmp_path / "raw/images/train").iterdir())) == 2
+    assert len(ids(tmp_path / "raw", "train")) == 2
 
 
 def test_the_public_bucket_is_read_by_the_same_code(raw, endpoint, tmp_path):
@@ -146,7 +187,7 @@ def test_a_folder_and_a_private_bucket_give_the_same(own, tmp_path, monkeypatch)
 
 
 def test_an_acquired_folder_is_itself_a_source(raw, tmp_path):
-    acquire(from_folder(raw), 0, tmp_path / "raw")
+    acquire(from_folder(raw, images_per_shard=20), 0, tmp_path / "raw")
     assert digest(tmp_path / "raw") == digest(raw)
 
 
@@ -162,9 +203,8 @@ def test_lost_images_are_counted_and_kept_out(own, tmp_path):
         missing.stem: "missing",
         corrupt.stem: "corrupt",
     }
-    assert manifest["width"].to_list() == [None, None]
-    assert not (tmp_path / "raw/images/train" / missing.name).exists()
-    assert not (tmp_path / "raw/images/train" / corrupt.name).exists()
+    assert manifest.select(*LOCATION, "width").rows() == [(None,) * 4] * 2
+    assert not ids(tmp_path / "raw", "train") & {missing.stem, corrupt.stem}
 
 
 def test_too_many_lost_images_are_an_error_of_one_line(own, tmp_path):
@@ -230,8 +270,9 @@ def test_images_stored_smaller_are_known_again_and_follow_the_settings(endpoint,
     manifest = pl.read_parquet(tmp_path / "raw/manifest.parquet")
     sides = manifest.select(pl.min_horizontal("width", "height")).to_series()
     assert (sides == 40).sum() > 100  # those cut short are kept as they came
+    images = images_of(tmp_path / "raw")
     for row in manifest.iter_rows(named=True):
-        content = (tmp_path / "raw/images" / row["split"] / f"{row['image_id']}.jpg").read_bytes()
+        content = images[row["split"], row["image_id"]]
         assert (row["num_bytes"], row["md5"]) == (len(content), hashlib.md5(content).hexdigest())
     again = acquire(small, 0, tmp_path / "raw", endpoint)
     assert (again.num_present, digest(tmp_path / "raw")) == (120, first)

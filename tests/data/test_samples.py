@@ -1,27 +1,28 @@
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
 
+from pbe.data.archive import LOCATION, write_tar
+from pbe.data.faults import encode_jpeg
 from pbe.data.object_masks import pack_mask
 from pbe.data.samples import SampleDrawer, decoding_reduction, read_boxes
 from pbe.settings import Mask, Method
 
 
 def write_boxes(folder, rows):
-    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1"]
+    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1", *LOCATION]
     folder.mkdir(parents=True, exist_ok=True)
     pl.DataFrame(rows, schema=columns, orient="row").write_parquet(folder / "boxes.parquet")
 
 
 @pytest.fixture
 def images(tmp_path):
-    (tmp_path / "images/train").mkdir(parents=True)
+    (tmp_path / "images").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "images/train/a.jpg", quality=95)
-    Image.fromarray(pixels[..., 0]).save(tmp_path / "images/train/grey.jpg", quality=95)
-    rows = [("a_000", "a", "train", 5, 6, 40, 44), ("grey_000", "grey", "train", 0, 0, 90, 70)]
-    write_boxes(tmp_path, [*rows, ("v_000", "v", "validation", 0, 0, 5, 5)])
+    files = [("a", encode_jpeg(pixels)), ("grey", encode_jpeg(pixels[..., 0]))]
+    at = write_tar(tmp_path / "images/train-00000.tar", files)
+    rows = [("a_000", "a", "train", 5, 6, 40, 44, *at["a"]), ("grey_000", "grey", "train", 0, 0, 90, 70, *at["grey"])]
+    write_boxes(tmp_path, [*rows, ("v_000", "v", "validation", 0, 0, 5, 5, "validation-00000.tar", 512, 9)])
     return tmp_path
 
 
@@ -56,7 +57,7 @@ def test_a_greyscale_image_whose_box_is_all_of_it_is_no_exception(images):
 
 
 def test_no_boxes_left_is_said(images):
-    write_boxes(images / "empty", [("a_000", "a", "train", 0, 0, 5, 5)])
+    write_boxes(images / "empty", [("a_000", "a", "train", 0, 0, 5, 5, "train-00000.tar", 512, 9)])
     with pytest.raises(ValueError, match="no box of the split 'validation' is left"):
         read_boxes(images / "empty", "validation")
 
@@ -75,11 +76,11 @@ def test_an_image_is_decoded_smaller_where_window_and_exemplar_still_shrink(wind
 
 
 def test_a_large_image_gives_the_sample_of_its_reduced_decoding(tmp_path):
-    (tmp_path / "images/train").mkdir(parents=True)
+    (tmp_path / "images").mkdir()
     ys, xs = np.mgrid[0:256, 0:320]
     pixels = np.stack([xs * 0.6, ys * 0.8, (xs + ys) * 0.4], -1).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "images/train/large.jpg", quality=95)
-    write_boxes(tmp_path, [("large_000", "large", "train", 60, 40, 200, 180)])
+    at = write_tar(tmp_path / "images/train-00000.tar", [("large", encode_jpeg(pixels))])
+    write_boxes(tmp_path, [("large_000", "large", "train", 60, 40, 200, 180, *at["large"])])
     box = read_boxes(tmp_path, "train")[0]
     whole, small = drawer(tmp_path, exemplar_px=128), drawer(tmp_path, exemplar_px=32)
     a, b = whole.draw(box, 0), small.draw(box, 0)
@@ -90,9 +91,9 @@ def test_a_large_image_gives_the_sample_of_its_reduced_decoding(tmp_path):
 def test_where_the_objects_shape_is_known_it_is_what_is_repainted(images):
     shape = np.zeros((38, 35), np.uint8)
     shape[10:14] = 1  # a bar across the box
-    rows = [("a_000", "a", "train", 5, 6, 40, 44, pack_mask(shape)), ("a_001", "a", "train", 5, 6, 40, 44, None)]
-    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1", "object_mask"]
-    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(images / "boxes.parquet")
+    box = pl.read_parquet(images / "boxes.parquet").filter(box_id="a_000")
+    shapes = pl.DataFrame({"object_mask": [pack_mask(shape), None], "box_id": ["a_000", "a_001"]})
+    pl.concat([box, box]).drop("box_id").hstack(shapes).write_parquet(images / "boxes.parquet")
     with_shape, without = read_boxes(images, "train")
     method = Method(mask=Mask(object_probability=1))
     draw = SampleDrawer(images / "images", method, exemplar_px=32, num_exemplars=1, seed=0).draw

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from pbe.data import shards, world
+from pbe.data.archive import LOCATION, write_tar
 from pbe.data.cluster import ray_cluster
 from pbe.data.encoders import FrozenEncoders
+from pbe.data.faults import encode_jpeg
 from pbe.data.samples import SampleDrawer, read_boxes
 from pbe.data.shards import LatentShards
 from pbe.settings import Encode, Method
@@ -25,16 +27,13 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    import cv2
-
     root = tmp_path_factory.mktemp("project")
-    (root / "images/train").mkdir(parents=True)
-    rows = []
-    for i in range(10):
-        scene = world.draw_scene(np.random.default_rng([3, i]), 1)
-        cv2.imwrite(str(root / f"images/train/{i:016x}.jpg"), scene.image[..., ::-1])
-        rows.append((f"{i:016x}_000", f"{i:016x}", "train", *map(int, scene.objects[0].box)))
-    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1"]
+    (root / "images").mkdir()
+    scenes = {f"{i:016x}": world.draw_scene(np.random.default_rng([3, i]), 1) for i in range(10)}
+    images = [(name, encode_jpeg(scene.image)) for name, scene in scenes.items()]
+    at = write_tar(root / "images/train-00000.tar", images)
+    rows = [(f"{n}_000", n, "train", *map(int, s.objects[0].box), *at[n]) for n, s in scenes.items()]
+    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1", *LOCATION]
     pl.DataFrame(rows, schema=columns, orient="row").write_parquet(root / "boxes.parquet")
     return root
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 from transformers import CLIPVisionConfig
 
 from pbe.data import world
+from pbe.data.archive import write_tar
+from pbe.data.faults import encode_jpeg
 from pbe.evaluation.bench import Bench
 from pbe.evaluation.cases import make_bench
 from pbe.method.conditioner import Conditioner
@@ -35,16 +36,18 @@ class PixelEncoder:
 
 def write_world(root: Path) -> None:
     boxes, images, truth = [], [], ["box_id,Shape,Colour,Pattern,SecondColour"]
+    (root / "raw" / "images").mkdir(parents=True)
     for split, count in NUM_IMAGES.items():
         rng = np.random.default_rng(count)
-        folder = root / "raw" / "images" / split
-        folder.mkdir(parents=True)
-        for number in range(count):
-            scene, image_id = world.draw_scene(rng, max_objects=2, rare_kinds=False), f"{split}{number}"
-            PillowImage.fromarray(scene.image).save(folder / f"{image_id}.jpg", quality=95)
-            images.append({"image_id": image_id, "split": split, "verdict": "keep" if number else "reject"})
+        scenes = {f"{split}{n}": world.draw_scene(rng, max_objects=2, rare_kinds=False) for n in range(count)}
+        files = [(image_id, encode_jpeg(scene.image)) for image_id, scene in scenes.items()]
+        refs = write_tar(root / "raw" / "images" / f"{split}-00000.tar", files)
+        for number, (image_id, scene) in enumerate(scenes.items()):
+            verdict = {"image_id": image_id, "split": split, "verdict": "keep" if number else "reject"}
+            images.append(verdict | refs[image_id]._asdict())
             for n, o in enumerate(scene.objects):
-                boxes.append(box_row(f"{image_id}_{n:03d}", image_id, split, scene.image.shape, o))
+                row = box_row(f"{image_id}_{n:03d}", image_id, split, scene.image.shape, o)
+                boxes.append(row | refs[image_id]._asdict())
                 a = o.attributes
                 truth.append(f"{image_id}_{n:03d},{a.shape},{a.colour},{a.pattern},{a.second_colour}")
     for part in ("raw/annotations", "curated"):
