@@ -100,7 +100,7 @@ def images_per_shard(settings: Acquire) -> int:
     if settings.short_side_px is None:
         return _IMAGES_PER_SHARD
     smaller = 322_000 / (_BYTES_PER_SQUARE * settings.short_side_px**2)
-    return max(_IMAGES_PER_SHARD, round(_IMAGES_PER_SHARD * smaller, -2))
+    return max(_IMAGES_PER_SHARD, 100 * round(_IMAGES_PER_SHARD * smaller / 100))
 
 
 class Plan:
