@@ -26,6 +26,7 @@ from sizes import machine, random_batch, random_painter
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionModelWithProjection
 
+from pbe.data.archive import LOCATION
 from pbe.data.encoders import FrozenEncoders
 from pbe.data.samples import SampleDrawer, read_boxes
 from pbe.method.painter import Painter
@@ -60,8 +61,8 @@ def peak_flops(name: str) -> float | None:
 def write_project(folder: Path, painter: Painter, plan: Plan, count: int) -> None:
     """JPEGs, their boxes, the frozen encoders and a cache, as the stages leave them."""
     boxes = write_images(folder / "images", None, count)
-    rows = [(b.box_id, b.image_id, b.split, *b.xyxy) for b in boxes]
-    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1"]
+    rows = [(b.box_id, b.image_id, b.split, *b.xyxy, *b.image) for b in boxes]
+    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1", *LOCATION]
     pl.DataFrame(rows, schema=columns, orient="row").write_parquet(folder / "boxes.parquet")
     painter.vae.save_pretrained(folder / "backbone/vae")
     CLIPVisionModelWithProjection(painter.conditioner.config).save_pretrained(folder / "backbone/image_encoder")
