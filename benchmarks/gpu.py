@@ -22,8 +22,7 @@ import cv2
 import polars as pl
 import torch
 from loader import HEIGHT, WIDTH, write_cache, write_images
-from sizes import machine, random_batch, random_painter
-from torch.utils.flop_counter import FlopCounterMode
+from sizes import flops, machine, random_batch, random_painter
 from transformers import CLIPVisionModelWithProjection
 
 from pbe.data.archive import LOCATION
@@ -71,19 +70,15 @@ def write_project(folder: Path, painter: Painter, plan: Plan, count: int) -> Non
 
 
 def count_flops(painter: Painter, folder: Path, plan: Plan) -> dict[str, float]:
-    """Floating-point operations of one training image, by torch's counter: a multiply-add is two."""
+    """Floating-point operations of one training image in each mode."""
     losses = PaintingLoss(painter).to(plan.device).train()
     batch = random_batch(painter, 1, plan.image_px).to(plan.device)
-    with FlopCounterMode(display=False) as step:
-        losses(batch).mean().backward()
+    cached = flops(lambda: losses(batch).mean().backward())
     losses.zero_grad(set_to_none=True)
     encoders = FrozenEncoders(folder / "backbone", plan.device)
     drawer = SampleDrawer(folder / "images", Method(image_px=plan.image_px), painter.exemplar_px, 1, 0)
     sample = drawer.draw(read_boxes(folder, "train")[0], 0)
-    with FlopCounterMode(display=False) as encoding:
-        encoders.encode([sample])
-    cached = float(step.get_total_flops())
-    return {"cached": cached, "images": cached + float(encoding.get_total_flops())}
+    return {"cached": cached, "images": cached + flops(lambda: encoders.encode([sample]))}
 
 
 def run_row(painter: Painter, folder: Path, plan: Plan, mode: str, batch_size: int, compiled: bool) -> dict[str, Any]:
@@ -116,10 +111,10 @@ def run_row(painter: Painter, folder: Path, plan: Plan, mode: str, batch_size: i
 
 
 def sweep(painter: Painter, folder: Path, plan: Plan, modes: list[str], compiles: list[bool]) -> list[dict[str, Any]]:
-    flops = count_flops(painter, folder, plan)
+    counts = count_flops(painter, folder, plan)
     name = torch.cuda.get_device_name() if plan.device.startswith("cuda") else machine()
     peak = peak_flops(name)
-    told = ", ".join(f"{mode} {count / 1e9:,.3g}" for mode, count in flops.items())
+    told = ", ".join(f"{mode} {count / 1e9:,.3g}" for mode, count in counts.items())
     known = f"{peak / 1e12:,.0f} TFLOP/s bf16" if peak else "peak not known, no MFU"
     print(f"{name}; {known}; GFLOP a training image of {plan.image_px} px: {told}")
     print(f"{'mode':<8}{'compiled':<10}{'batch':>5}{'images/s':>11}{'MFU':>7}{'peak GiB':>10}{'first step s':>14}")
@@ -136,7 +131,7 @@ def sweep(painter: Painter, folder: Path, plan: Plan, modes: list[str], compiles
                     print(f"{mode:<8}{compiled!s:<10}{batch_size:>5}   out of memory")
                     rows.append(row | {"out_of_memory": True})
                     break
-                row["mfu"] = row["images_per_s"] * flops[mode] / peak if peak else None
+                row["mfu"] = row["images_per_s"] * counts[mode] / peak if peak else None
                 mfu = f"{row['mfu']:.1%}" if row["mfu"] else "-"
                 memory = f"{row['peak_gib']:.1f}" if row["peak_gib"] else "-"
                 print(
@@ -144,7 +139,7 @@ def sweep(painter: Painter, folder: Path, plan: Plan, modes: list[str], compiles
                     f"{row['first_step_s']:>14.1f}",
                     flush=True,
                 )
-                rows.append(row | {"device": name, "flops_per_image": flops[mode]})
+                rows.append(row | {"device": name, "flops_per_image": counts[mode]})
     return rows
 
 

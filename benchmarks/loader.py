@@ -160,15 +160,15 @@ def write_cache(
 
 
 def rates(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
-    """Samples a second of each way, the ways in turns; medians."""
+    """Samples in a second of the core, the ways in turns; medians."""
     for work in ways.values():
         work()
     seen: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, work in ways.items():
-            start = time.perf_counter()
+            start = time.process_time()
             count = work()
-            seen[name].append(count / (time.perf_counter() - start))
+            seen[name].append(count / (time.process_time() - start))
     return {name: statistics.median(values) for name, values in seen.items()}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import CLIPVisionConfig
 
 from pbe.method.conditioner import Conditioner
@@ -92,10 +93,26 @@ class fast_initialisation:  # noqa: N801
         nn.init.kaiming_uniform_ = self.kept
 
 
+def flops(work: Callable[[], object]) -> float:
+    """Floating-point operations of the work by torch's counter, a multiply-add as two; attention on a CPU included."""
+    aten = torch.ops.aten
+    on_cpu = {
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda out, q, k, v, *_, **__: sdpa_backward_flop_count(out, q, k, v)
+        ),
+    }
+    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
 def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    """Seconds that the work takes; of one thread those of its core, so that what else the machine does counts less."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def medians_s(ways: dict[str, Callable[[], object]], repeats: int, warm: bool = True) -> dict[str, float]:
