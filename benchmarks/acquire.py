@@ -6,9 +6,9 @@
 The peer is the pattern of OpenImages' own `downloader.py`, written anew here: one boto3 resource shared by five
 threads, `download_file` for each object, which sends a HEAD before its GET. Both fetch from an nginx on loopback
 (Debian's package `nginx-light`) that serves JPEGs by sendfile under OpenImages' keys, their MD5 as ETag, as S3 does.
-Ours is the store, each object to a file of its own, like the peer's. Each measurement is a process of its own; imports
-are not counted, child processes are, in CPU and in memory. Afterwards the bytes of every object are hashed again.
-Prints ratios, asserts nothing about time.
+Ours are the store alone, each object to a file of its own, like the peer's, and the whole `acquire` with selection,
+packing and manifest. Each measurement is a process of its own; imports are not counted, child processes are, in CPU
+and in memory. Afterwards the bytes of every object are hashed again. Prints ratios, asserts nothing about time.
 """
 
 import argparse
@@ -41,8 +41,9 @@ NUM_BODIES = 16  # the last digit of an image's id says which it is
 STOCK_THREADS = 5
 RUNS = {
     "stock": "stock: boto3 resource, 5 threads",
-    "store 1": "ours, 1 process",
-    "store 2": "ours, 2 processes",
+    "store 1": "ours, store alone, 1 process",
+    "store 2": "ours, store alone, 2 processes",
+    "acquire": "ours, whole acquire, 1 process",
 }
 
 
@@ -172,18 +173,36 @@ def fetch_part(url: str, ids: list[str], out: Path, workers: int) -> None:
     in_threads(workers, lambda i: store.fetch(f"{i}.jpg", out / f"{i}.jpg"), ids)
 
 
+def run_acquire(url: str, out: Path, workers: int) -> None:
+    from pbe.data.download import acquire
+    from pbe.settings import Acquire
+
+    acquire(
+        Acquire(
+            source="openimages",
+            endpoint_url=url,
+            annotations_url=f"{url}/{openimages.ANNOTATIONS_BUCKET}",
+            workers=workers,
+        ),
+        0,
+        out / "raw",
+    )
+
+
 def run_measured(which: str, url: str, ids: list[str], out: Path, workers: int) -> None:
     """Run it in this process; prints wall and CPU seconds."""
     import boto3  # noqa: F401  what both import is not part of the time
 
-    import pbe.data.stores  # noqa: F401
+    import pbe.data.download  # noqa: F401
 
     kind, _, processes = which.partition(" ")
     before, started = cpu_s(), time.perf_counter()
     if kind == "stock":
         run_stock(url, ids, out)
-    else:
+    elif kind == "store":
         run_store(url, ids, out, int(processes), workers)
+    else:
+        run_acquire(url, out, workers)
     print(time.perf_counter() - started, cpu_s() - before)
 
 
@@ -228,7 +247,7 @@ def resident_mb(pid: int) -> float:
 def verify(out: Path, ids: list[str], which: str) -> None:
     """Hash the bytes of every image again, and stop if one is not what the server has."""
     expected = {f"{n:x}": md5 for n, md5 in enumerate(json.loads((out.parent / "md5.json").read_text()))}
-    found = dict(md5_of_files(out))
+    found = dict(md5_of_shards(out / "raw") if which.startswith("acquire") else md5_of_files(out))
     wrong = [image_id for image_id in ids if found.get(image_id) != expected[image_id[-1]]]
     if wrong or len(found) != len(ids):
         sys.exit(f"{which}: {len(found)} objects of {len(ids)}, {len(wrong)} of them not what they should be")
@@ -237,6 +256,15 @@ def verify(out: Path, ids: list[str], which: str) -> None:
 def md5_of_files(folder: Path) -> Iterator[tuple[str, str]]:
     for entry in os.scandir(folder):
         yield entry.name.removesuffix(".jpg"), hashlib.md5(Path(entry.path).read_bytes()).hexdigest()
+
+
+def md5_of_shards(raw: Path) -> Iterator[tuple[str, str]]:
+    from pbe.data.archive import ImageArchive, ImageRef
+
+    archive = ImageArchive(raw / "images")
+    for row in pl.read_parquet(raw / "manifest.parquet").iter_rows(named=True):
+        content = archive.read_bytes(ImageRef(row["shard"], row["offset"], row["num_bytes"]))
+        yield row["image_id"], hashlib.md5(content).hexdigest()
 
 
 def main() -> None:
@@ -279,7 +307,8 @@ def compare(size: int, number: int, options: argparse.Namespace) -> dict[str, Co
         with serve(root / "www", root, bodies) as url:
             for _ in range(options.rounds):
                 for which, measured in costs.items():
-                    wanted = ids[:-1][: options.stock_most] if which == "stock" else ids[:-1]
+                    all_train = ids if which.startswith("acquire") else ids[:-1]
+                    wanted = all_train[: options.stock_most] if which == "stock" else all_train
                     measured.append(measure(which, url, root, wanted, options.workers))
     medians = {which: Cost(*map(statistics.median, zip(*measured, strict=True))) for which, measured in costs.items()}
     print(f"\n{number:,} objects of {statistics.mean(map(len, bodies)) / 1000:.0f} KB, all verified")
