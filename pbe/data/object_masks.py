@@ -12,14 +12,6 @@ Mask = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 
-def bounds(mask: NDArray[np.generic]) -> Box | None:
-    """The box (x0, y0, x1, y1) around what is not zero in an (H, W) mask, its far side exclusive; None when empty."""
-    xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    if not xs.size:
-        return None
-    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
-
-
 def pack_mask(inside_box: NDArray[np.generic]) -> bytes:
     """The (h, w) of a mask inside its box, not zero where the object is, as a 1-bit PNG."""
     pixels = (inside_box != 0).astype(np.uint8) * 255

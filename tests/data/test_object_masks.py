@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pbe.data.object_masks import bounds, object_in_window, pack_mask, unpack_mask
+from pbe.data.object_masks import object_in_window, pack_mask, unpack_mask
 
 BOX = (13, 7, 40, 33)  # an image of 60 x 48 px
 
@@ -15,11 +15,6 @@ def disc() -> np.ndarray:
 
 def packed() -> bytes:
     return pack_mask(disc()[7:33, 13:40])
-
-
-def test_the_bounds_are_the_box():
-    assert bounds(disc()) == BOX
-    assert bounds(np.zeros((3, 4))) is None
 
 
 def test_a_mask_is_packed_without_loss():

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pbe.data.images import image_size, read_levels
-from pbe.data.object_masks import bounds, pack_mask
+from pbe.data.object_masks import pack_mask
 from pbe.data.own.annotated import IMAGE_SUFFIXES, OwnBox, OwnImage, folder_of, shares, split_in
 from pbe.settings import Acquire
 
 UNNAMED = "object"
-_VOID = 255  # among numbers: the rim that Pascal VOC draws around objects
+_VOID = 255  # beside 1, 2, ...: the rim that Pascal VOC draws around objects
 _MOST_LEVELS = 16  # more than these, with 255 among them, look like the smoothed edge of one object
 _NUMBER = re.compile(r"(?:_mask)?(?:_\d+)?$")
 
@@ -86,14 +87,12 @@ def _boxes(image: Path, mask: Path, label: str, settings: Acquire, skipped: Coun
     height, width = levels.shape
     if sides is not None and sides != (width, height):
         raise ValueError(f"{mask}: {width} x {height} px, but its image {image} is {sides[0]} x {sides[1]} px")
-    found = np.unique(levels)
-    objects = found[found != 0]
-    skipped["empty_mask"] += not objects.size
-    for value in objects:
-        xyxy = bounds(levels == value)
-        assert xyxy is not None
-        x0, y0, x1, y1 = xyxy
-        inside = pack_mask(levels[y0:y1, x0:x1] == value)
+    found, places = np.unique(np.append(0, levels), return_inverse=True)  # 0 comes first, there or not
+    labels = places[1:].reshape(levels.shape)
+    skipped["empty_mask"] += found.size == 1
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+        xyxy = columns.start, rows.start, columns.stop, rows.stop
+        inside = pack_mask(labels[rows, columns] == number)
         yield OwnBox(label, shares(xyxy, (width, height)), object_mask=inside)
 
 
@@ -106,11 +105,12 @@ def _levels(path: Path, values: str) -> NDArray[np.int64]:
     if values == "binary" or path.suffix.lower() in (".jpg", ".jpeg"):
         return (levels > levels.max() / 2).astype(np.int64)
     found = np.unique(levels[levels != 0])
-    if values == "objects" or found.size < 2 or found[-1] != _VOID:
+    if found.size < 2 or found[-1] != _VOID:
         return levels
-    if found.size > _MOST_LEVELS:
+    if values == "auto" and found.size > _MOST_LEVELS:
         raise ValueError(
             f"{path}: {found.size} values up to 255 may be as many objects or one with a smooth edge; "
             "say which with acquire.mask_values: objects or binary"
         )
-    return np.where(levels == _VOID, 0, levels)
+    is_counted = np.array_equal(found[:-1], np.arange(1, found.size))
+    return np.where(levels == _VOID, 0, levels) if is_counted else levels

@@ -40,6 +40,7 @@ def colours(levels: np.ndarray) -> np.ndarray:
 LAYOUTS = {
     "numbers": {"masks/x.png": LEVELS},
     "16 bits": {"masks/x.png": LEVELS.astype(np.uint16) * 300},
+    "grey levels": {"masks/x.png": np.array([0, 127, 255], np.uint8)[LEVELS]},
     "colours": {"masks/x.png": colours(LEVELS)},
     "with a rim, as VOC": {"masks/x.png": np.where(LEVELS, LEVELS, np.uint8(255) * (np.indices((H, W))[0] == 0))},
     "numbered files": {f"masks/x_{n}.png": np.uint8(255) * (n == LEVELS) for n in (1, 2)},
