@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 
 Image = NDArray[np.uint8]
 
@@ -121,7 +121,7 @@ def _opened(file: Path | BinaryIO, name: str) -> Iterator[PillowImage.Image]:
             raise ValueError(f"{name}: no such file") from None
         except PillowImage.DecompressionBombError as error:
             raise RefusedImageError(f"{name}: refused: {_one_line(error)}") from None
-        except PillowImage.UnidentifiedImageError:
+        except UnidentifiedImageError:
             kind = _other_format(file)
             if kind:
                 raise RefusedImageError(f"{name}: refused: {kind} is not read; convert it to JPEG or PNG") from None
