@@ -175,7 +175,7 @@ def rates(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="JPEGs to use instead, brought to 1024 x 768")
-    parser.add_argument("--count", type=int, default=48, help="images, each read once a turn")
+    parser.add_argument("--count", type=int, default=48, help="images, each read once a turn; at least 16")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -183,7 +183,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        boxes = write_images(folder / "images", options.images, options.count)
+        boxes = write_images(folder / "images", options.images, max(16, options.count))  # the drawer keeps 8
         write_cache(folder / "latents", 4096, 1024)
         official = OfficialWork(folder / "images")
         drawer = SampleDrawer(folder / "images", Method(image_px=IMAGE_PX), EXEMPLAR_PX, 1, seed=0)

@@ -76,10 +76,12 @@ class SampleDrawer:
         window = square_window(height, width, box.xyxy, rng)
         reduction = decoding_reduction(window.side, box.xyxy, size, self.exemplar_px)
         image = self._read(box.image, reduction)
-        source = cut_window(image, reduced(window, reduction), size, fast=True)
+        left, top, side = (v // reduction for v in window)
+        x0, y0, x1, y1 = (v // reduction for v in box.xyxy)
+        source = cut_window(image, (left, top, side), size, fast=True)
         shape = object_in_window(box.object_mask, box.xyxy, window, size) if box.object_mask else None
         mask = draw_mask(box_in_window(box.xyxy, window, size), size, self.method.mask, rng, shape)
-        crop = crop_exemplar(image, reduced(box.xyxy, reduction), self.method.exemplar.pad_frac, self.exemplar_px, True)
+        crop = crop_exemplar(image, (x0, y0, x1, y1), self.method.exemplar.pad_frac, self.exemplar_px, True)
         exemplars = [augment_exemplar(crop, self.method.exemplar, rng) for _ in range(self.num_exemplars)]
         return Sample(source, mask, np.stack(exemplars))
 
@@ -89,11 +91,6 @@ def decoding_reduction(window_px: int, box_xyxy: tuple[int, int, int, int], imag
     x0, y0, x1, y1 = box_xyxy
     spare = min(window_px // image_px, (x1 - x0) // exemplar_px, (y1 - y0) // exemplar_px)
     return max(r for r in (1, 2, 4, 8) if r <= max(1, spare))
-
-
-def reduced(spans: tuple[int, ...], reduction: int) -> tuple[int, ...]:
-    """Places of an image in the pixels of the image decoded smaller."""
-    return tuple(span // reduction for span in spans)
 
 
 def _number(text: str) -> int:

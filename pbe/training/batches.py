@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,7 +124,8 @@ def fresh_source(
 
     def fetch(indices: list[int], epochs: list[int]) -> Encoded:
         samples = list(pool.map(drawer.draw, [boxes[i] for i in indices], epochs))
-        with torch.autocast("cuda", torch.bfloat16) if halved else nullcontext():
+        precision: Any = torch.autocast("cuda", torch.bfloat16) if halved else nullcontext()
+        with precision:
             return {name: tensor.float() for name, tensor in encoders.encode(samples).items()}
 
     return BatchSource(len(boxes), fetch, train, seed)

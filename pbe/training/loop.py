@@ -40,7 +40,7 @@ class Trainer:
 
     def __init__(self, painter: Painter, source: BatchSource, train: settings.Train, rank: int, device: str) -> None:
         self.painter, self.source, self.train, self.rank, self.device = painter, source, train, rank, device
-        self.ahead = PreparedAhead(source) if device.startswith("cuda") else source
+        self.ahead: BatchSource | PreparedAhead = PreparedAhead(source) if device.startswith("cuda") else source
         self.losses = PaintingLoss(painter).to(device).train()
         prepare_unet(self.losses.unet, train, device)
         self.wrapped: nn.Module = self.losses

@@ -6,6 +6,7 @@ L = E || eps_theta(y_t, (1-m) * x_s, m, MLP(CLIP(A(x_r))), t) - eps ||^2,   c re
 from dataclasses import dataclass
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from pbe import settings
@@ -60,10 +61,10 @@ class PaintingLoss(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
 
-def prepare_unet(unet: nn.Module, train: settings.Train, device: str) -> None:
+def prepare_unet(unet: UNet2DConditionModel, train: settings.Train, device: str) -> None:
     """Bring a UNet into the form that trains fastest on the device, or in the least memory; what it computes stays."""
     if device.startswith("cuda"):
-        unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        unet.to(memory_format=torch.channels_last)
         torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
     if train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
