@@ -61,10 +61,10 @@ class _Picture:
         found = dict(value.items()) if isinstance(value, pa.StructScalar) and value.is_valid else {}
         content, path = found.get("bytes"), found.get("path")
         self.content = content if content is not None and content.is_valid else None
-        place = path.as_py() if path is not None else None
+        place = (path.as_py() if path is not None else None) or ""
         if self.content is None and not place:
             raise ValueError(f"{where}: no image; the column must be one of datasets.Image")
-        self.path = name if self.content is not None else Path(place)
+        self.path = Path(place) if self.content is None else name
 
     def sides(self) -> tuple[float, float]:
         if self.content is None:

@@ -103,7 +103,7 @@ def _levels(path: Path, values: str) -> NDArray[np.int64]:
     """
     levels = read_levels(path)
     if values == "binary" or path.suffix.lower() in (".jpg", ".jpeg"):
-        return (levels > levels.max() / 2).astype(np.int64)
+        return np.asarray(levels > levels.max() / 2, np.int64)
     found = np.unique(levels[levels != 0])
     if found.size < 2 or found[-1] != _VOID:
         return levels
