@@ -102,10 +102,12 @@ class TarWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
-        if isinstance(error, OSError):  # on a full disk a piece of a shard is in the way
-            self._part.unlink(missing_ok=True)
+        try:
+            if self._file is not None:
+                self._file.close()
+        finally:
+            if isinstance(error, OSError):  # on a full disk a piece of a shard is in the way
+                self._part.unlink(missing_ok=True)
 
     def add(self, image_id: str, content: bytes, kept_at: int | None = None) -> int:
         """Append an image and return the offset of its bytes; `kept_at` is where `path` holds it, whole, if it does."""

@@ -21,10 +21,12 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from pbe.data import openimages
+from pbe.data.crew import LOCK, CrewJob, pack_in_processes
 from pbe.data.openimages import SPLITS, AnnotationFile
 from pbe.data.own.fiftyone import Database
-from pbe.data.packing import RESULTS, Folders, Packer, Plan, Result, images_per_shard
-from pbe.data.sources import Source, open_source
+from pbe.data.packing import RESULTS, Packer, Result
+from pbe.data.shard_plan import Folders, Plan, images_per_shard, take_tasks
+from pbe.data.sources import BUCKET_SOURCES, Source, open_source
 from pbe.data.stores import LostError, hash_file
 from pbe.settings import Acquire
 
@@ -86,7 +88,14 @@ def acquire(
         _fetch_annotations(source, annotations, parts)
         folders = Folders.within(out, parts)
         plan = Plan(_select(settings, seed, annotations), images_per_shard(settings), folders)
-        report = _fetch_images(settings, source, plan, folders, progress)
+        num_processes = min(settings.processes, len(plan.shards)) if settings.source in BUCKET_SOURCES else 1
+        if num_processes > 1:
+            images = pack_in_processes(CrewJob(settings, endpoint_url, out, parts), num_processes, plan.release)
+        else:
+            images = Packer(source.images, settings, folders).pack(take_tasks(folders), plan.release)
+        report = AcquireReport(skipped=dict(source.skipped))
+        with closing(images) as results:
+            _take_in(results, report, plan.num_images, settings.max_lost_frac, progress)
         _write_manifest([folders.results / f"{name}.parquet" for name in plan.shards], annotations, out, parts)
     _log.info("acquired %s; %d fetched, %d were there", report.outcomes, report.num_fetched, report.num_present)
     return report
@@ -124,6 +133,8 @@ def _part_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` for files in the making, gone at the end; what a killed run left of shards is in it."""
     parts = out.parent / f".{out.name}.parts"
     parts.mkdir(parents=True, exist_ok=True)
+    with (parts / LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the last process of a run that was killed just now is gone
     _clear(parts)
     try:
         yield parts
@@ -203,28 +214,25 @@ def _select(settings: Acquire, seed: int, annotations: Path) -> dict[str, list[s
     return wanted
 
 
-def _fetch_images(
-    settings: Acquire, source: Source, plan: Plan, folders: Folders, progress: Progress | None
-) -> AcquireReport:
-    """Fill the shards; stops with RuntimeError as soon as too many images are lost."""
-    allowed = int(settings.max_lost_frac * plan.num_images)
-    report = AcquireReport(skipped=dict(source.skipped))
+def _take_in(
+    results: Iterator[Result], report: AcquireReport, total: int, max_lost_frac: float, progress: Progress | None
+) -> None:
+    """Count what comes of the images in `report`; stops with RuntimeError as soon as too many are lost."""
+    allowed = int(max_lost_frac * total)
     lost: Counter[str] = Counter()
-    with closing(Packer(source.images, settings, folders).pack(plan.tasks(), plan.release)) as results:
-        for done, result in enumerate(results, start=1):
-            report.count(result)
-            if result.outcome != "ok":
-                lost[result.outcome] += 1
-                _log.warning("%s: %s", result.outcome, result.detail)
-            if lost.total() > allowed:
-                counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(lost.items()))
-                raise RuntimeError(
-                    f"acquire: more than {allowed} of {plan.num_images} images lost ({counts}), "
-                    f"which acquire.max_lost_frac allows; the last: {result.detail}"
-                )
-            if progress is not None:
-                progress(done, plan.num_images)
-    return report
+    for done, result in enumerate(results, start=1):
+        report.count(result)
+        if result.outcome != "ok":
+            lost[result.outcome] += 1
+            _log.warning("%s: %s", result.outcome, result.detail)
+        if lost.total() > allowed:
+            counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(lost.items()))
+            raise RuntimeError(
+                f"acquire: more than {allowed} of {total} images lost ({counts}), "
+                f"which acquire.max_lost_frac allows; the last: {result.detail}"
+            )
+        if progress is not None:
+            progress(done, total)
 
 
 def _write_manifest(results: list[Path], annotations: Path, out: Path, parts: Path) -> None:

@@ -1,26 +1,23 @@
-"""Filling shards: which images go into which, what is here already, and what is fetched into each.
+"""Filling shards: what is fetched, what is taken from what is here, and what came of each image.
 
-The ids of a split, in order, are cut into groups of a fixed number: each shard depends on its own images alone. One
-whose images are all here and unchanged at the source is not touched; else it is written beside its place, from the
-images that are here (in it, in shards of another selection, in what a killed run left of one) and those that are
+A shard whose images are all here and unchanged at the source is not touched; else it is written beside its place, from
+the images that are here (in it, in shards of another selection, in what a killed run left of one) and those that are
 fetched, and renamed.
 """
 
 import io
-import shutil
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain, count, groupby
-from pathlib import Path
+from itertools import chain, groupby
 from typing import NamedTuple, TypeVar
 
 import polars as pl
 
-from pbe.data.archive import LOCATION, ImageArchive, ImageRef, Member, TarWriter, scan_shard, shard_name
+from pbe.data.archive import LOCATION, ImageArchive, TarWriter
 from pbe.data.images import RefusedImageError, image_size
 from pbe.data.openimages import image_key
+from pbe.data.shard_plan import Folders, Held, ShardTask
 from pbe.data.shrink import md5_of, shrink, source_md5
 from pbe.data.stores import LostError, Store
 from pbe.settings import Acquire
@@ -38,16 +35,7 @@ RESULTS = {
 Job = TypeVar("Job")
 Done = TypeVar("Done")
 
-_IMAGES_PER_SHARD = 600  # at OpenImages' mean of 322 KB, 190 MB
-_BYTES_PER_SQUARE = 0.45  # of an image made smaller, over the square of its shorter side
 _IN_HAND = 8  # images per thread that are fetched ahead of the one that is next to be written
-
-
-class Held(NamedTuple):
-    """An image that is here, as its header tells, in a shard of `images`, or of `old`."""
-
-    is_old: bool
-    ref: ImageRef
 
 
 class Result(NamedTuple):
@@ -66,124 +54,6 @@ class Result(NamedTuple):
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class ShardTask:
-    """A shard to fill, and where each of its images is held, if it is."""
-
-    split: str
-    name: str
-    image_ids: Sequence[str]
-    held: Sequence[Held | None]
-
-
-class Folders(NamedTuple):
-    """`images` the shards' own, and beside data/raw: `new` for those in the making, `old` for what they are made of."""
-
-    images: Path
-    new: Path
-    old: Path
-    results: Path  # a parquet file of RESULTS for each shard
-
-    @classmethod
-    def within(cls, out: Path, parts: Path) -> "Folders":
-        """Those of the output `out`, made where they are missing."""
-        folders = cls(out / "images", parts / "new", parts / "old", parts / "results")
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-        return folders
-
-
-def images_per_shard(settings: Acquire) -> int:
-    """`acquire.images_per_shard`, else as many as make 100 to 250 MB."""
-    if settings.images_per_shard is not None:
-        return settings.images_per_shard
-    if settings.short_side_px is None:
-        return _IMAGES_PER_SHARD
-    smaller = 322_000 / (_BYTES_PER_SQUARE * settings.short_side_px**2)
-    return max(_IMAGES_PER_SHARD, 100 * round(_IMAGES_PER_SHARD * smaller / 100))
-
-
-class Plan:
-    """The shards of a selection, and what of their images is here, found as it is made.
-
-    Shards that hold images of other groups are set aside in `old` to be copied from, and go when nothing needs them.
-    """
-
-    def __init__(self, wanted: Mapping[str, Sequence[str]], size: int, folders: Folders) -> None:
-        self.num_images = sum(len(ids) for ids in wanted.values())
-        self._folders = folders
-        self._groups = {
-            shard_name(split, number): (split, ids[start : start + size])
-            for split, ids in wanted.items()
-            for number, start in enumerate(range(0, len(ids), size))
-        }
-        found = self._find_images()
-        self._held = {
-            split: pl.DataFrame({"image_id": ids}, schema={"image_id": pl.String})
-            .join(found.filter(split=split).drop("split"), on="image_id", how="left", maintain_order="left")
-            .with_columns(group=pl.int_range(pl.len()) // size)
-            for split, ids in wanted.items()
-        }
-        old = pl.concat(self._held.values()).filter("is_old")
-        self._num_users = Counter(old.select("shard", "group").unique()["shard"].to_list())
-        for path in sorted(folders.old.iterdir()):
-            if path.name not in self._num_users:
-                path.unlink()
-
-    @property
-    def shards(self) -> list[str]:
-        """The shards' names, in order."""
-        return list(self._groups)
-
-    def tasks(self) -> Iterator[ShardTask]:
-        """The shards to fill, in order."""
-        start = dict.fromkeys(self._held, 0)
-        for name, (split, ids) in self._groups.items():
-            rows = self._held[split][start[split] : start[split] + len(ids)].select("is_old", *LOCATION).iter_rows()
-            held = [shard and Held(bool(is_old), ImageRef(shard, *place)) for is_old, shard, *place in rows]
-            yield ShardTask(split, name, ids, held)
-            start[split] += len(ids)
-
-    def release(self, task: ShardTask) -> None:
-        """Remove the old shards that only `task`, which is done, still needed."""
-        for shard in {held.ref.shard for held in task.held if held and held.is_old}:
-            self._num_users[shard] -= 1
-            if not self._num_users[shard]:
-                (self._folders.old / shard).unlink()
-
-    def _find_images(self) -> pl.DataFrame:
-        """Every image that is here, once: split, image_id, is_old and its place in images or old."""
-        frames = []
-        for path in sorted(self._folders.new.iterdir()):
-            self._set_aside(path)
-        for path in sorted(self._folders.images.iterdir()):
-            if path.is_dir():
-                shutil.rmtree(path)
-                continue
-            members = scan_shard(path)
-            _, ids = self._groups.get(path.name, ("", ()))
-            if ids and {member.image_id for member in members} <= set(ids):
-                frames.append(_frame(path, members, is_old=False))
-            else:
-                self._set_aside(path)
-        frames += [_frame(path, scan_shard(path), is_old=True) for path in sorted(self._folders.old.iterdir())]
-        kinds = {"split": pl.String, "image_id": pl.String, "is_old": pl.Boolean, **LOCATION}
-        found = pl.concat([pl.DataFrame(schema=kinds), *frames])
-        return found.unique(["split", "image_id"], keep="first", maintain_order=True)
-
-    def _set_aside(self, path: Path) -> None:
-        places = (self._folders.old / f"{path.stem}.{number}{path.suffix}" for number in count())
-        path.rename(next(place for place in places if not place.exists()))
-
-
-def _frame(path: Path, members: Sequence[Member], is_old: bool) -> pl.DataFrame:
-    kinds = {"image_id": pl.String, "offset": pl.Int64, "num_bytes": pl.Int64}
-    frame = pl.DataFrame(members, schema=kinds, orient="row")
-    split = path.name.rsplit("-", 1)[0]
-    return frame.select(pl.lit(split).alias("split"), "image_id", pl.lit(is_old).alias("is_old"),
-                        pl.lit(path.name).alias("shard"), "offset", "num_bytes")  # fmt: skip
-
-
 class _Fetched(NamedTuple):
     """An image as it goes into its shard; `content` is None when it is lost, `kept_at` where the shard holds it."""
 
@@ -200,7 +70,7 @@ class Packer:
         self._store, self._settings, self._folders = store, settings, folders
         self._archives = {False: ImageArchive(folders.images), True: ImageArchive(folders.old)}
 
-    def pack(self, tasks: Iterable[ShardTask], done: Callable[[ShardTask], None]) -> Iterator[Result]:
+    def pack(self, tasks: Iterable[ShardTask], done: Callable[[str], None]) -> Iterator[Result]:
         """Fill the shards, one after the other, and yield each image's result; `done` is told of each whole shard."""
         jobs = ((task, place) for task in tasks for place in range(len(task.image_ids)))
         executor = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="acquire")
@@ -211,7 +81,7 @@ class Packer:
         finally:
             executor.shutdown(cancel_futures=True)
 
-    def _write(self, images: Iterator[_Fetched], done: Callable[[ShardTask], None]) -> Iterator[Result]:
+    def _write(self, images: Iterator[_Fetched], done: Callable[[str], None]) -> Iterator[Result]:
         first = next(images)
         name, results = first.task.name, []
         with TarWriter(self._folders.images / name, self._folders.new / name) as writer:
@@ -225,7 +95,7 @@ class Packer:
             writer.finish()
         table = pl.DataFrame(results, schema=RESULTS, orient="row")
         table.write_parquet(self._folders.results / f"{name}.parquet")
-        done(first.task)
+        done(name)
 
     def _fetch(self, job: tuple[ShardTask, int]) -> _Fetched:
         """Fetch one image, unless what its whole copy became is here."""

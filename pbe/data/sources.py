@@ -18,6 +18,8 @@ from pbe.data.own.fiftyone import Database
 from pbe.data.stores import FileStore, FolderStore, HttpStore, S3Connection, S3Store, Store
 from pbe.settings import Acquire
 
+BUCKET_SOURCES = ("demo", "openimages", "s3")
+
 
 class Source(NamedTuple):
     """A source, opened: its two stores, and how it names annotation files."""
@@ -49,16 +51,21 @@ def open_source(
             return Source(ArchiveStore(root), FolderStore(root), False, None)
         has_images_folder = (root / "images").is_dir()
         return Source(FolderStore(root / "images" if has_images_folder else root), FolderStore(root), False, None)
-    unsigned = settings.source != "s3"
-    if settings.source == "demo" and endpoint is None:
-        raise ValueError("acquire.source: demo needs the endpoint of the demo world; start it with serve_bucket")
-    bucket, prefix = _s3_root(settings) if settings.source == "s3" else (openimages.IMAGES_BUCKET, "")
-    images = S3Store(S3Connection(endpoint, unsigned), bucket, prefix, settings.max_attempts)
+    images = open_bucket(settings, endpoint)
     if settings.source == "s3":
         return Source(images, images, False, None)
     demo = settings.source == "demo"
     url = f"{endpoint}/{openimages.ANNOTATIONS_BUCKET}" if demo else settings.annotations_url
     return Source(images, HttpStore(url, settings.max_attempts), True, demo)
+
+
+def open_bucket(settings: Acquire, endpoint_url: str | None = None) -> S3Store:
+    """The images of a source in BUCKET_SOURCES; raises ValueError as `open_source` does."""
+    endpoint = endpoint_url or settings.endpoint_url
+    if settings.source == "demo" and endpoint is None:
+        raise ValueError("acquire.source: demo needs the endpoint of the demo world; start it with serve_bucket")
+    bucket, prefix = _s3_root(settings) if settings.source == "s3" else (openimages.IMAGES_BUCKET, "")
+    return S3Store(S3Connection(endpoint, settings.source != "s3"), bucket, prefix, settings.max_attempts)
 
 
 def _s3_root(settings: Acquire) -> tuple[str, str]:

@@ -74,6 +74,7 @@ class Transfers:
         handle = self._handle()
         body = _Body(limit_bytes, spill)
         handle.setopt(pycurl.URL, url)
+        handle.unsetopt(pycurl.HTTPHEADER)  # setting none would leave the last request's
         handle.setopt(pycurl.HTTPHEADER, list(headers))
         handle.setopt(pycurl.HEADERFUNCTION, body.take_header)
         handle.setopt(pycurl.WRITEFUNCTION, body.take)

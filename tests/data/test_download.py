@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pbe.data.download import MANIFEST_SCHEMA, acquire
 from pbe.data.endpoint import serve_bucket
 from pbe.settings import Acquire
 
-DEMO = Acquire(workers=4, images_per_shard=20)
+DEMO = Acquire(workers=4, processes=1, images_per_shard=20)
 BOXES = "annotations/train-annotations-bbox.csv"
 
 
@@ -123,14 +124,15 @@ from pathlib import Path
 from pbe.data.archive import LOCATION, ImageArchive, ImageRef, scan_shard
 from pbe.data.download import acquire
 from pbe.settings import Acquire
-settings = Acquire(workers=2, images_per_shard=20)
+settings = Acquire(workers=2, processes=int(sys.argv[3]), images_per_shard=20)
 acquire(settings, 0, Path(sys.argv[1]), sys.argv[2], progress=lambda done, total: time.sleep(0.05))
 """
 
 
-def test_killed_and_run_again_ends_with_the_same_tree(raw, endpoint, tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_and_run_again_ends_with_the_same_tree(raw, endpoint, tmp_path, processes):
     folder = tmp_path / "raw"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), endpoint])
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), endpoint, str(processes)])
     part = tmp_path / ".raw.parts/new/train-00001.tar"
     while not part.exists() or part.stat().st_size < 30_000:
         assert process.poll() is None
@@ -138,10 +140,11 @@ def test_killed_and_run_again_ends_with_the_same_tree(raw, endpoint, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / "manifest.parquet").exists()
-    in_part = len(scan_shard(part))
-    assert in_part >= 2
-    report = acquire(DEMO, 0, folder, endpoint)
-    assert report.num_present == 20 + in_part
+    assert len(scan_shard(part)) >= 2
+    shards = [*folder.glob("images/*.tar"), *tmp_path.glob(".raw.parts/new/*.tar")]
+    in_shards = sum(len(scan_shard(shard)) for shard in shards)
+    report = acquire(DEMO.model_copy(update={"processes": processes}), 0, folder, endpoint)
+    assert report.num_present == in_shards
     assert digest(folder) == digest(raw)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".raw.lock", "raw"]
 
@@ -216,6 +219,19 @@ def test_too_many_lost_images_are_an_error_of_one_line(own, tmp_path):
     assert not (tmp_path / "raw/manifest.parquet").exists()
     report = acquire(from_folder(own, max_lost_frac=0.1), 0, tmp_path / "raw")
     assert report.outcomes["validation"] == {"missing": 4, "ok": 36}
+
+
+def test_a_full_disk_is_told_and_nothing_half_written_stays(own, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # a shard is larger
+    try:
+        with pytest.raises(OSError, match="no room left on its disk") as caught:
+            acquire(from_folder(own), 0, tmp_path / "raw")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(tmp_path / "raw")
+    assert not list(tmp_path.glob(".raw.parts/*/*"))
+    assert acquire(from_folder(own), 0, tmp_path / "raw").num_fetched == 120
 
 
 @pytest.mark.parametrize(
