@@ -151,6 +151,7 @@ class Catalogue:
         self._dataset.reload()
         for name in _INDEXED_FIELDS:
             self._dataset.create_index(name)
+        self._arrange_app()
         self._save_views()
 
     def _index(self, ids: Sequence[str], embeddings: Floats) -> None:
@@ -179,6 +180,24 @@ class Catalogue:
         for name in _BOX_FIELDS:
             kind = fo.StringField if name == "box_id" else fo.BooleanField
             dataset.add_sample_field(f"ground_truth.detections.{name}", kind)
+
+    def _arrange_app(self) -> None:
+        """Boxes in a colour per class; in the sidebar what a person filters by comes first, the rest is folded."""
+        fo, config = self._fo, self._dataset.app_config
+        groups = {
+            "tags": [],
+            "labels": ["ground_truth"],
+            "verdict": ["split", "verdict", *Mark._fields],
+            "measures": [*MEASURES, *_NEARNESS],
+        }
+        default = fo.DatasetAppConfig.default_sidebar_groups(self._dataset)
+        others = [path for group in default for path in group.paths if not any(path in g for g in groups.values())]
+        config.sidebar_groups = [
+            fo.SidebarGroupDocument(name=name, paths=paths, expanded=name != "others")
+            for name, paths in (groups | {"others": others}).items()
+        ]
+        config.color_scheme = fo.ColorScheme(color_by="value")
+        self._dataset.save()
 
     def _save_views(self) -> None:
         dataset, field = self._dataset, self._fo.ViewField

@@ -163,6 +163,9 @@ def test_the_dataset_shows_verdicts_boxes_and_views(world: Path, uri: str, curat
             assert set(view.values("image_id")) == kept
             assert view.values(field) == sorted(view.values(field), reverse=True)
         assert "class: circle" in dataset.list_saved_views()
+        sidebar = {group.name: group.paths for group in dataset.app_config.sidebar_groups}
+        assert sidebar["verdict"] == ["split", "verdict", "reason", "duplicate_of", "repeats", "leak"]
+        assert {"id", "filepath"} < set(sidebar["others"])
 
 
 def test_the_app_can_sort_by_likeness(world: Path, uri: str, curated: CurationReport) -> None:
