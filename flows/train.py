@@ -7,41 +7,54 @@ from flows import layout
 from flows.progress import Bars, silent
 from flows.provenance import hashes, tracking_uri
 from flows.stage import Counts, flat, main, stage_flow, write_json
-from pbe.data.cluster import ray_cluster
+from pbe.data.cluster import check_room, ray_cluster
 from pbe.files import written_whole
 from pbe.settings import Settings
 from pbe.training import run
 from pbe.training.job import TrainJob, run_key
 from pbe.training.journal import StepRecord
+from pbe.training.run import Timing
 from pbe.training.tracking import RUN_FILE, RunTracker
 
 
 def train(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     """Train from the last checkpoint of the same settings and data, or from the backbone."""
+    storage = settings.train.storage
+    bucket = storage if storage and "://" in storage else None
     job = TrainJob(
         images=(folder / layout.RAW / "images").resolve(),
         curated=(folder / layout.CURATED).resolve(),
         backbone=(folder / layout.BACKBONE).resolve(),
         latents=(folder / layout.LATENTS).resolve(),
-        folder=(folder / layout.CHECKPOINTS).resolve(),
+        folder=(folder / layout.CHECKPOINTS if bucket or not storage else folder / storage).resolve(),
         method=settings.method,
         train=settings.train,
         seed=settings.seed,
+        bucket=bucket,
     )
     run_file = job.folder / run_key(job) / RUN_FILE
     parameters = settings.model_dump(mode="json", include={"seed", "method", "encode", "train", "backbone"})
     named = {name: str(value) for name, value in flat(parameters)}
     bar = bars("steps")
+    speed: list[float] = [0.0]
+    address = os.environ.get("RAY_ADDRESS")
+    num_cpus = settings.train.num_workers * settings.train.cpus_per_worker
     with (
         RunTracker(tracking_uri(folder), layout.EXPERIMENT, run_file, named, hashes(folder)) as tracker,
-        ray_cluster(os.environ.get("RAY_ADDRESS"), settings.train.num_workers + 1),
+        ray_cluster(address, num_cpus + 1),
     ):
+        check_room(num_cpus, settings.train.num_workers if settings.train.use_gpu else 0, bool(address))
 
         def on_record(record: StepRecord) -> None:
             tracker.on_record(record)
-            bar(record.step + 1, settings.train.steps)
+            rate = f", {speed[0]:.3g} images/s" if speed[0] else ""
+            bar(record.step + 1, settings.train.steps, f"loss {record.loss:.4f}{rate}")
 
-        records = run.train(job, folder / layout.MODEL, on_record, tracker.on_picture)
+        def on_timing(timing: Timing) -> None:
+            tracker.on_timing(timing)
+            speed[0] = timing["images_per_s"]
+
+        records = run.train(job, folder / layout.MODEL, on_record, tracker.on_picture, on_timing)
     (folder / layout.LAST_RUN).parent.mkdir(parents=True, exist_ok=True)
     (folder / layout.LAST_RUN).write_text(tracker.run_id + "\n")
     write_losses(folder / layout.LOSSES, records)
@@ -52,9 +65,9 @@ def train(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
 
 
 def write_losses(path: Path, records: list[StepRecord]) -> None:
-    """One CSV row a step: step, loss, its halves by timestep, rate and gradient norm."""
+    """One CSV row a step, as in StepRecord; what a step does not have is left empty."""
     names = list(StepRecord.__annotations__)
-    rows = [",".join(f"{value:.6g}" for value in r.__dict__.values()) for r in records]
+    rows = [",".join("" if v is None else f"{v:.6g}" for v in r.__dict__.values()) for r in records]
     with written_whole(path) as part:
         part.write_text("\n".join([",".join(names), *rows]) + "\n")
 

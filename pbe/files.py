@@ -24,9 +24,11 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` to write into: it takes that one's place when the block ends without raising."""
+    """A new folder beside `folder` to write into: it takes `folder`'s place when the block ends, or goes."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
     try:
         yield part
         shutil.rmtree(folder, ignore_errors=True)

@@ -170,8 +170,14 @@ class Train(Section):
 
     prior: bool = Field(True, description="start from the text-to-image weights; false: from random, for the ablation")
     cache: bool = Field(True, description="train from cached latents; false: from images, augmented afresh each time")
-    num_workers: int = Field(2, ge=1, le=4096)
+    num_workers: int = Field(2, ge=1, le=4096, description="processes, on however many nodes they fit; one GPU each")
     use_gpu: bool = False
+    cpus_per_worker: int = Field(1, ge=1, le=1024, description="reserved in Ray; without a GPU also torch's threads")
+    storage: str | None = Field(
+        None,
+        min_length=1,
+        description="of the runs: a shared folder or s3://bucket/prefix; none: models/checkpoints",
+    )
     steps: int = Field(700, ge=1)
     batch_size: int = Field(8, ge=1, description="per worker and accumulation step")
     accumulate: int = Field(1, ge=1)
@@ -192,7 +198,8 @@ class Train(Section):
     loader_threads: int = Field(4, ge=1, le=256, description="that draw samples where there is no cache")
     checkpoint_every: int = Field(100, ge=1, description="steps")
     keep_checkpoints: int = Field(2, ge=1)
-    validate_every: int = Field(200, ge=1, description="steps between validation pictures")
+    validate_every: int = Field(200, ge=1, description="steps between validation losses and pictures")
+    validation_samples: int = Field(32, ge=1, le=100_000, description="of the validation loss")
 
 
 class Evaluate(Section):

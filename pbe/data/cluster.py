@@ -1,6 +1,7 @@
 """The Ray cluster of a stage: this machine by default, an existing cluster where an address is given."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,3 +32,21 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def check_room(num_cpus: int, num_gpus: int, can_grow: bool) -> None:
+    """Tell when the cluster lacks what a stage reserves, where Ray would wait without a word.
+
+    A cluster that can grow is waited for, after a line on stderr; else raises ValueError.
+    """
+    there = ray.cluster_resources()
+    lacking = [
+        f"{wanted} {kind}s are wanted, {there.get(kind, 0):.0f} are there"
+        for kind, wanted in (("CPU", num_cpus), ("GPU", num_gpus))
+        if there.get(kind, 0) < wanted
+    ]
+    if not lacking:
+        return
+    if not can_grow:
+        raise ValueError(f"this machine is too small: {', '.join(lacking)}; lower num_workers, or set RAY_ADDRESS")
+    print(f"waiting for the Ray cluster to grow: {', '.join(lacking)}", file=sys.stderr, flush=True)

@@ -9,6 +9,8 @@ from pbe import settings
 from pbe.data.shards import INDEX
 from pbe.files import digest_code, digest_files
 
+MODEL = "model"  # in a bucket: the averaged model
+STOPPED = "stopped.json"  # why a run stopped for good, with its batch
 CODE = (
     "data/archive.py",
     "data/encoders.py",
@@ -22,9 +24,16 @@ CODE = (
 )
 
 
+APART = {"keep_checkpoints", "checkpoint_every", "validate_every", "validation_samples", "storage"}  # decide no weights
+
+
 @dataclass(frozen=True)
 class TrainJob:
-    """Where a run reads and writes, and its settings; paths are absolute, as every node must see them."""
+    """Where a run reads and writes, and its settings.
+
+    Paths are absolute: every node must see `images`, `curated`, `backbone` and `latents` there, and `folder`, too,
+    unless there is a bucket.
+    """
 
     images: Path
     curated: Path
@@ -34,12 +43,13 @@ class TrainJob:
     method: settings.Method
     train: settings.Train
     seed: int
+    bucket: str | None = None  # s3://bucket/prefix of the run, where it lives in an object store
 
 
 def run_key(job: TrainJob) -> str:
     """A digest of all that decides the weights: parameters, seed, code, boxes, cache and backbone."""
     digest = hashlib.blake2b(digest_size=8)
-    settings_of = {"train": job.train.model_dump(exclude={"keep_checkpoints", "checkpoint_every", "validate_every"}),
+    settings_of = {"train": job.train.model_dump(exclude=APART),
                    "method": job.method.model_dump(), "seed": job.seed,
                    "code": digest_code(*CODE)}  # fmt: skip
     digest.update(json.dumps(settings_of, sort_keys=True).encode())

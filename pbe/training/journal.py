@@ -1,47 +1,63 @@
 """What is written down of every step: one JSON line each, which a driver on any machine follows while workers train."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pbe.files import written_whole
 
 JOURNAL = "journal.jsonl"
+TIMINGS = "timings.jsonl"
+NUM_BANDS = 4
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What is written down of a step: the global batch's mean loss, its halves by timestep, rate and gradient norm."""
+    """What is written down of a step, the same at each run: means over the global batch, rate and gradient norm.
+
+    A band of timesteps of which the batch has none, and the validation loss of a step without validation, are None.
+    """
 
     step: int
     loss: float
-    loss_early: float  # timesteps 0..499: details
-    loss_late: float  # timesteps 500..999: composition
+    loss_t000: float | None  # timesteps 0..249: details
+    loss_t250: float | None
+    loss_t500: float | None
+    loss_t750: float | None  # timesteps 750..999: composition
     lr: float
     grad_norm: float
+    validation_loss: float | None = None  # of the averaged weights
 
 
-class Journal:
-    """One JSON line a step, rewritten from the checkpoint's records when a run goes on."""
+class Lines:
+    """A file of JSON lines that only grows; `first` replaces what it held.
 
-    def __init__(self, path: Path, records: list[StepRecord]) -> None:
+    The file stays open: a worker that was given up but still runs writes to the file it knew, not to its successor's.
+    """
+
+    def __init__(self, path: Path, first: Iterable[Mapping[str, Any]]) -> None:
         with written_whole(path) as part:
-            part.write_text("".join(self._line(r) for r in records))
-        self._path = path
+            part.write_text("".join(json.dumps(dict(row)) + "\n" for row in first))
+        self._file = path.open("a")
 
-    def append(self, record: StepRecord) -> None:
-        with self._path.open("a") as file:
-            file.write(self._line(record))
-            file.flush()
+    def append(self, row: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(dict(row)) + "\n")
+        self._file.flush()
 
-    @staticmethod
-    def _line(record: StepRecord) -> str:
-        return json.dumps(record.__dict__) + "\n"
+    def close(self) -> None:
+        self._file.close()
 
 
-def read_journal(path: Path, first: int = 0) -> list[StepRecord]:
-    """The whole lines of a journal from step `first` on; a line still being written is left for the next look."""
+def read_lines(path: Path, first: int = 0) -> list[dict[str, Any]]:
+    """The whole lines of a file from line `first` on; a line still being written is left for the next look."""
     if not path.exists():
         return []
     text = path.read_text()
-    return [StepRecord(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()[first:]]
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()[first:]]
+
+
+def read_journal(path: Path, first: int = 0) -> list[StepRecord]:
+    """The records of a journal from step `first` on."""
+    return [StepRecord(**row) for row in read_lines(path, first)]

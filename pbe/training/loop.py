@@ -5,10 +5,9 @@ on from its last checkpoint and ends with the same bits.
 """
 
 import os
-from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,9 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from pbe import settings
 from pbe.method.painter import Painter
 from pbe.training.batches import BatchSource, PreparedAhead
-from pbe.training.checkpoints import load_newest, save_checkpoint
-from pbe.training.journal import JOURNAL, Journal, StepRecord
-from pbe.training.model import ExponentialMovingAverage, PaintingLoss, prepare_unet
+from pbe.training.journal import NUM_BANDS, StepRecord
+from pbe.training.model import Batch, ExponentialMovingAverage, PaintingLoss, prepare_unet
 from pbe.training.optimiser import build_optimiser
 
 CONV_IN = "unet.conv_in.weight"
@@ -33,6 +31,17 @@ def learning_rate(step: int, train: settings.Train) -> float:
     if train.decay == "constant":
         return train.lr * warm
     return train.lr * warm * (0.5 + 0.5 * float(np.cos(np.pi * step / train.steps)))
+
+
+class NotFiniteError(FloatingPointError):
+    """A loss or gradient norm became NaN or infinite; every worker of the run raises it in the same step.
+
+    `samples` are the step's global batch, `bad` those of them whose own loss is not finite: none when it is the norm.
+    """
+
+    def __init__(self, what: str, step: int, samples: list[int], bad: list[int]) -> None:
+        super().__init__(f"{what} at step {step}, samples {bad or samples}")
+        self.what, self.step, self.samples, self.bad = what, step, samples, bad
 
 
 class Trainer:
@@ -57,7 +66,7 @@ class Trainer:
         self.records: list[StepRecord] = []
 
     def run_step(self) -> StepRecord:
-        """One optimiser step over the global batch; raises FloatingPointError naming the samples of a NaN loss."""
+        """One optimiser step over the global batch; raises NotFiniteError naming the samples of a NaN."""
         rate = learning_rate(self.step, self.train)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
@@ -93,15 +102,35 @@ class Trainer:
         return torch.autocast(kind, torch.bfloat16) if self.train.precision == "bf16" else nullcontext()
 
     def _record(self, losses: Tensor, timesteps: Tensor, rate: float, norm: float) -> StepRecord:
-        early = timesteps < 500
-        sums = torch.stack([losses[early].sum(), early.sum(), losses[~early].sum(), (~early).sum()]).double()
+        in_band = nn.functional.one_hot(timesteps * NUM_BANDS // 1000, NUM_BANDS).double()  # (B, bands)
+        sums = torch.stack([losses.double() @ in_band, in_band.sum(0)])
         if dist.is_initialized():
             dist.all_reduce(sums)
-        early_sum, num_early, late_sum, num_late = sums.tolist()
-        loss = (early_sum + late_sum) / (num_early + num_late)
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss} at step {self.step}, samples {self.source.indices(self.step)[0]}")
-        return StepRecord(self.step, loss, early_sum / max(num_early, 1), late_sum / max(num_late, 1), rate, norm)
+        totals, counts = sums.tolist()
+        loss = sum(totals) / sum(counts)
+        for what, value in (("loss", loss), ("gradient norm", norm)):
+            if not np.isfinite(value):
+                raise self._not_finite(f"{what} is {value}", losses)
+        bands = [total / count if count else None for total, count in zip(totals, counts, strict=True)]
+        return StepRecord(self.step, loss, *bands, rate, norm)
+
+    def _not_finite(self, what: str, losses: Tensor) -> NotFiniteError:
+        parts = [losses]
+        if dist.is_initialized():
+            parts = [torch.empty_like(losses) for _ in range(dist.get_world_size())]
+            dist.all_gather(parts, losses)
+        samples = self.source.indices(self.step)[0]
+        bad = [samples[int(place)] for place in (~torch.isfinite(torch.cat(parts))).nonzero()]
+        return NotFiniteError(what, self.step, samples, bad)
+
+    @torch.no_grad()
+    def validation_loss(self, samples: Batch) -> float:
+        """The mean loss over fixed samples, with the weights as they are now."""
+        parts = []
+        for part in samples.split(self.train.batch_size):
+            with self._precision():
+                parts.append(self.losses(part.to(self.device)).double())
+        return float(torch.cat(parts).mean())
 
     def state(self) -> dict[str, Any]:
         return {
@@ -119,31 +148,35 @@ class Trainer:
             self.average.weights[name].copy_(state["average"][name])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = int(state["step"])
-        self.records = [StepRecord(int(r[0]), *r[1:]) for r in state["records"]]
+        self.records = [StepRecord(*r) for r in state["records"]]
 
 
-def train_to_end(
-    trainer: Trainer,
-    folder: Path,
-    after_step: Callable[[Trainer, StepRecord], None],
-    on_picture: Callable[[Trainer], None],
-) -> None:
-    """Run from the newest checkpoint in `folder` to the last step, checkpointing on the way and at the end."""
-    state = load_newest(folder)
-    if state is not None:
-        trainer.load_state(state)
-    journal = Journal(folder / JOURNAL, trainer.records) if trainer.rank == 0 else None
+class Keeper(Protocol):
+    """What the loop hands to the world around it, on the first worker alone."""
+
+    def validate(self, trainer: Trainer) -> float:
+        """The loss on the validation samples; called every `validate_every` steps and after the last."""
+
+    def note(self, trainer: Trainer, record: StepRecord) -> None:
+        """Called after every step."""
+
+    def save(self, trainer: Trainer) -> None:
+        """Called every `checkpoint_every` steps and after the last."""
+
+
+def train_to_end(trainer: Trainer, keeper: Keeper | None) -> None:
+    """Run from the trainer's step to the last one; `keeper` is the first worker's."""
     train = trainer.train
     while trainer.step < train.steps:
         record = trainer.run_step()
-        if journal:
-            journal.append(record)
+        if keeper is None:
+            continue
         finished = trainer.step == train.steps
-        if trainer.rank == 0 and (finished or trainer.step % train.validate_every == 0):
-            on_picture(trainer)
-        if trainer.rank == 0 and (finished or trainer.step % train.checkpoint_every == 0):
-            save_checkpoint(folder, trainer.step, trainer.state(), train.keep_checkpoints)
-        after_step(trainer, record)
+        if finished or trainer.step % train.validate_every == 0:
+            record = trainer.records[-1] = replace(record, validation_loss=keeper.validate(trainer))
+        keeper.note(trainer, record)
+        if finished or trainer.step % train.checkpoint_every == 0:
+            keeper.save(trainer)
 
 
 def limit_threads(num_threads: int) -> None:

@@ -3,6 +3,8 @@
 L = E || eps_theta(y_t, (1-m) * x_s, m, MLP(CLIP(A(x_r))), t) - eps ||^2,   c replaced by v for a share of the samples
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +36,10 @@ class Batch:
     def pinned(self) -> "Batch":
         """In memory that a GPU reads by itself."""
         return Batch(*(t.pin_memory() for t in self.__dict__.values()))
+
+    def split(self, size: int) -> "list[Batch]":
+        """Batches of at most `size` samples."""
+        return [Batch(*parts) for parts in zip(*(t.split(size) for t in self.__dict__.values()), strict=True)]
 
 
 class PaintingLoss(nn.Module):
@@ -105,3 +111,19 @@ class ExponentialMovingAverage:
     def copy_to(self, parameters: dict[str, nn.Parameter]) -> None:
         for name, parameter in parameters.items():
             parameter.copy_(self.weights[name])
+
+    @contextmanager
+    def swapped_in(self, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
+        """The parameters hold the averaged weights inside the block; one at a time, so that no second copy is held."""
+        self._swap(parameters)
+        try:
+            yield
+        finally:
+            self._swap(parameters)
+
+    @torch.no_grad()
+    def _swap(self, parameters: dict[str, nn.Parameter]) -> None:
+        for name, parameter in parameters.items():
+            held = parameter.clone()
+            parameter.copy_(self.weights[name])
+            self.weights[name].copy_(held)

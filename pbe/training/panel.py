@@ -1,17 +1,20 @@
-"""Validation pictures: a fixed panel painted at fixed seeds while training goes on."""
+"""What training is validated on, the same at each step and each run: a panel to paint, and samples with their noise."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pbe import settings
 from pbe.data.archive import ImageArchive
-from pbe.data.samples import BoxRow, read_boxes
+from pbe.data.encoders import FrozenEncoders
+from pbe.data.samples import BoxRow, SampleDrawer, read_boxes
 from pbe.method.exemplars import crop_exemplar
 from pbe.method.painter import Painter
 from pbe.method.windows import box_in_window, box_mask, cut_window, square_window
+from pbe.training.model import Batch
 
 Images = NDArray[np.uint8]
 NUM_STEPS = 12
@@ -68,3 +71,24 @@ def _case(
     mask = box_mask(box_in_window(box.xyxy, window, size), size)
     exemplar = crop_exemplar(exemplar_image, other.xyxy, method.exemplar.pad_frac, exemplar_px)
     return cut_window(image, window, size), mask, exemplar
+
+
+def draw_validation(
+    images: Path, curated: Path, backbone: Path, method: settings.Method, seed: int, size: int, device: str = "cpu"
+) -> Batch:
+    """Up to `size` samples of the validation split, encoded; each with its noise, timesteps evenly over 0..999."""
+    boxes = read_boxes(curated, "validation")
+    order = np.random.default_rng([seed, 17]).permutation(len(boxes))[:size]
+    encoders = FrozenEncoders(backbone, device, method.bottleneck)
+    drawer = SampleDrawer(images, method, encoders.conditioner.exemplar_px, 1, seed)
+    parts = [encoders.encode([drawer.draw(boxes[i], 0) for i in order[at : at + 8]]) for at in range(0, len(order), 8)]
+    encoded = {name: torch.cat([part[name] for part in parts]).float() for name in parts[0]}
+    return Batch(
+        source_latents=encoded["source_latents"],
+        masked_latents=encoded["masked_latents"],
+        mask=encoded["mask"],
+        class_tokens=encoded["class_tokens"][:, 0],
+        noise=torch.randn(encoded["source_latents"].shape, generator=torch.Generator().manual_seed(seed)),
+        timesteps=((torch.arange(len(order)) + 0.5) * 1000 / len(order)).long(),
+        dropped=torch.zeros(len(order), dtype=torch.bool),
+    )

@@ -5,6 +5,8 @@ driver watches the run's journal: progress, live metrics and validation pictures
 """
 
 import threading
+import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,9 +15,16 @@ from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-from pbe.training.job import TrainJob, run_key
-from pbe.training.journal import JOURNAL, StepRecord, read_journal
+from pbe.files import digest_code, folder_written_whole
+from pbe.training.checkpoints import list_checkpoints
+from pbe.training.job import CODE, MODEL, STOPPED, TrainJob, run_key
+from pbe.training.journal import JOURNAL, TIMINGS, StepRecord, read_journal, read_lines
+from pbe.training.storage import Bucket
+
+MAX_FAILURES = 3  # in a row, without a new checkpoint
+Timing = dict[str, float]
 
 
 def train(
@@ -23,66 +32,108 @@ def train(
     out: Path,
     on_record: Callable[[StepRecord], None] | None = None,
     on_picture: Callable[[int, Path], None] | None = None,
+    on_timing: Callable[[Timing], None] | None = None,
 ) -> list[StepRecord]:
     """Train to the last step, from the newest checkpoint where there is one, and save the averaged model to `out`.
 
-    `job.folder` is the parent of the runs' folders. Ray must be initialised; `out` is written by
-    the first worker, so that on a cluster it lies where every node sees it. Returns the records of all steps. Raises
-    RuntimeError naming the cause when the workers failed more than three times.
+    `job.folder` is the parent of the runs' folders, `job.bucket` that of their prefixes. Ray must be initialised; `out`
+    is written by the first worker, so that without a bucket it lies where every node sees it. Returns the records of
+    all steps. Raises ValueError when a loss is not finite, naming the boxes, and RuntimeError naming the cause when the
+    workers failed more than three times without a new checkpoint; both in one line.
     """
-    job = replace(job, folder=job.folder / run_key(job))
+    key = run_key(job)
+    job = replace(job, folder=job.folder / key, bucket=f"{job.bucket.rstrip('/')}/{key}" if job.bucket else None)
     job.folder.mkdir(parents=True, exist_ok=True)
-    with _Watch(job.folder, on_record, on_picture):
-        _fit(job, out.absolute())
+    (job.folder / STOPPED).unlink(missing_ok=True)
+    bucket = Bucket(job.bucket) if job.bucket else None
+    with _Watch(job.folder, bucket, on_record, on_picture, on_timing) as watch:
+        stopped = _fit_on(job, out.absolute(), bucket)
+    if stopped:
+        raise ValueError(f"training stopped: {stopped}; the whole batch is in {watch.folder / STOPPED}")
+    if bucket:
+        _fetch_model(bucket, out)
     return read_journal(job.folder / JOURNAL)
 
 
-def _fit(job: TrainJob, out: Path) -> None:
-    storage = job.folder / "ray"
-    attempts = len(list(storage.glob("attempt-*"))) if storage.exists() else 0
+def _fetch_model(bucket: Bucket, out: Path) -> None:
+    with folder_written_whole(out) as part:
+        bucket.get_folder(MODEL, part)
+
+
+def _fit_on(job: TrainJob, out: Path, bucket: Bucket | None) -> str | None:
+    """Fit, again and again while there is a new checkpoint each time: a long run may lose any number of nodes."""
+    while True:
+        before = _checkpoints(job, bucket)
+        try:
+            return _fit(job, out)
+        except TrainingFailedError as error:
+            if _checkpoints(job, bucket) in ([], before):
+                raise RuntimeError(f"training failed: {_cause(error)}") from error
+
+
+def _checkpoints(job: TrainJob, bucket: Bucket | None) -> list[str]:
+    return bucket.checkpoints() if bucket else [path.name for path in list_checkpoints(job.folder)]
+
+
+def _cause(error: TrainingFailedError) -> str:
+    """The first worker's error that is not the echo of another's, in one line."""
+    failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    causes = [getattr(failure, "cause", None) or failure for _, failure in sorted(failures.items())]
+    own = [cause for cause in causes if isinstance(cause, (ValueError, OSError)) and "onnection" not in str(cause)]
+    chosen = next(iter(own or causes), error)
+    return " ".join(f"{type(chosen).__name__}: {chosen}".split())
+
+
+def _fit(job: TrainJob, out: Path) -> str | None:
+    storage = f"{job.bucket}/ray" if job.bucket else str(job.folder / "ray")
+    resources = {"CPU": job.train.cpus_per_worker, **({"GPU": 1} if job.train.use_gpu else {})}
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": job, "out": out},
+        train_loop_config={"job": job, "out": out, "code": digest_code(*CODE)},
         torch_config=TorchConfig(backend="nccl" if job.train.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=job.train.num_workers,
-            use_gpu=job.train.use_gpu,
-            resources_per_worker={"CPU": 1, "GPU": 1} if job.train.use_gpu else {"CPU": 1},
+            num_workers=job.train.num_workers, use_gpu=job.train.use_gpu, resources_per_worker=resources
         ),
         run_config=RunConfig(
-            name=f"attempt-{attempts}", storage_path=str(storage), failure_config=FailureConfig(max_failures=3)
+            name=f"attempt-{uuid.uuid4().hex[:12]}",  # Ray would go on with one of the same name by its own rules
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
-    result = trainer.fit()
-    if result.error:
-        raise RuntimeError(f"training failed: {result.error}") from result.error
+    stopped: str | None = trainer.fit().return_value
+    return stopped
 
 
-def train_worker(config: dict[str, Any]) -> None:
+def train_worker(config: dict[str, Any]) -> str | None:
     """The function that Ray Train runs on each worker; only there is the model's code imported."""
     from pbe.training.worker import work
 
-    work(config["job"], config["out"])
+    return work(config["job"], config["out"], config["code"], time.perf_counter)
 
 
 class _Watch:
-    """Follows a run's journal and pictures from a thread of the driver, and hands each on once."""
+    """Follows a run's journal, timings and pictures from a thread of the driver, and hands each on once."""
 
     def __init__(
         self,
         folder: Path,
+        bucket: Bucket | None,
         on_record: Callable[[StepRecord], None] | None,
         on_picture: Callable[[int, Path], None] | None,
-        period_s: float = 0.5,
+        on_timing: Callable[[Timing], None] | None,
     ) -> None:
-        self.folder, self.on_record, self.on_picture, self.period_s = folder, on_record, on_picture, period_s
-        self._next_step = 0
+        self.folder, self.bucket = folder, bucket
+        self.on_record, self.on_picture, self.on_timing = on_record, on_picture, on_timing
+        self.period_s = 3.0 if bucket else 0.5
+        self._next_step, self._next_timing = 0, 0
         self._seen: set[str] = set()
+        self._fetched: dict[str, tuple[int, int]] = {}
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="watch")
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Watch":
         self._watching = self._pool.submit(self._run)
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Look once more; what a callback raised is told only now, and only if the training itself did not fail."""
@@ -99,6 +150,11 @@ class _Watch:
             self._look()
 
     def _look(self) -> None:
+        self._fetch()
+        for timing in read_lines(self.folder / TIMINGS, self._next_timing):
+            if self.on_timing:
+                self.on_timing(timing)
+            self._next_timing += 1
         for record in read_journal(self.folder / JOURNAL, self._next_step):
             if self.on_record:
                 self.on_record(record)
@@ -107,3 +163,12 @@ class _Watch:
             if picture.name not in self._seen and self.on_picture:
                 self.on_picture(int(picture.stem.removeprefix("panel-")), picture)
             self._seen.add(picture.name)
+
+    def _fetch(self) -> None:
+        """Bring what has changed in the bucket: journal, timings and pictures."""
+        if self.bucket is None:
+            return
+        for name, state in self.bucket.names().items():
+            if self._fetched.get(name) != state:
+                self.bucket.get(name, self.folder / name)
+                self._fetched[name] = state

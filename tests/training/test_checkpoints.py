@@ -1,18 +1,31 @@
+import errno
 import logging
+import resource
 
+import pytest
 import torch
 
-from pbe.training.checkpoints import list_checkpoints, load_newest, save_checkpoint
+from pbe.training.checkpoints import find_newest, list_checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 
 
-def state(step):
-    return {"step": step, "model": {"w": torch.full((3,), float(step))}, "records": [[1, 0.5]]}
+def state(step, size=3):
+    return {"step": step, "model": {"w": torch.full((size,), float(step))}, "records": [[1, 0.5, None]]}
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 64 KiB, as on a disk with no more room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_was_saved_comes_back(tmp_path):
-    save_checkpoint(tmp_path, 5, state(5), keep=2)
-    loaded = load_newest(tmp_path)
-    assert loaded["step"] == 5
+    saved = save_checkpoint(tmp_path, 5, state(5), keep=2)
+    assert find_newest(tmp_path) == saved
+    loaded = load_checkpoint(saved)
+    assert (loaded["step"], loaded["records"]) == (5, [[1, 0.5, None]])
     assert torch.equal(loaded["model"]["w"], torch.full((3,), 5.0))
 
 
@@ -22,18 +35,41 @@ def test_only_the_newest_are_kept(tmp_path):
     assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000003", "step-00000011"]
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caplog):
-    save_checkpoint(tmp_path, 1, state(1), keep=2)
+def flip(content):
+    content[len(content) // 2] ^= 1
+
+
+def truncate(content):
+    del content[len(content) // 2 :]
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, bytearray.clear])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caplog, damage):
+    good = save_checkpoint(tmp_path, 1, state(1), keep=2)
     damaged = save_checkpoint(tmp_path, 2, state(2), keep=2)
     content = bytearray((damaged / "state.pt").read_bytes())
-    content[len(content) // 2] ^= 1
+    damage(content)
     (damaged / "state.pt").write_bytes(content)
     with caplog.at_level(logging.WARNING):
-        assert load_newest(tmp_path)["step"] == 1
+        assert find_newest(tmp_path) == good
     assert str(damaged) in caplog.text
+    again = save_checkpoint(tmp_path, 2, state(2), keep=2)
+    assert find_newest(tmp_path) == again
 
 
-def test_what_a_killed_writer_left_is_not_a_checkpoint(tmp_path):
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_leaves_the_last_good_one_and_no_litter(tmp_path):
+    good = save_checkpoint(tmp_path, 1, state(1), keep=1)
+    with pytest.raises(OSError) as told:  # noqa: PT011
+        save_checkpoint(tmp_path, 2, state(2, size=1 << 16), keep=1)
+    assert told.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == [good]
+    assert find_newest(tmp_path) == good
+
+
+def test_what_a_killed_writer_left_is_not_a_checkpoint_and_goes(tmp_path):
     (tmp_path / ".step-00000009.123").mkdir()
     (tmp_path / "step-00000008").mkdir()
-    assert load_newest(tmp_path) is None
+    assert find_newest(tmp_path) is None
+    remove_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000008"]

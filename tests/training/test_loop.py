@@ -10,10 +10,12 @@ import torch
 from pbe.method.initialization import build_painter
 from pbe.settings import Train
 from pbe.training.batches import BatchSource, PreparedAhead
-from pbe.training.journal import JOURNAL, read_journal
-from pbe.training.loop import Trainer, learning_rate, train_to_end
+from pbe.training.journal import JOURNAL, Lines, read_journal
+from pbe.training.loop import NotFiniteError, Trainer, learning_rate, train_to_end
 from pbe.training.model import ExponentialMovingAverage
 from pbe.training.optimiser import build_optimiser
+from pbe.training.storage import RunStorage
+from pbe.training.worker import resume
 
 
 def fetch(indices, epochs):
@@ -27,20 +29,42 @@ def fetch(indices, epochs):
 
 
 def make(backbone, **changes):
-    train = Train(**{"num_workers": 1, "batch_size": 4, "steps": 8, "lr": 2e-3, "checkpoint_every": 3} | changes)
+    train = Train(
+        **{"num_workers": 1, "batch_size": 4, "steps": 8, "lr": 2e-3, "checkpoint_every": 3, "validate_every": 4}
+        | changes
+    )
     return Trainer(build_painter(backbone, 64, 0), BatchSource(40, fetch, train, 0), train, 0, "cpu")
 
 
-def run(trainer, folder, stop_after=None):
-    class Stop(Exception):  # noqa: N818
-        pass
+class Stop(Exception):  # noqa: N818
+    pass
 
-    def after(trainer, record):
-        if trainer.step == stop_after:
+
+class Keeper:
+    """Keeps a run in a folder, and breaks off after a step."""
+
+    def __init__(self, trainer, storage, stop_after):
+        self.storage, self.stop_after = storage, stop_after
+        self.journal = Lines(storage.folder / JOURNAL, (r.__dict__ for r in trainer.records))
+
+    def validate(self, trainer):
+        with trainer.average.swapped_in(trainer.losses.trained()):
+            return trainer.validation_loss(trainer.source.batches(0, 0)[0])
+
+    def note(self, trainer, record):
+        self.journal.append(record.__dict__)
+        if trainer.step == self.stop_after:
             raise Stop
 
+    def save(self, trainer):
+        self.storage.save(trainer.step, trainer.state(), trainer.train.keep_checkpoints)
+
+
+def run(trainer, folder, stop_after=None):
+    storage = RunStorage(folder)
+    resume(trainer, storage, 0)
     with contextlib.suppress(Stop):
-        train_to_end(trainer, folder, after, lambda t: None)
+        train_to_end(trainer, Keeper(trainer, storage, stop_after))
 
 
 def weights(trainer):
@@ -121,11 +145,46 @@ def test_eight_bits_without_the_library_say_what_to_install():
         build_optimiser([], Train(optimizer="adamw8bit"), "cuda:0")
 
 
-def test_a_nan_loss_names_the_samples(backbone):
+def test_the_averaged_weights_are_validated_and_the_trained_ones_are_back(backbone, tmp_path):
     trainer = make(backbone)
-    trainer.source.fetch = lambda i, e: {k: v * float("nan") for k, v in fetch(i, e).items()}
-    with pytest.raises(FloatingPointError, match=r"step 0, samples \[\d+, \d+, \d+, \d+\]"):
+    run(trainer, tmp_path)
+    assert [r.step for r in read_journal(tmp_path / JOURNAL) if r.validation_loss] == [3, 7]
+    before, samples = weights(trainer), trainer.source.batches(0, 0)[0]
+    trained = trainer.validation_loss(samples)
+    with trainer.average.swapped_in(trainer.losses.trained()):
+        averaged = trainer.validation_loss(samples)
+    assert averaged == trainer.records[-1].validation_loss != trained
+    assert all(torch.equal(p, before[k]) for k, p in weights(trainer).items())
+
+
+def test_the_bands_of_timesteps_make_up_the_loss(backbone):
+    trainer = make(backbone)
+    record = trainer.run_step()
+    of_band = (trainer.source.batches(0, 0)[0].timesteps // 250).bincount(minlength=4).tolist()
+    bands = [record.loss_t000, record.loss_t250, record.loss_t500, record.loss_t750]
+    assert [loss is None for loss in bands] == [count == 0 for count in of_band]
+    assert sum(c * b for c, b in zip(of_band, bands, strict=True) if c) / 4 == pytest.approx(record.loss)
+
+
+def test_a_nan_names_its_samples(backbone):
+    trainer = make(backbone)
+    samples = trainer.source.indices(0)[0]
+    spoilt = torch.tensor([s in samples[1:3] for s in range(40)])
+    trainer.source.fetch = lambda i, e: {
+        k: torch.where(spoilt[i].view(-1, *[1] * (v.ndim - 1)), float("nan"), v) for k, v in fetch(i, e).items()
+    }
+    with pytest.raises(NotFiniteError, match="loss is nan at step 0") as told:
         trainer.run_step()
+    assert (told.value.samples, told.value.bad) == (samples, samples[1:3])
+
+
+def test_a_gradient_that_is_not_finite_names_the_batch(backbone):
+    trainer = make(backbone)
+    first = next(iter(trainer.losses.trained().values()))
+    first.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NotFiniteError, match=r"gradient norm is (inf|nan) at step 0") as told:
+        trainer.run_step()
+    assert (told.value.samples, told.value.bad) == (trainer.source.indices(0)[0], [])
 
 
 def test_vae_and_tower_are_not_trained(backbone):
@@ -159,6 +218,17 @@ def test_rate_warms_up_and_falls_to_zero():
 
 def test_the_journal_leaves_out_a_line_still_being_written(tmp_path):
     path = tmp_path / JOURNAL
-    line = json.dumps({"step": 0, "loss": 1, "loss_early": 1, "loss_late": 1, "lr": 1, "grad_norm": 1})
+    line = json.dumps({"step": 0, "loss": 1, **dict.fromkeys(f"loss_t{t}" for t in ("000", "250", "500", "750")),
+                       "lr": 1, "grad_norm": 1})  # fmt: skip
     path.write_text(line + "\n" + line[:20])
     assert [r.step for r in read_journal(path)] == [0]
+
+
+def test_a_worker_that_was_given_up_does_not_write_into_its_successors_journal(tmp_path):
+    old = Lines(tmp_path / JOURNAL, [])
+    new = Lines(tmp_path / JOURNAL, [{"step": 0}])
+    old.append({"step": 7})
+    new.append({"step": 1})
+    assert (tmp_path / JOURNAL).read_text() == '{"step": 0}\n{"step": 1}\n'
+    old.close()
+    new.close()

@@ -12,7 +12,7 @@ from pbe.training.tracking import METRICS, RUN_FILE, RunTracker
 
 
 def record(step: int) -> StepRecord:
-    return StepRecord(step, 1.0 / (step + 1), 0.5, 0.25, 1e-3, 2.0)
+    return StepRecord(step, 1.0 / (step + 1), 0.5, None, 0.25, 0.25, 1e-3, 2.0, 0.4 if step == 9 else None)
 
 
 @pytest.fixture
@@ -33,13 +33,16 @@ def test_losses_parameters_tags_and_pictures_are_there(uri: str, tmp_path: Path)
     with tracker(uri, tmp_path) as run:
         for step in range(45):
             run.on_record(record(step))
+        run.on_timing({"step": 39, "step_s": 0.5, "images_per_s": 32.0})
         run.on_picture(2, picture)
     client = MlflowClient(uri)
     found = client.get_run(run.run_id)
     assert found.info.status == "FINISHED"
     assert found.data.params == {"train.lr": "0.001"}
     assert found.data.tags["git"] == "abc"
-    assert set(found.data.metrics) == set(METRICS)
+    own = {name for name in found.data.metrics if not name.startswith("system/")}
+    assert own == {*METRICS, "step_s", "images_per_s"} - {"loss_t250"}
+    assert [m.step for m in client.get_metric_history(run.run_id, "validation_loss")] == [9]
     losses = client.get_metric_history(run.run_id, "loss")
     assert [(m.step, m.value) for m in losses] == [(s, 1.0 / (s + 1)) for s in range(45)]
     assert [a.path for a in client.list_artifacts(run.run_id, "validation")] == ["validation/panel-00000002.png"]
