@@ -1,0 +1,85 @@
+"""A run's storage in a real bucket over S3: checkpoints come back on another node, damaged ones do not."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from pbe.data.endpoint import serve_bucket
+from pbe.training.checkpoints import load_checkpoint
+from pbe.training.storage import Bucket, RunStorage
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / "runs").mkdir()
+    with serve_bucket(folder) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield "s3://runs"
+
+
+def state(step):
+    return {"step": step, "model": {"w": torch.arange(1000.0) + step}}
+
+
+def test_another_node_goes_on_from_the_newest_checkpoint(s3, tmp_path):
+    bucket = Bucket(f"{s3}/newest")
+    first = RunStorage(tmp_path / "a", bucket)
+    for step in (2, 4, 6):
+        first.save(step, state(step), keep=2)
+    assert bucket.checkpoints() == ["step-00000004", "step-00000006"]
+    other = RunStorage(tmp_path / "b", bucket)
+    loaded = load_checkpoint(other.bring(other.newest()))
+    assert torch.equal(loaded["model"]["w"], state(6)["model"]["w"])
+    first.forget()
+    assert not list((tmp_path / "a").iterdir())
+
+
+def test_a_damaged_checkpoint_in_the_bucket_is_named_and_the_one_before_is_used(s3, tmp_path, caplog):
+    bucket = Bucket(f"{s3}/damaged")
+    RunStorage(tmp_path / "a", bucket).save(2, state(2), keep=2)
+    RunStorage(tmp_path / "a", bucket).save(4, state(4), keep=2)
+    cut = tmp_path / "cut"
+    cut.write_bytes((tmp_path / "a/step-00000004/state.pt").read_bytes()[:-9])
+    bucket.put(cut, "step-00000004/state.pt")
+    with caplog.at_level(logging.WARNING):
+        assert RunStorage(tmp_path / "b", bucket).newest() == "step-00000002"
+    assert f"{s3}/damaged/step-00000004: damaged" in caplog.text
+
+
+def test_a_checkpoint_put_in_part_is_none(s3, tmp_path):
+    bucket = Bucket(f"{s3}/part")
+    assert RunStorage(tmp_path, bucket).newest() is None
+    (tmp_path / "half").write_bytes(b"half")
+    bucket.put(tmp_path / "half", "step-00000008/state.pt")
+    assert bucket.checkpoints() == []
+
+
+def test_folders_and_shared_files_come_back(s3, tmp_path):
+    bucket = Bucket(f"{s3}/files")
+    (tmp_path / "model/unet").mkdir(parents=True)
+    (tmp_path / "model/unet/config.json").write_text("{}")
+    bucket.put_folder(tmp_path / "model", "model")
+    bucket.get_folder("model", tmp_path / "again")
+    assert (tmp_path / "again/unet/config.json").read_text() == "{}"
+    storage = RunStorage(tmp_path / "a", bucket)
+    (storage.folder / "journal.jsonl").write_text("{}\n")
+    storage.share(storage.folder / "journal.jsonl")
+    assert list(bucket.names()) == ["journal.jsonl"]
+
+
+def test_an_address_without_meaning_is_named():
+    with pytest.raises(ValueError, match=r"train\.storage: gopher://x"):
+        Bucket("gopher://x")
+
+
+def test_a_shared_folder_is_its_own_storage(tmp_path: Path):
+    storage = RunStorage(tmp_path)
+    storage.save(3, state(3), keep=1)
+    assert storage.newest() == "step-00000003"
+    assert storage.bring("step-00000003") == tmp_path / "step-00000003"
