@@ -34,6 +34,7 @@ os.environ.setdefault("RAY_health_check_initial_delay_ms", "0")
 import cv2  # noqa: E402
 import polars as pl  # noqa: E402
 import psutil  # noqa: E402
+from ray._private.node import Node  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from pbe.data import world  # noqa: E402
@@ -133,12 +134,13 @@ class Fleet:
         return True
 
     def _kill_all(self, rng: np.random.Generator) -> bool:
-        lost = [p for node in self.cluster.list_all_nodes() for p in _children(node)]
+        nodes = self.cluster.list_all_nodes()
+        lost = [p for node in nodes for p in [*_own(node), *_children(node)]]
         self.driver.kill()
-        self.driver.wait()
-        self.cluster.shutdown()
         for process in lost:
             _kill(process)
+        self.driver.wait()
+        self.cluster.shutdown()
         self.cluster = self._new_cluster()
         self.driver = self._new_driver()
         return True
@@ -156,16 +158,16 @@ class Fleet:
         self.cluster.shutdown()
 
 
-def _children(node: object, title: str = "") -> list[psutil.Process]:
+def _children(node: Node, title: str = "") -> list[psutil.Process]:
     """The processes below a node's own, those with a title that begins so."""
-    found = []
-    for infos in node.all_processes.values():  # type: ignore[attr-defined]
-        for info in infos:
-            try:
-                found += psutil.Process(info.process.pid).children(recursive=True)
-            except psutil.NoSuchProcess:
-                continue
+    found = [child for process in _own(node) for child in process.children(recursive=True)]
     return [p for p in found if " ".join(_command(p)).startswith(title)]
+
+
+def _own(node: Node) -> list[psutil.Process]:
+    """The processes that Ray started for a node: its raylet, on the head also the cluster's store."""
+    pids = [info.process.pid for infos in node.all_processes.values() for info in infos]
+    return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
 
 
 def _command(process: psutil.Process) -> list[str]:
