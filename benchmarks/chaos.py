@@ -31,32 +31,17 @@ os.environ.setdefault("RAY_health_check_period_ms", "500")
 os.environ.setdefault("RAY_health_check_failure_threshold", "4")
 os.environ.setdefault("RAY_health_check_initial_delay_ms", "0")
 
-import cv2  # noqa: E402
-import polars as pl  # noqa: E402
 import psutil  # noqa: E402
 from ray._private.node import Node  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from pbe.data import world  # noqa: E402
 from pbe.training.journal import JOURNAL, read_journal  # noqa: E402
+from tests.tiny_data import write_scenes  # noqa: E402
+from tests.tiny_models import write_backbone  # noqa: E402
 
 KINDS = ("worker", "raylet", "driver", "all")
 ROOT = Path(__file__).parents[1]
 WORKER = "ray::RayTrainWorker"  # how Ray names the processes of a training's workers
-
-
-def write_data(root: Path) -> None:
-    """A few scenes with a box each."""
-    rows = []
-    for split in ("train", "validation"):
-        (root / "images" / split).mkdir(parents=True)
-        for i in range(16):
-            scene = world.draw_scene(np.random.default_rng([len(split), i]), 1)
-            name = f"{split[0]}{i:015x}"
-            cv2.imwrite(str(root / "images" / split / f"{name}.jpg"), scene.image[..., ::-1])
-            rows.append((f"{name}_000", name, split, *map(int, scene.objects[0].box)))
-    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1"]
-    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(root / "boxes.parquet")
 
 
 def drive(root: Path, name: str, steps: int) -> None:
@@ -234,9 +219,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         root = Path(folder)
-        write_data(root)
-        from tests.tiny_models import write_backbone
-
+        write_scenes(root, 16)
         write_backbone(root / "backbone")
         began = time.monotonic()
         code = Fleet(root, "quiet", args.steps).finish(args.limit)
