@@ -38,8 +38,8 @@ def train(
 
     `job.folder` is the parent of the runs' folders, `job.bucket` that of their prefixes. Ray must be initialised; `out`
     is written by the first worker, so that without a bucket it lies where every node sees it. Returns the records of
-    all steps. Raises ValueError when a loss is not finite, naming the boxes, and RuntimeError naming the cause when the
-    workers failed more than three times without a new checkpoint; both in one line.
+    all steps. Raises ValueError when a loss is not finite, naming the boxes; and, when the workers failed more than three
+    times without a new checkpoint, ValueError or RuntimeError with the cause; each in one line.
     """
     key = run_key(job)
     job = replace(job, folder=job.folder / key, bucket=f"{job.bucket.rstrip('/')}/{key}" if job.bucket else None)
@@ -68,20 +68,25 @@ def _fit_on(job: TrainJob, out: Path, bucket: Bucket | None) -> str | None:
             return _fit(job, out)
         except TrainingFailedError as error:
             if _checkpoints(job, bucket) in ([], before):
-                raise RuntimeError(f"training failed: {_cause(error)}") from error
+                raise _told(error) from error
 
 
 def _checkpoints(job: TrainJob, bucket: Bucket | None) -> list[str]:
     return bucket.checkpoints() if bucket else [path.name for path in list_checkpoints(job.folder)]
 
 
-def _cause(error: TrainingFailedError) -> str:
-    """The first worker's error that is not the echo of another's, in one line."""
+def _told(error: TrainingFailedError) -> Exception:
+    """The failure in one line, by the first worker's cause: a ValueError where a file or setting is at fault.
+
+    When one worker fails, the others' connections break; their errors are an echo.
+    """
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
-    causes = [getattr(failure, "cause", None) or failure for _, failure in sorted(failures.items())]
-    own = [cause for cause in causes if isinstance(cause, (ValueError, OSError)) and "onnection" not in str(cause)]
-    chosen = next(iter(own or causes), error)
-    return " ".join(f"{type(chosen).__name__}: {chosen}".split())
+    causes = [failure for _, failure in sorted(failures.items())]
+    mistakes = [c for c in causes if isinstance(c, (ValueError, OSError)) and not isinstance(c, ConnectionError)]
+    if mistakes:
+        return ValueError(f"training failed: {' '.join(str(mistakes[0]).split())}")
+    cause = next(iter(causes), error)
+    return RuntimeError(f"training failed: {' '.join(f'{type(cause).__name__}: {cause}'.split())}")
 
 
 def _fit(job: TrainJob, out: Path) -> str | None:
