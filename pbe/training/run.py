@@ -38,7 +38,7 @@ def train(
 
     `job.folder` is the parent of the runs' folders, `job.bucket` that of their prefixes. Ray must be initialised; `out`
     is written by the first worker, so that without a bucket it lies where every node sees it. Returns the records of
-    all steps. Raises ValueError when a loss is not finite, naming the boxes; and, when the workers failed more than three
+    all steps. Raises ValueError when a loss is not finite, naming the boxes, and, when workers failed more than three
     times without a new checkpoint, ValueError or RuntimeError with the cause; each in one line.
     """
     key = run_key(job)
