@@ -7,15 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
 import torch
 
-from pbe.data import world
-from pbe.data.archive import LOCATION, write_tar
-from pbe.data.faults import encode_jpeg
 from pbe.method.painter import Painter
+from tests.tiny_data import write_scenes
 
 pytestmark = pytest.mark.slow
 
@@ -37,18 +33,7 @@ with ray_cluster(None, 3):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("training")
-    rows = []
-    (root / "images").mkdir()
-    for split in ("train", "validation"):
-        rngs = {f"{split[0]}{i:015x}": np.random.default_rng([len(split), i]) for i in range(12)}
-        scenes = {name: world.draw_scene(rng, 1) for name, rng in rngs.items()}
-        images = [(name, encode_jpeg(scene.image)) for name, scene in scenes.items()]
-        at = write_tar(root / "images" / f"{split}-00000.tar", images)
-        rows += [(f"{n}_000", n, split, *map(int, s.objects[0].box), *at[n]) for n, s in scenes.items()]
-    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1", *LOCATION]
-    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(root / "boxes.parquet")
-    return root
+    return write_scenes(tmp_path_factory.mktemp("training"))
 
 
 def start(project: Path, backbone: Path, name: str) -> subprocess.Popen[str]:
