@@ -7,7 +7,6 @@ bytes of each image lie is in manifest.parquet, and from there in boxes.parquet:
 
 import io
 import os
-import shutil
 import tarfile
 from collections.abc import Iterable
 from functools import lru_cache
@@ -27,6 +26,7 @@ SUFFIX = ".tar"
 _BLOCK_BYTES = 512
 _END = bytes(2 * _BLOCK_BYTES)
 _OPEN_SHARDS = 64
+_COPY_BYTES = 1 << 20
 
 
 class ImageRef(NamedTuple):
@@ -136,8 +136,8 @@ class TarWriter:
         self._file = self._part.open("wb")
         if self._end:
             with self._path.open("rb") as kept:
-                for start in range(0, self._end, shutil.COPY_BUFSIZE):
-                    self._file.write(kept.read(min(shutil.COPY_BUFSIZE, self._end - start)))
+                for start in range(0, self._end, _COPY_BYTES):
+                    self._file.write(kept.read(min(_COPY_BYTES, self._end - start)))
 
     def _is_whole(self) -> bool:
         """Whether what is kept is all there is."""

@@ -10,7 +10,7 @@ import json
 import os
 import selectors
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -47,7 +47,7 @@ class CrewJob:
         return cls(settings, told["endpoint_url"], Path(told["out"]), Path(told["parts"]))
 
 
-def pack_in_processes(job: CrewJob, num_processes: int, done: Callable[[str], None]) -> Iterator[Result]:
+def pack_in_processes(job: CrewJob, num_processes: int, done: Callable[[str], None]) -> Generator[Result]:
     """Fill the shards of the plan and yield each image's result, as it comes; `done` is told of each whole shard.
 
     Raises ValueError or OSError where a process met one, RuntimeError when one ends otherwise.

@@ -198,7 +198,7 @@ def _records(
         rows = table.slice(start, _RECORDS_AT_ONCE)
         first, *ends = starts[start : start + len(rows) + 1].tolist()
         drawn = boxes.slice(first, ends[-1] - first).to_dicts()
-        records = []
+        records: list[Record] = []
         for image, mark, end in zip(rows.iter_rows(named=True), marks[start:], ends, strict=False):
             records.append(
                 Record(

@@ -7,7 +7,7 @@ fetched, and renamed.
 
 import io
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, groupby
 from typing import NamedTuple, TypeVar
@@ -70,7 +70,7 @@ class Packer:
         self._store, self._settings, self._folders = store, settings, folders
         self._archives = {False: ImageArchive(folders.images), True: ImageArchive(folders.old)}
 
-    def pack(self, tasks: Iterable[ShardTask], done: Callable[[str], None]) -> Iterator[Result]:
+    def pack(self, tasks: Iterable[ShardTask], done: Callable[[str], None]) -> Generator[Result]:
         """Fill the shards, one after the other, and yield each image's result; `done` is told of each whole shard."""
         jobs = ((task, place) for task in tasks for place in range(len(task.image_ids)))
         executor = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="acquire")

@@ -55,7 +55,8 @@ class Folders(NamedTuple):
     def within(cls, out: Path, parts: Path) -> "Folders":
         """Those of the output `out`, made where they are missing."""
         names = ("new", "old", "results", "taken")
-        folders = cls(out / "images", *(parts / name for name in names), parts / "plan.parquet")
+        new, old, results, taken = (parts / name for name in names)
+        folders = cls(out / "images", new, old, results, taken, parts / "plan.parquet")
         for folder in folders[:-1]:
             folder.mkdir(parents=True, exist_ok=True)
         return folders
