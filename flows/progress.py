@@ -88,7 +88,7 @@ class Shown:
                 print(self._line(done, total, note, now, left), file=sys.stderr, flush=True)
             if self._artifact and (finished or now - self._sent >= ARTIFACT_EVERY_S):
                 self._sent = now
-                self._send(100 * done / max(total, 1), self._line(done, total, note, now, left))
+                self._send(self._artifact, 100 * done / max(total, 1), self._line(done, total, note, now, left))
 
     def _draw(self, done: int, total: int, note: str, finished: bool) -> None:
         if self._bar is None:
@@ -106,9 +106,9 @@ class Shown:
             parts.append(f"{clock_time(left)} left")
         return f"{self._title} {done}/{total} ({', '.join(part for part in parts if part)})"
 
-    def _send(self, percent: float, line: str) -> None:
+    def _send(self, artifact: UUID, percent: float, line: str) -> None:
         try:
-            self._context.run(update_progress_artifact, self._artifact, percent, line)
+            self._context.run(update_progress_artifact, artifact, percent, line)
         except httpx.HTTPError as error:  # a server that went away must not end hours of training
             logger.warning("%s: Prefect's server no longer takes progress (%s)", self._title, error)
             self._artifact = None
