@@ -1,4 +1,4 @@
-"""The `pbe` command: edit a picture with the champion model, or look at the curated data.
+"""The `pbe` command: edit a picture with the champion model, bring models in and out, or look at the curated data.
 
 A user's mistake is one line on stderr, `error: ...`, and exit code 2. Everything heavy is imported where it is used, so
 that help and mistakes answer at once. This is an edge of the program: here, and nowhere below, the environment is read.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pbe.files import written_whole
+from pbe.files import folder_written_whole, written_whole
 
 if TYPE_CHECKING:
     from pbe.method.exemplars import Image
@@ -60,6 +60,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     edit.add_argument("--num-steps", type=int, default=50, metavar="N", help="sampling steps (default: 50)")
     edit.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another result (default: 0)")
+    bring = commands.add_parser("import", help="make the authors' model.ckpt, or their published folder, a model here")
+    bring.add_argument("--from", dest="origin", type=Path, required=True, metavar="FILE_OR_FOLDER")
+    bring.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="such as models/authors")
+    bring.set_defaults(command=_import)
+    export = commands.add_parser("export", help="write a model as other tools read it")
+    export.add_argument("--model", default=DEFAULT_MODEL, help="a registered model or a folder (default: %(default)s)")
+    export.add_argument(
+        "--format",
+        choices=("ldm", "diffusers"),
+        required=True,
+        help="ldm: one file, the authors'; diffusers: a folder",
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="FILE_OR_FOLDER")
+    export.set_defaults(command=_export)
     browse = commands.add_parser("browse", help="open the curated data in FiftyOne's App")
     browse.add_argument("--port", type=int, default=5151, help="on 127.0.0.1 (default 5151)")
     browse.set_defaults(command=_browse)
@@ -179,6 +193,40 @@ def _write(image: "Image", out: Path) -> None:
 
     with written_whole(out) as part:
         PILImage.fromarray(image).save(part, format=LOSSLESS[out.suffix.lower()])
+
+
+def _import(options: argparse.Namespace) -> None:
+    if not options.origin.exists():
+        raise ValueError(f"--from {options.origin}: no such file or folder")
+    _check_new(options.out)
+    from pbe.method.interchange.ldm import read_ldm
+
+    painter = _load(options.origin) if options.origin.is_dir() else read_ldm(options.origin)
+    with folder_written_whole(options.out) as part:
+        painter.save_pretrained(part)
+    print(f"{options.out}: paints {painter.image_px} px; try: pbe edit --model {options.out} ...")
+
+
+def _export(options: argparse.Namespace) -> None:
+    folder = _model_folder(options.model)
+    _check_new(options.out)
+    from pbe.method.interchange.folder import write_published
+    from pbe.method.interchange.ldm import write_ldm
+
+    painter = _load(folder)
+    if options.format == "ldm":
+        write_ldm(painter, options.out)
+    else:
+        with folder_written_whole(options.out) as part:
+            write_published(painter, part)
+    turned = "" if painter.mask_channel == "keep" else "; its mask channel is turned, see docs/interchange.md"
+    print(f"{options.out}: {options.format}{turned}")
+
+
+def _check_new(out: Path) -> None:
+    _check_folder_of(out)
+    if out.exists():
+        raise ValueError(f"--out {out}: is there already; name another, or remove it")
 
 
 def _browse(options: argparse.Namespace) -> None:

@@ -136,3 +136,39 @@ def test_help_and_mistakes_import_nothing_heavy() -> None:
     for argv in (["--help"], ["edit", "--seed=x"], ["edit", *(f"--{name}=none.png" for name in FILES)]):
         done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def run(*argv: str) -> int:
+    try:
+        return main(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def test_a_model_leaves_and_comes_back_through_both_layouts(
+    pictures: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    painted = []
+    for layout, name in (("ldm", "model.ckpt"), ("diffusers", "published")):
+        assert run("export", f"--model={model_folder}", f"--format={layout}", f"--out={pictures / name}") == 0
+        assert "its mask channel is turned" in capsys.readouterr().out
+        assert run("import", f"--from={pictures / name}", f"--out={pictures / layout}") == 0
+        assert edit(pictures, f"--model={pictures / layout}") == 0
+        painted.append((pictures / "o.png").read_bytes())
+    assert painted[0] == painted[1]
+    assert not list(pictures.glob("*.tmp"))
+
+
+def test_mistakes_of_import_and_export_are_named(
+    pictures: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "bad.ckpt").write_bytes(b"no checkpoint")
+    for argv, words in (
+        (["import", "--from=none.ckpt", f"--out={pictures / 'm'}"], "--from none.ckpt: no such file or folder"),
+        (["import", f"--from={pictures / 'bad.ckpt'}", f"--out={pictures / 'm'}"], "bad.ckpt: not a checkpoint"),
+        (["export", f"--model={model_folder}", "--format=ldm", f"--out={pictures}"], "is there already"),
+        (["export", f"--model={model_folder}", "--format=onnx", f"--out={pictures / 'm'}"], "invalid choice"),
+    ):
+        assert run(*argv) == 2
+        assert words in capsys.readouterr().err
+    assert not (pictures / "m").exists()

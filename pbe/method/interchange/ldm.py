@@ -1,7 +1,8 @@
 """The authors' single file, `model.ckpt`: every tensor of the painter under its LDM name, in and out.
 
 A file of ours tells its architecture under a key of its own, which other readers pass over; one without is taken for
-the authors', that is Stable Diffusion v1 with CLIP ViT-L/14. Only tensors and plain values are ever unpickled.
+the authors', that is Stable Diffusion v1 with CLIP ViT-L/14. Only tensors and plain values are ever unpickled: for
+whatever else a trainer left in it, its callbacks say, an inert stand-in takes the place.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, serialization
 
 from pbe.files import written_whole
 from pbe.method.interchange.architecture import AUTHORS, Architecture, architecture_of, empty_painter
@@ -30,7 +31,7 @@ _SCHEDULE = ("alphas_cumprod", "betas", "posterior_", "log_one_minus", "logvar",
 def read_ldm(file: Path) -> Painter:
     """Load a painter from a `.ckpt` or `.safetensors` file with LDM names.
 
-    Raises ValueError when it holds anything but weights, lacks a tensor, has one too many, or one of another shape.
+    Raises ValueError when it cannot be read, lacks a tensor, has one too many, or one of another shape.
     """
     content = _load(file)
     told = content.get(ARCHITECTURE)
@@ -82,10 +83,17 @@ def _load(file: Path) -> dict[str, Any]:
     if file.suffix == ".safetensors":
         return dict(load_file(file))
     try:
-        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise ValueError(
-            f"{file}: not a checkpoint of weights alone, nothing else is unpickled "
-            f"({' '.join(str(error).split())[:200]}); save its state_dict by itself where you trust it"
-        ) from None
+        others = [(_Inert, name) for name in serialization.get_unsafe_globals_in_checkpoint(file)]
+        with serialization.safe_globals(others):
+            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{file}: not a checkpoint that can be read ({' '.join(str(error).split())[:200]})") from None
     return content
+
+
+class _Inert:
+    """Stands in for anything that is no weight: takes all arguments and any state, and does nothing."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...

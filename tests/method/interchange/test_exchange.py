@@ -169,9 +169,27 @@ def test_a_folder_with_a_part_of_the_weights_is_refused_by_name(theirs, tmp_path
         Painter.from_pretrained(tmp_path)
 
 
-def test_nothing_but_weights_is_unpickled(tmp_path):
-    torch.save({"state_dict": {}, "callbacks": print}, tmp_path / "model.ckpt")
-    with pytest.raises(ValueError, match=r"model\.ckpt: not a checkpoint of weights alone"):
+class Callback:
+    """What a trainer leaves in its checkpoint; unpickled in earnest, it would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_what_a_trainer_left_in_a_checkpoint_is_passed_over_and_never_run(theirs, file, tmp_path):
+    content = torch.load(file, weights_only=True)
+    callbacks = {Callback: {"best": 1.0}, "one": Callback(tmp_path / "ran")}
+    torch.save(content | {"callbacks": callbacks, "global_step": 3}, tmp_path / "model.ckpt")
+    assert same_tensors(read_ldm(tmp_path / "model.ckpt"), theirs)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+    (tmp_path / "model.ckpt").write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"model\.ckpt: not a checkpoint that can be read"):
         read_ldm(tmp_path / "model.ckpt")
 
 
