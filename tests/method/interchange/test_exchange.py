@@ -1,6 +1,7 @@
 """A tiny painter out and in again, through both layouts: it says the same, and what is wrong with a file is named."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -170,18 +171,18 @@ def test_a_folder_with_a_part_of_the_weights_is_refused_by_name(theirs, tmp_path
 
 
 class Callback:
-    """What a trainer leaves in its checkpoint; unpickled in earnest, it would write a file."""
+    """What a trainer leaves in its checkpoint; unpickled in earnest, it would copy a file."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, *paths):
+        self.paths = paths
 
     def __reduce__(self):
-        return Path.touch, (self.path,)
+        return shutil.copyfile, self.paths
 
 
 def test_what_a_trainer_left_in_a_checkpoint_is_passed_over_and_never_run(theirs, file, tmp_path):
     content = torch.load(file, weights_only=True)
-    callbacks = {Callback: {"best": 1.0}, "one": Callback(tmp_path / "ran")}
+    callbacks = {Callback: {"best": 1.0}, "one": Callback(file, tmp_path / "ran")}
     torch.save(content | {"callbacks": callbacks, "global_step": 3}, tmp_path / "model.ckpt")
     assert same_tensors(read_ldm(tmp_path / "model.ckpt"), theirs)
     assert not (tmp_path / "ran").exists()
