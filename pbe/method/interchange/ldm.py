@@ -7,6 +7,7 @@ whatever else a trainer left in it, its callbacks say, an inert stand-in takes t
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def _load(file: Path) -> dict[str, Any]:
     if file.suffix == ".safetensors":
         return dict(load_file(file))
     try:
-        others = [(_Inert, name) for name in serialization.get_unsafe_globals_in_checkpoint(file)]
+        unsafe = serialization.get_unsafe_globals_in_checkpoint(file)
+        others: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(_Inert, name) for name in unsafe]
         with serialization.safe_globals(others):
             content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError) as error:
