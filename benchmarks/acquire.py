@@ -82,16 +82,21 @@ def write_bucket(root: Path, bodies: list[bytes], ids: list[str]) -> None:
             (folder / f"{number:x}").write_bytes(body)
         for image_id in images:
             os.link(folder / image_id[-1], folder / f"{image_id}.jpg")
-        columns: dict[str, object] = dict.fromkeys(openimages.BOX_COLUMNS, 0)
-        columns |= {"LabelName": "/m/0", "XMin": 0.1, "XMax": 0.9, "YMin": 0.1, "YMax": 0.9}
-        boxes = pl.DataFrame({"ImageID": images}).with_columns(
-            pl.lit(value).alias(name) for name, value in columns.items() if name != "ImageID"
-        )
-        path = root / openimages.ANNOTATIONS_BUCKET / openimages.BOX_FILES[split].key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        boxes.select(openimages.BOX_COLUMNS).write_csv(path)
-    classes = root / openimages.ANNOTATIONS_BUCKET / openimages.CLASSES_FILE.key
-    classes.parent.mkdir(parents=True, exist_ok=True)
+        write_annotations(root, split, images)
+
+
+def write_annotations(root: Path, split: str, images: list[str]) -> None:
+    """OpenImages' class descriptions, of one class, and a box of it in each of the images."""
+    columns: dict[str, object] = dict.fromkeys(openimages.BOX_COLUMNS, 0)
+    columns |= {"LabelName": "/m/0", "XMin": 0.1, "XMax": 0.9, "YMin": 0.1, "YMax": 0.9}
+    boxes = pl.DataFrame({"ImageID": images}).with_columns(
+        pl.lit(value).alias(name) for name, value in columns.items() if name != "ImageID"
+    )
+    folder = root / openimages.ANNOTATIONS_BUCKET
+    path, classes = folder / openimages.BOX_FILES[split].key, folder / openimages.CLASSES_FILE.key
+    for file in (path, classes):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    boxes.select(openimages.BOX_COLUMNS).write_csv(path)
     classes.write_text(",".join(openimages.CLASS_COLUMNS) + "\n/m/0,Thing\n")
 
 

@@ -6,6 +6,7 @@ PR_SET_PDEATHSIG this does not depend on which thread started the child, and wor
 """
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -32,7 +33,8 @@ def stop_child(child: subprocess.Popen[str]) -> None:
 
 
 def exit_with_parent() -> None:
-    """Watch, in a thread, for the parent's end, and leave at once when it comes."""
+    """Watch, in a thread, for the parent's end, and leave at once when it comes; an interrupt is for the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us, and each would print a traceback
     threading.Thread(target=_leave_at_end_of_input, name="exit-with-parent", daemon=True).start()
 
 

@@ -62,29 +62,29 @@ def pack_in_processes(job: CrewJob, num_processes: int, done: Callable[[str], No
                 yield Result(*told)
             else:
                 raise _as_error(told)
-        for child in children:
-            if child.wait():
-                raise RuntimeError(f"acquire: one of its processes ended with {child.returncode}; run it again")
     finally:
         for child in children:
             stop_child(child)
 
 
 def _lines(children: list[Popen[str]]) -> Iterator[bytes]:
-    """Every line that the children print, as it comes, until all have ended."""
+    """Every line that the children print, as it comes, until all have ended; RuntimeError as soon as one has failed."""
     with selectors.DefaultSelector() as selector:
         for child in children:
             assert child.stdout is not None
-            selector.register(child.stdout.fileno(), selectors.EVENT_READ)
+            selector.register(child.stdout.fileno(), selectors.EVENT_READ, child)
         begun = {key.fd: b"" for key in selector.get_map().values()}
         while begun:
             for key, _ in selector.select():
                 read = os.read(key.fd, _PIPE_BYTES)
                 *whole, begun[key.fd] = (begun[key.fd] + read).split(b"\n")
                 yield from whole
-                if not read:
-                    selector.unregister(key.fd)
-                    del begun[key.fd]
+                if read:
+                    continue
+                if code := key.data.wait():
+                    raise RuntimeError(f"acquire: one of its processes ended with {code}; run it again")
+                selector.unregister(key.fd)
+                del begun[key.fd]
 
 
 def _as_error(told: dict[str, Any]) -> Exception:

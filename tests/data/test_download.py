@@ -271,14 +271,6 @@ def test_unreachable_annotations_are_an_error_of_one_line(tmp_path):
         acquire(settings, 0, tmp_path / "raw")
 
 
-def test_a_bucket_without_the_images_stops_early(bucket, tmp_path):
-    shutil.copytree(bucket / "openimages", tmp_path / "served/openimages")
-    (tmp_path / "served/open-images-dataset").mkdir()
-    lost = pytest.raises(RuntimeError, match=r"more than 2 of 120 images lost \(3 missing\)")
-    with serve_bucket(tmp_path / "served") as url, lost:
-        acquire(DEMO, 0, tmp_path / "raw", url)
-
-
 def test_images_stored_smaller_are_known_again_and_follow_the_settings(endpoint, tmp_path):
     small = DEMO.model_copy(update={"short_side_px": 40})
     assert acquire(small, 0, tmp_path / "raw", endpoint).num_fetched == 120

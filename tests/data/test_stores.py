@@ -153,6 +153,15 @@ def test_what_is_known_is_not_sent_again(server, tmp_path, make):
 
 
 @both
+def test_a_condition_is_for_one_request_alone(server, make):
+    server.plan = [304, "whole"]
+    store = make(server.url)
+    assert store.read("key", MD5)[0].unchanged
+    assert store.read("key")[1] == BODY
+    assert ["If-None-Match" in headers for _, headers in server.seen] == [True, False]
+
+
+@both
 def test_an_object_can_be_read_without_a_file(server, make):
     server.plan = ["short", "whole"]
     assert make(server.url).read("key") == ((len(BODY), MD5, False), BODY)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from pbe.data.images import image_size, read_levels
 from pbe.data.object_masks import pack_mask
@@ -79,6 +78,8 @@ def _label(between: Path) -> str:
 
 
 def _boxes(image: Path, mask: Path, label: str, settings: Acquire, skipped: Counter[str]) -> Iterator[OwnBox]:
+    from scipy import ndimage  # here, as half a second and 20 MB are much for each process of every other source
+
     try:
         sides = image_size(image)
     except ValueError:  # which acquire will report lost

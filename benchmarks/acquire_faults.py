@@ -1,0 +1,215 @@
+"""Whether acquire ends with the same bits when the server fails and it is itself killed, again and again.
+
+    .venv/bin/python benchmarks/acquire_faults.py --images 3000 --kills 5 --seed 0
+    .venv/bin/python benchmarks/acquire_faults.py --images 20000 --kills 0 --fault-share 0  # for its memory
+
+The peer is its own quiet run. Then the same from a server that fails a tenth of the requests (`faulty_endpoint`),
+SIGKILLed each time a moment after a number of images, drawn uniformly from all, and started again; the last run goes
+to its end. Every file below data/raw must be that of the quiet run; exit code 1 where one is not. Each run is a process
+of its own, the real `acquire` in several processes with its defaults, but for the numbers below.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from acquire import draw_bodies, name_images, write_annotations
+from faulty_endpoint import FAULTS, FaultyEndpoint, serve_faulty
+from tqdm import tqdm
+
+from pbe.data import openimages
+
+IMAGES_PER_SHARD = 100
+VALIDATION_FRAC = 0.1
+GONE_WITHIN_S = 5.0
+LONGEST_WAIT_S = 0.05  # so that the moment is none of ours
+
+
+class Run:
+    """The real `acquire` in a process of its own; `peaks_mb` are the most that it and its own processes held."""
+
+    def __init__(self, url: str, out: Path, options: argparse.Namespace, title: str) -> None:
+        self.out, self.title, self.total = out, title, options.images
+        self.peaks_mb: dict[int, float] = {}
+        request = {name: getattr(options, name) for name in ("seed", "workers", "processes")}
+        command = [sys.executable, __file__, "--run", json.dumps({"url": url, "out": str(out), **request})]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        threading.Thread(target=self._watch_memory, daemon=True).start()
+
+    def wait(self, num_images: int | None = None) -> None:
+        """Wait for its end, or until so many images are done."""
+        assert self.process.stdout is not None
+        with tqdm(total=self.total, desc=self.title) as bar:
+            for line in self.process.stdout:
+                bar.update(int(line) - bar.n)
+                if bar.n == num_images:
+                    return
+        if num_images is not None or self.process.wait():
+            sys.exit(f"{self.title}: ended with {self.process.wait()}")
+
+    def kill(self) -> int:
+        """SIGKILL it; returns how many of its own processes still run a while later."""
+        self.process.kill()
+        self.process.communicate()
+        killed = time.monotonic()
+        while (left := len(find_processes(self.out))) and time.monotonic() - killed < GONE_WITHIN_S:
+            time.sleep(0.01)
+        return left
+
+    def tell_memory(self) -> str:
+        own = self.peaks_mb.pop(self.process.pid)
+        return f"{own:.0f} MB, its processes {', '.join(f'{peak:.0f}' for peak in self.peaks_mb.values())} MB"
+
+    def _watch_memory(self) -> None:
+        while self.process.returncode is None:
+            for pid in find_processes(self.out):
+                self.peaks_mb[pid] = max(peak_mb(pid), self.peaks_mb.get(pid, 0.0))
+            time.sleep(0.1)
+
+
+def find_processes(out: Path) -> list[int]:
+    """Those that have `out` among their arguments: the run and its own processes."""
+    return [
+        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and str(out) in arguments(entry)
+    ]
+
+
+def arguments(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text(errors="replace")
+    except OSError:
+        return ""  # it is gone
+
+
+def peak_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
+
+
+def write_bucket(root: Path, number: int, num_bytes: int) -> None:
+    """JPEGs of noise under OpenImages' keys, no two alike as each has its id as a comment, and annotation files."""
+    ids, bodies = name_images(number), draw_bodies(num_bytes)
+    num_train = number - max(1, round(VALIDATION_FRAC * number))
+    for split, images in (("train", ids[:num_train]), ("validation", ids[num_train:])):
+        folder = root / openimages.IMAGES_BUCKET / split
+        folder.mkdir(parents=True)
+        for place, image_id in enumerate(tqdm(images, f"{split} images")):
+            comment = image_id.encode() * (1 + place % 50)
+            jpeg = bodies[place % len(bodies)]
+            marked = jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + jpeg[2:]
+            (folder / f"{image_id}.jpg").write_bytes(marked)
+        write_annotations(root, split, images)
+
+
+def run_acquire(url: str, out: str, seed: int, workers: int, processes: int) -> None:
+    from pbe.data.download import acquire
+    from pbe.settings import Acquire
+
+    settings = Acquire(
+        source="openimages",
+        endpoint_url=url,
+        annotations_url=f"{url}/{openimages.ANNOTATIONS_BUCKET}",
+        workers=workers,
+        processes=processes,
+        images_per_shard=IMAGES_PER_SHARD,
+    )
+    acquire(settings, seed, Path(out), progress=lambda done, _: print(done, flush=True))
+
+
+def count_whole(out: Path) -> int:
+    """The images that a killed run leaves to the next one."""
+    from pbe.data.archive import scan_shard
+
+    shards = [*out.glob("images/*.tar"), *out.parent.glob(f".{out.name}.parts/[no][el][wd]/*")]
+    return len({(path.name.split("-")[0], member.image_id) for path in shards for member in scan_shard(path)})
+
+
+def run_killed(server: FaultyEndpoint, out: Path, options: argparse.Namespace) -> Run:
+    """Kill a run `options.kills` times and let the last one end; prints a line for each kill."""
+    rng = random.Random(options.seed)
+    rows = []
+    for number in range(1, options.kills + 1):
+        run = Run(server.url, out, options, f"run {number}, to be killed")
+        started = time.monotonic()
+        run.wait(rng.randrange(1, options.images))
+        time.sleep(rng.uniform(0.0, LONGEST_WAIT_S))
+        lasted_s, left = time.monotonic() - started, run.kill()
+        rows.append(f"{number:4} {lasted_s:9.2f} {count_whole(out):12,} {left:21}")
+    last = Run(server.url, out, options, "last run")
+    last.wait()
+    if rows:
+        print("kill   after s images whole children left running", *rows, sep="\n")
+    return last
+
+
+def hash_tree(folder: Path) -> dict[str, str]:
+    def files() -> Iterator[Path]:
+        return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in tqdm(list(files()), f"sha256 of {folder.parent.name}")
+    }
+
+
+def compare(quiet: Path, faulty: Path) -> bool:
+    """Print whether the two trees are the same, bit for bit."""
+    left, right = hash_tree(quiet), hash_tree(faulty)
+    different = sorted(name for name in left | right if left.get(name) != right.get(name))
+    beside = {path.name for path in faulty.parent.iterdir()} - {faulty.name, f".{faulty.name}.lock"}
+    print("\n".join(f"differs: {name}" for name in different) or f"bit-identical: {len(left)} files")
+    print("\n".join(f"left beside it: {name}" for name in sorted(beside)) or "nothing left beside them")
+    return not different and not beside
+
+
+def tell_faults(server: FaultyEndpoint) -> None:
+    share = server.faults.total() / server.num_requests
+    print(f"{server.num_requests:,} requests, {100 * share:.1f} % of them failed:")
+    for fault, told in FAULTS.items():
+        print(f"{server.faults[fault]:6} {told}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--bytes", type=int, default=10_000, help="of an image")
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--fault-share", type=float, default=0.1, help="of the requests")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=8, help="connections of each process")
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        run_acquire(**json.loads(options.run))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_bucket(root / "bucket", options.images, options.bytes)
+        with serve_faulty(root / "bucket", 0.0, options.seed) as server:
+            quiet = Run(server.url, root / "quiet" / "raw", options, "quiet run")
+            quiet.wait()
+        with serve_faulty(root / "bucket", options.fault_share, options.seed) as server:
+            last = run_killed(server, root / "faulty" / "raw", options)
+            tell_faults(server)
+        print(f"quiet run: at most {quiet.tell_memory()}")
+        print(f"last run: at most {last.tell_memory()}; {os.cpu_count()} cores, {options.images:,} images")
+        same = compare(quiet.out, last.out)
+    sys.exit(not same)
+
+
+if __name__ == "__main__":
+    main()
