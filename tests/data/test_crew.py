@@ -37,27 +37,22 @@ def start(out, url):
 
 def crew_of(out):
     """The processes that work on `out` but for the one that was started."""
-    found = []
+    found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_text().split("\0")
         except OSError:
             continue
         if "pbe.data.crew" in arguments and str(out) in arguments[-2]:
-            found.append(int(process.name))
+            found.add(int(process.name))
     return found
 
 
-def end(process, number, out):
-    """Send a signal; returns what was printed of it, when the processes of its own are gone too."""
-    assert len(crew_of(out)) == 2
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
-    deadline = time.monotonic() + 10
-    while left := crew_of(out):
+def wait_until_gone(crew, out):
+    deadline = time.monotonic() + 20
+    while left := crew & crew_of(out):
         assert time.monotonic() < deadline, f"{left} outlived their parent"
         time.sleep(0.01)
-    return errors
 
 
 def content_of(folder):
@@ -67,15 +62,22 @@ def content_of(folder):
 def test_faults_and_kills_change_no_bit(bucket, tmp_path):
     rng = random.Random(0)
     out = tmp_path / "faulty" / "raw"
+    crew, runs = set(), []
     with serve_faulty(bucket, 0.3, seed=0, slow_s=0.1) as server:
         for number in (signal.SIGKILL, signal.SIGTERM):
-            process = start(out, server.url)
+            runs.append(start(out, server.url))  # at once, while the processes of the one before may still be there
+            wait_until_gone(crew, out)
             for _ in range(rng.randrange(5, 60)):
-                assert process.stdout.readline()
-            assert end(process, number, out) == ""
+                assert runs[-1].stdout.readline()
+            crew = crew_of(out)
+            assert len(crew) == 2
+            runs[-1].send_signal(number)
+            assert runs[-1].wait() == -number
             assert not (out / "manifest.parquet").exists()
+        wait_until_gone(crew, out)
         report = acquire(TWO, 0, out, server.url)
     assert report.num_present >= 40
+    assert [run.communicate()[1] for run in runs] == ["", ""]
     assert server.faults.keys() == FAULTS.keys()
     with serve_faulty(bucket, 0.0, seed=0) as server:
         acquire(TWO.model_copy(update={"processes": 1}), 0, tmp_path / "quiet" / "raw", server.url)
@@ -107,7 +109,7 @@ def test_a_process_on_a_full_disk_says_so_through_its_parent(bucket, tmp_path):
 def test_the_end_of_one_process_is_told_at_once_and_an_interrupt_is_for_the_parent(bucket, tmp_path, capfd):
     def progress(done, total):
         if done in signals:
-            for pid in crew_of(tmp_path / "raw")[: 3 - done]:
+            for pid in sorted(crew_of(tmp_path / "raw"))[: 3 - done]:
                 os.kill(pid, signals[done])
         seen.append(done)
 
