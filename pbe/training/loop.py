@@ -112,7 +112,8 @@ class Trainer:
             if not np.isfinite(value):
                 raise self._not_finite(f"{what} is {value}", losses)
         bands = [total / count if count else None for total, count in zip(totals, counts, strict=True)]
-        return StepRecord(self.step, loss, *bands, rate, norm)
+        t000, t250, t500, t750 = bands
+        return StepRecord(self.step, loss, t000, t250, t500, t750, rate, norm)
 
     def _not_finite(self, what: str, losses: Tensor) -> NotFiniteError:
         parts = [losses]

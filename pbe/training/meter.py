@@ -33,7 +33,7 @@ def sample_flops(losses: PaintingLoss, batch: Batch) -> float:
     one = batch.split(1)[0]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         losses(one)
-    return 3.0 * counter.get_total_flops()
+    return 3.0 * float(counter.get_total_flops())
 
 
 class Meter:

@@ -105,11 +105,12 @@ def _fit(job: TrainJob, out: Path) -> str | None:
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
-    stopped: str | None = trainer.fit().return_value
+    result: Any = trainer.fit()  # typed as the result of Ray Train before its second version
+    stopped: str | None = result.return_value
     return stopped
 
 
-def train_worker(config: dict[str, Any]) -> str | None:
+def train_worker(config: dict[str, Any]) -> Any:
     """The function that Ray Train runs on each worker; only there is the model's code imported."""
     from pbe.training.worker import work
 
