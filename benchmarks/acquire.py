@@ -43,7 +43,8 @@ RUNS = {
     "stock": "stock: boto3 resource, 5 threads",
     "store 1": "ours, store alone, 1 process",
     "store 2": "ours, store alone, 2 processes",
-    "acquire": "ours, whole acquire, 1 process",
+    "acquire 1": "ours, whole acquire, 1 process",
+    "acquire 2": "ours, whole acquire, 2 processes",
 }
 
 
@@ -178,7 +179,7 @@ def fetch_part(url: str, ids: list[str], out: Path, workers: int) -> None:
     in_threads(workers, lambda i: store.fetch(f"{i}.jpg", out / f"{i}.jpg"), ids)
 
 
-def run_acquire(url: str, out: Path, workers: int) -> None:
+def run_acquire(url: str, out: Path, processes: int, workers: int) -> None:
     from pbe.data.download import acquire
     from pbe.settings import Acquire
 
@@ -188,6 +189,7 @@ def run_acquire(url: str, out: Path, workers: int) -> None:
             endpoint_url=url,
             annotations_url=f"{url}/{openimages.ANNOTATIONS_BUCKET}",
             workers=workers,
+            processes=processes,
         ),
         0,
         out / "raw",
@@ -207,7 +209,7 @@ def run_measured(which: str, url: str, ids: list[str], out: Path, workers: int) 
     elif kind == "store":
         run_store(url, ids, out, int(processes), workers)
     else:
-        run_acquire(url, out, workers)
+        run_acquire(url, out, int(processes), workers)
     print(time.perf_counter() - started, cpu_s() - before)
 
 
