@@ -173,14 +173,14 @@ def run_store(url: str, ids: list[str], out: Path, processes: int, workers: int)
 
 
 def fetch_part(url: str, ids: list[str], out: Path, workers: int) -> None:
-    from pbe.data.stores import S3Connection, S3Store
+    from pbe.data.acquisition.stores import S3Connection, S3Store
 
     store = S3Store(S3Connection(url, unsigned=True), BUCKET, "train/", max_attempts=5)
     in_threads(workers, lambda i: store.fetch(f"{i}.jpg", out / f"{i}.jpg"), ids)
 
 
 def run_acquire(url: str, out: Path, processes: int, workers: int) -> None:
-    from pbe.data.download import acquire
+    from pbe.data.acquisition.download import acquire
     from pbe.settings import Acquire
 
     acquire(
@@ -200,7 +200,7 @@ def run_measured(which: str, url: str, ids: list[str], out: Path, workers: int) 
     """Run it in this process; prints wall and CPU seconds."""
     import boto3  # noqa: F401  what both import is not part of the time
 
-    import pbe.data.download  # noqa: F401
+    import pbe.data.acquisition.download  # noqa: F401
 
     kind, _, processes = which.partition(" ")
     before, started = cpu_s(), time.perf_counter()

@@ -115,7 +115,7 @@ def write_bucket(root: Path, number: int, num_bytes: int) -> None:
 
 
 def run_acquire(url: str, out: str, seed: int, workers: int, processes: int) -> None:
-    from pbe.data.download import acquire
+    from pbe.data.acquisition.download import acquire
     from pbe.settings import Acquire
 
     settings = Acquire(

@@ -18,8 +18,8 @@ import numpy as np
 import polars as pl
 
 from pbe.data import openimages
+from pbe.data.acquisition.download import MANIFEST_SCHEMA
 from pbe.data.boxes import filter_boxes
-from pbe.data.download import MANIFEST_SCHEMA
 from pbe.settings import Filter
 
 BOXES_PER_IMAGE = 8.4

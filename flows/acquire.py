@@ -8,9 +8,10 @@ from pathlib import Path
 from flows import layout
 from flows.progress import Bars, silent
 from flows.stage import Counts, main, stage_flow, write_json
-from pbe.data import bucket, catalogue, download, endpoint
-from pbe.data.mongo import running_mongod
+from pbe.data import mongo
+from pbe.data.acquisition import download
 from pbe.data.own.fiftyone import Database
+from pbe.data.world import bucket, endpoint
 from pbe.settings import Settings
 
 
@@ -40,8 +41,8 @@ def source_database(settings: Settings, folder: Path) -> Iterator[Database | Non
     if settings.acquire.source != "fiftyone":
         yield None
         return
-    home = folder / catalogue.HOME
-    with running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
+    home = folder / mongo.HOME
+    with mongo.running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
         yield Database(uri, home)
 
 

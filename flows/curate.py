@@ -6,8 +6,8 @@ from pathlib import Path
 from flows import layout
 from flows.progress import Bars, silent
 from flows.stage import Counts, main, stage_flow, write_json
-from pbe.data import catalogue, curation, verdicts
-from pbe.data.mongo import running_mongod
+from pbe.data import mongo
+from pbe.data.curation import catalogue, selection, verdicts
 from pbe.method.conditioner import Conditioner
 from pbe.settings import Settings
 
@@ -15,9 +15,9 @@ from pbe.settings import Settings
 def curate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     """Judge every image by the rules of `curate`; FIFTYONE_DATABASE_URI names a MongoDB other than the project's."""
     tower = Conditioner.from_tower(folder / layout.BACKBONE / "image_encoder", context_dim=1)
-    home = folder / catalogue.HOME
-    with running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
-        report = curation.curate(
+    home = folder / mongo.HOME
+    with mongo.running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
+        report = selection.curate(
             folder / layout.RAW,
             folder / layout.BOXES / "boxes.parquet",
             folder / layout.CURATED,

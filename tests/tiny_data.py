@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pbe.data import world
 from pbe.data.archive import LOCATION, write_tar
-from pbe.data.faults import encode_jpeg
+from pbe.data.world import drawing
+from pbe.data.world.faults import encode_jpeg
 
 
 def write_scenes(root: Path, num_scenes: int = 12) -> Path:
@@ -16,7 +16,7 @@ def write_scenes(root: Path, num_scenes: int = 12) -> Path:
     (root / "images").mkdir()
     for split in ("train", "validation"):
         rngs = {f"{split[0]}{i:015x}": np.random.default_rng([len(split), i]) for i in range(num_scenes)}
-        scenes = {name: world.draw_scene(rng, 1) for name, rng in rngs.items()}
+        scenes = {name: drawing.draw_scene(rng, 1) for name, rng in rngs.items()}
         images = [(name, encode_jpeg(scene.image)) for name, scene in scenes.items()]
         at = write_tar(root / "images" / f"{split}-00000.tar", images)
         rows += [(f"{n}_000", n, split, *map(int, s.objects[0].box), *at[n]) for n, s in scenes.items()]

@@ -1,1 +1,1 @@
-"""Data: sources, download, boxes, curation, shards, and the demo world."""
+"""Data: acquired, filtered, curated and encoded, from OpenImages, from people's own files or from the demo world."""

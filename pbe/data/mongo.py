@@ -25,6 +25,7 @@ from pymongo.errors import PyMongoError
 
 logger = logging.getLogger(__name__)
 
+HOME = Path(".fiftyone")  # in a project's folder: the database and FiftyOne's own files
 _PAUSE_S = 0.1
 _START_ATTEMPTS = 300  # half a minute: a killed owner's mongod may still be writing its last checkpoint
 _STOP_TIMEOUT_S = 60
@@ -60,6 +61,39 @@ def running_mongod(home: Path, uri: str | None = None) -> Iterator[str]:
         finally:
             state.unlink(missing_ok=True)
             _stop(process)
+
+
+@contextmanager
+def connected_fiftyone(uri: str, home: Path) -> Iterator[Any]:
+    """Import FiftyOne (seconds), point it at the MongoDB at `uri` with its own files under `home`, and yield it.
+
+    Disconnects on leaving: FiftyOne otherwise waits half a minute, at exit, for a database that is gone.
+    """
+    import fiftyone as fo
+
+    _disconnect()
+    fo.config.database_uri = uri
+    fo.config.database_validation = False  # the wheel's MongoDB 6 works; FiftyOne only means to retire it
+    fo.config.do_not_track = True
+    fo.config.show_progress_bars = False
+    for name in ("default_dataset_dir", "dataset_zoo_dir", "model_zoo_dir", "plugins_dir"):
+        setattr(fo.config, name, str(home / name.removesuffix("_dir")))
+    for name in ("fiftyone", "eta"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield fo
+    finally:
+        _disconnect()
+
+
+def _disconnect() -> None:
+    """Close FiftyOne's connection and drop the handles it caches; it has no public way to change databases."""
+    from fiftyone.core.odm import database
+    from fiftyone.factory import repo_factory
+
+    repo_factory.RepositoryFactory.repos.clear()
+    repo_factory._db = None
+    database._disconnect()
 
 
 def answers(uri: str) -> bool:

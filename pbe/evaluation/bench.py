@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from pbe.data.images import read_image
-from pbe.data.world import Attributes
+from pbe.data.world.drawing import Attributes
 from pbe.files import written_whole
 
 Image = NDArray[np.uint8]

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from pbe.data.archive import LOCATION, ImageArchive, ImageRef
-from pbe.data.world import Attributes
+from pbe.data.world.drawing import Attributes
 from pbe.evaluation.bench import Bench, Box, Case, Image, Origin, read_bench, write_case, write_index
 from pbe.method.exemplars import resize
 from pbe.method.windows import Window, box_in_window, box_mask, cut_window, square_window

@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from pbe.data.images import read_image
-from pbe.data.world import Attributes
+from pbe.data.world.drawing import Attributes
 from pbe.evaluation.bench import Bench, Box, Image, mask_box, result_path, write_image
 
 _PAPER = (255, 255, 255)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pbe.data.world import Attributes
+from pbe.data.world.drawing import Attributes
 from pbe.evaluation.attributes import ACCURACY_KEYS, Readings, accuracies, join_readings
 from pbe.evaluation.bench import Bench
 from pbe.evaluation.encoders import Features

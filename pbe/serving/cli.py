@@ -230,8 +230,9 @@ def _check_new(out: Path) -> None:
 
 
 def _browse(options: argparse.Namespace) -> None:
-    from pbe.data.browse import browse
-    from pbe.data.catalogue import DATASET, HOME
+    from pbe.data.curation.browse import browse
+    from pbe.data.curation.catalogue import DATASET
+    from pbe.data.mongo import HOME
 
     def on_ready(address: str) -> None:
         print(f"{address}  (Ctrl-C ends it)", flush=True)
@@ -249,9 +250,9 @@ def _attribute(options: argparse.Namespace) -> None:
 
 
 def _pull_verdicts(options: argparse.Namespace) -> None:
-    from pbe.data.catalogue import DATASET, HOME, connected_fiftyone
-    from pbe.data.mongo import running_mongod
-    from pbe.data.verdicts import FILE, pull
+    from pbe.data.curation.catalogue import DATASET
+    from pbe.data.curation.verdicts import FILE, pull
+    from pbe.data.mongo import HOME, connected_fiftyone, running_mongod
 
     uri = os.environ.get("FIFTYONE_DATABASE_URI")
     if uri is None and not (HOME / "db").is_dir():

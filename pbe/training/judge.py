@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pbe.data.world import COLOURS, PATTERNS, SHAPES
+from pbe.data.world.drawing import COLOURS, PATTERNS, SHAPES
 from pbe.method.exemplars import resize
 
 CROP_PX = 32

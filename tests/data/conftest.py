@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pbe.data.bucket import write_bucket
-from pbe.data.endpoint import serve_bucket
+from pbe.data.world.bucket import write_bucket
+from pbe.data.world.endpoint import serve_bucket
 from pbe.settings import World
 
 SMALL_WORLD = World(train_images=80, validation_images=40, fault_frac=0.05)

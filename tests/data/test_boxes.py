@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbe.data.boxes import COLUMNS, REASONS, cap_boxes, filter_boxes, judge_rows, judge_sizes
-from pbe.data.bucket import name_image
 from pbe.data.openimages import REQUIRED_COLUMNS, number_boxes, scan_boxes
-from pbe.data.world import draw_scene
+from pbe.data.world.bucket import name_image
+from pbe.data.world.drawing import draw_scene
 from pbe.settings import Filter
 
 PLACE = {"shard": "train-00000.tar", "offset": 512, "num_bytes": 1000}

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image as PillowImage
 
-from pbe.data.download import acquire
+from pbe.data.acquisition.download import acquire
 from pbe.data.images import RefusedImageError, image_size, read_image, read_levels
 from pbe.settings import Acquire
 

@@ -3,9 +3,9 @@ import polars as pl
 import pytest
 
 from pbe.data.archive import LOCATION, write_tar
-from pbe.data.faults import encode_jpeg
 from pbe.data.object_masks import pack_mask
 from pbe.data.samples import SampleDrawer, decoding_reduction, read_boxes
+from pbe.data.world.faults import encode_jpeg
 from pbe.settings import Mask, Method
 
 

@@ -5,13 +5,14 @@ import polars as pl
 import pytest
 import torch
 
-from pbe.data import shards, world
+from pbe.data import shards
 from pbe.data.archive import LOCATION, write_tar
 from pbe.data.cluster import ray_cluster
 from pbe.data.encoders import FrozenEncoders
-from pbe.data.faults import encode_jpeg
 from pbe.data.samples import SampleDrawer, read_boxes
 from pbe.data.shards import LatentShards
+from pbe.data.world import drawing
+from pbe.data.world.faults import encode_jpeg
 from pbe.settings import Encode, Method
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ def cluster():
 def project(tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
     (root / "images").mkdir()
-    scenes = {f"{i:016x}": world.draw_scene(np.random.default_rng([3, i]), 1) for i in range(10)}
+    scenes = {f"{i:016x}": drawing.draw_scene(np.random.default_rng([3, i]), 1) for i in range(10)}
     images = [(name, encode_jpeg(scene.image)) for name, scene in scenes.items()]
     at = write_tar(root / "images/train-00000.tar", images)
     rows = [(f"{n}_000", n, "train", *map(int, s.objects[0].box), *at[n]) for n, s in scenes.items()]

@@ -10,9 +10,9 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from transformers import CLIPVisionConfig
 
-from pbe.data import world
 from pbe.data.archive import write_tar
-from pbe.data.faults import encode_jpeg
+from pbe.data.world import drawing
+from pbe.data.world.faults import encode_jpeg
 from pbe.evaluation.bench import Bench
 from pbe.evaluation.cases import make_bench
 from pbe.method.conditioner import Conditioner
@@ -39,7 +39,7 @@ def write_world(root: Path) -> None:
     (root / "raw" / "images").mkdir(parents=True)
     for split, count in NUM_IMAGES.items():
         rng = np.random.default_rng(count)
-        scenes = {f"{split}{n}": world.draw_scene(rng, max_objects=2, rare_kinds=False) for n in range(count)}
+        scenes = {f"{split}{n}": drawing.draw_scene(rng, max_objects=2, rare_kinds=False) for n in range(count)}
         files = [(image_id, encode_jpeg(scene.image)) for image_id, scene in scenes.items()]
         refs = write_tar(root / "raw" / "images" / f"{split}-00000.tar", files)
         for number, (image_id, scene) in enumerate(scenes.items()):
@@ -58,7 +58,7 @@ def write_world(root: Path) -> None:
 
 
 def box_row(
-    box_id: str, image_id: str, split: str, shape: tuple[int, ...], o: world.SceneObject
+    box_id: str, image_id: str, split: str, shape: tuple[int, ...], o: drawing.SceneObject
 ) -> dict[str, str | int | bool]:
     return {
         "box_id": box_id,

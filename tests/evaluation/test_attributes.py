@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pbe.data.world import Attributes
+from pbe.data.world.drawing import Attributes
 from pbe.evaluation.attributes import (
     WORDS,
     accuracies,

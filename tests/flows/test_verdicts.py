@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from pbe.data.verdicts import FILE, write_verdicts
+from pbe.data.curation.verdicts import FILE, write_verdicts
 from tests.flows.test_dvc_yaml import PIPELINE, outputs
 from tests.flows.toy_project import ROOT, Project
 
@@ -25,7 +25,7 @@ with open("ran.txt", "a") as ran:
 TWICE = """
 from pathlib import Path
 from dvc.repo import Repo
-from pbe.data.verdicts import FILE, write_verdicts
+from pbe.data.curation.verdicts import FILE, write_verdicts
 Repo(".").reproduce()
 write_verdicts(FILE, {("image", "train", "0011"): "reject"})
 with open("ran.txt", "a") as ran:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pbe.data import world
+from pbe.data.world import drawing
 from pbe.method.exemplars import crop_exemplar
 from pbe.training.judge import CLASSES, Judge
 from pbe.training.tiny.crops import clear_objects
@@ -15,7 +15,7 @@ WEIGHTS = Path(__file__).parents[2] / "data/tiny/judge"
 
 def test_it_is_right_on_at_least_95_percent_of_unedited_crops():
     rng = np.random.default_rng(991)
-    pairs = clear_objects([world.draw_scene(rng, 2, rare_kinds=False) for _ in range(300)])
+    pairs = clear_objects([drawing.draw_scene(rng, 2, rare_kinds=False) for _ in range(300)])
     crops = np.stack([crop_exemplar(s.image, tuple(o.box), 0.06, 32) for s, o in pairs])
     read = Judge.from_pretrained(WEIGHTS).read(crops)
     for name, words in CLASSES.items():

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
-from pbe.data import world
+from pbe.data.world import drawing
 from pbe.method.backbone import check_backbone
 from pbe.training.tiny.__main__ import PARTS
 from pbe.training.tiny.clip import MAX_TOKENS, build_tokenizer
@@ -42,7 +42,7 @@ def test_the_recipe_makes_a_whole_backbone_and_the_same_one_again(tmp_path, monk
 def test_the_bundled_vae_reconstructs_unseen_scenes_at_26_db_and_more():
     vae = AutoencoderKL.from_pretrained(BUNDLED / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
     rng = np.random.default_rng(4242)
-    scenes = [world.draw_scene(rng) for _ in range(64)]
+    scenes = [drawing.draw_scene(rng) for _ in range(64)]
     assert measure_vae(vae, scenes, rng)["psnr_db"] > 26
 
 
@@ -63,8 +63,10 @@ def test_the_record_says_how_good_each_part_is():
 def test_every_caption_of_the_world_has_one_token_a_word_and_none_is_cut():
     tokenizer = build_tokenizer()
     captions = {
-        world.Attributes(shape, colour, pattern, second).caption
-        for shape, colour, pattern, second in product(world.SHAPES, world.COLOURS, world.PATTERNS, world.COLOURS)
+        drawing.Attributes(shape, colour, pattern, second).caption
+        for shape, colour, pattern, second in product(
+            drawing.SHAPES, drawing.COLOURS, drawing.PATTERNS, drawing.COLOURS
+        )
     }
     encoded = {caption: tokenizer(caption)["input_ids"] for caption in captions}
     assert all(len(ids) == len(caption.split()) + 2 <= MAX_TOKENS for caption, ids in encoded.items())

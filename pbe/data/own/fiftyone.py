@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pbe.data.catalogue import connected_fiftyone
+from pbe.data.mongo import connected_fiftyone
 from pbe.data.object_masks import pack_mask
 from pbe.data.own.annotated import OwnBox, OwnImage, split_in
 from pbe.settings import Acquire

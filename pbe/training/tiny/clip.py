@@ -20,7 +20,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from pbe.data import world
+from pbe.data.world import drawing
 from pbe.settings import ExemplarAugmentation
 from pbe.training.tiny.crops import clear_objects, draw_crops, draw_scenes
 from pbe.training.tiny.recipe import CONTEXT_DIM, EXEMPLAR_PX, NUM_UNSEEN, Recipe, optimise
@@ -30,7 +30,7 @@ MAX_TOKENS = 8
 
 def build_tokenizer() -> CLIPTokenizer:
     """A CLIP tokenizer to whose byte pairs every word of the world's captions is one token."""
-    words = sorted({"a", "with", *world.SHAPES, *world.PATTERNS, *world.COLOURS})
+    words = sorted({"a", "with", *drawing.SHAPES, *drawing.PATTERNS, *drawing.COLOURS})
     vocab = {symbol: i for i, symbol in enumerate([*ascii_lowercase, *(f"{c}</w>" for c in ascii_lowercase)])}
     merges: list[tuple[str, str]] = []
     for word in words:

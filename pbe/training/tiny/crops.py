@@ -6,19 +6,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from pbe.data import world
+from pbe.data.world import drawing
 from pbe.method.exemplars import augment_exemplar, crop_exemplar
 from pbe.settings import ExemplarAugmentation
 from pbe.training.tiny.recipe import EXEMPLAR_PX, IMAGE_PX
 
 
-def draw_scenes(num_scenes: int, seed: int, max_objects: int) -> list[world.Scene]:
+def draw_scenes(num_scenes: int, seed: int, max_objects: int) -> list[drawing.Scene]:
     """Draw scenes from a seed of their own; none of them is part of the demo bucket."""
     rng = np.random.default_rng([seed, max_objects, 77])
-    return [world.draw_scene(rng, max_objects, rare_kinds=False) for _ in tqdm(range(num_scenes), "scenes")]
+    return [drawing.draw_scene(rng, max_objects, rare_kinds=False) for _ in tqdm(range(num_scenes), "scenes")]
 
 
-def square_crop(scene: world.Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
+def square_crop(scene: drawing.Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A random 64 x 64 window of a scene."""
     height, width = scene.image.shape[:2]
     top, left = rng.integers(0, height - IMAGE_PX + 1), rng.integers(0, width - IMAGE_PX + 1)
@@ -30,7 +30,7 @@ def to_tensor(images: list[NDArray[np.uint8]]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def clear_objects(scenes: list[world.Scene]) -> list[tuple[world.Scene, world.SceneObject]]:
+def clear_objects(scenes: list[drawing.Scene]) -> list[tuple[drawing.Scene, drawing.SceneObject]]:
     """The objects that a caption describes fully: whole, not covered, at least 10 px on each side."""
     return [
         (s, o)
@@ -41,11 +41,11 @@ def clear_objects(scenes: list[world.Scene]) -> list[tuple[world.Scene, world.Sc
 
 
 def draw_crops(
-    pairs: list[tuple[world.Scene, world.SceneObject]],
+    pairs: list[tuple[drawing.Scene, drawing.SceneObject]],
     size: int,
     rng: np.random.Generator,
     augment: ExemplarAugmentation,
-) -> tuple[Tensor, list[world.Attributes]]:
+) -> tuple[Tensor, list[drawing.Attributes]]:
     """A batch of augmented object crops, (B, 3, 32, 32) in -1..1, and what they show."""
     crops, attributes = [], []
     for index in rng.integers(len(pairs), size=size):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pbe.data import world
+from pbe.data.world import drawing
 from pbe.settings import ExemplarAugmentation
 from pbe.training.judge import CLASSES, Judge
 from pbe.training.tiny.crops import clear_objects, draw_crops, draw_scenes
@@ -46,5 +46,5 @@ def train_judge(recipe: Recipe, out: Path) -> dict[str, float]:
     return {k: float((logits[k].argmax(1) == t).float().mean()) for k, t in _targets(attributes).items()}
 
 
-def _targets(attributes: list[world.Attributes]) -> dict[str, Tensor]:
+def _targets(attributes: list[drawing.Attributes]) -> dict[str, Tensor]:
     return {k: torch.tensor([words.index(getattr(a, k)) for a in attributes]) for k, words in CLASSES.items()}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pbe.data import world
+from pbe.data.world import drawing
 from pbe.method.denoiser import attend_to_one_token
 from pbe.method.pretrained import load_vae
 from pbe.method.windows import cut_window, square_window
@@ -83,7 +83,7 @@ def denoising_loss(
 
 
 @torch.no_grad()
-def encode_scenes(scenes: list[world.Scene], folder: Path, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
+def encode_scenes(scenes: list[drawing.Scene], folder: Path, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
     """Scaled latents of two windows of each scene that hold the whole object, and the scene of each."""
     vae = load_vae(folder)
     crops, inside = [], []

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from pbe.data import world
+from pbe.data.world import drawing
 from pbe.training.tiny.crops import draw_scenes, square_crop, to_tensor
 from pbe.training.tiny.recipe import IMAGE_PX, NUM_UNSEEN, Recipe, cosine, optimise
 
@@ -56,7 +56,7 @@ def train_vae(recipe: Recipe, out: Path) -> dict[str, float]:
 
 
 @torch.no_grad()
-def measure_vae(vae: AutoencoderKL, scenes: list[world.Scene], rng: np.random.Generator) -> dict[str, float]:
+def measure_vae(vae: AutoencoderKL, scenes: list[drawing.Scene], rng: np.random.Generator) -> dict[str, float]:
     """PSNR in dB (mean over images, of 8-bit results) and the latents' standard deviation."""
     psnrs, latents = [], []
     for start in range(0, len(scenes), 32):

@@ -11,8 +11,8 @@ import polars as pl
 import yaml
 
 from pbe.data import openimages
+from pbe.data.acquisition.download import acquire
 from pbe.data.boxes import filter_boxes
-from pbe.data.download import acquire
 from pbe.settings import Acquire, Filter
 
 # image, its sides, its split, boxes in pixels

@@ -15,8 +15,7 @@ import yaml
 from flows.acquire import acquire
 from flows.filter import filter_
 from flows.layout import BOXES
-from pbe.data.catalogue import HOME, connected_fiftyone
-from pbe.data.mongo import running_mongod
+from pbe.data.mongo import HOME, connected_fiftyone, running_mongod
 from pbe.data.object_masks import unpack_mask
 from pbe.settings import load_settings
 

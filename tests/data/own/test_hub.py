@@ -10,7 +10,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PillowImage
 
-from pbe.data.download import acquire
+from pbe.data.acquisition.download import acquire
 from pbe.data.own.annotated import OwnImage
 from pbe.data.own.hub import read_huggingface
 from pbe.settings import Acquire

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from pycocotools import mask as coco_masks
 
-from pbe.data.download import acquire
+from pbe.data.acquisition.download import acquire
 from pbe.data.object_masks import unpack_mask
 from pbe.data.own.annotated import OwnBox
 from pbe.data.own.description import READERS, describe

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pbe.data.download import acquire
+from pbe.data.acquisition.download import acquire
 from pbe.data.own.annotated import OwnBox
 from pbe.data.own.description import READERS, describe
 from pbe.settings import Acquire

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pbe.data import faults
-from pbe.data.faults import plan_faults
-from pbe.data.world import Box, draw_scene
+from pbe.data.world import faults
+from pbe.data.world.drawing import Box, draw_scene
+from pbe.data.world.faults import plan_faults
 
 
 @given(train=st.integers(1, 300), validation=st.integers(1, 60), frac=st.floats(0, 0.1), seed=st.integers(0, 9))

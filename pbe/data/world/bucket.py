@@ -21,9 +21,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from pbe.data import faults, world
 from pbe.data.children import exit_with_parent, start_child, stop_child
-from pbe.data.faults import Fault
 from pbe.data.openimages import (
     ANNOTATIONS_BUCKET,
     BOX_COLUMNS,
@@ -38,7 +36,9 @@ from pbe.data.openimages import (
     WORLD_ATTRIBUTES_FILE,
     image_key,
 )
-from pbe.data.world import Box, Scene, SceneObject
+from pbe.data.world import drawing, faults
+from pbe.data.world.drawing import Box, Scene, SceneObject
+from pbe.data.world.faults import Fault
 from pbe.files import digest_code
 from pbe.settings import World
 
@@ -47,7 +47,7 @@ Progress = Callable[[int, int], None]
 ATTRIBUTE_COLUMNS = ("box_id", "Shape", "Colour", "Pattern", "SecondColour")
 FAULT_COLUMNS = ("image_id", "fault", "of")
 FAULTS_KEY = "world-faults.csv"
-LABELS = {shape: f"/m/0pbe{number:02d}" for number, shape in enumerate(world.SHAPES, start=1)}
+LABELS = {shape: f"/m/0pbe{number:02d}" for number, shape in enumerate(drawing.SHAPES, start=1)}
 
 _CHUNK_IMAGES = 100
 _PARTS = "parts"
@@ -132,7 +132,7 @@ def _draw_all(folder: Path, settings: World, seed: int, progress: Progress | Non
     try:
         for part in range(num_workers):
             arguments = [str(folder.resolve()), settings.model_dump_json(), str(seed), str(part), str(num_workers)]
-            children.append(start_child("pbe.data.bucket", arguments, stdout=theirs))
+            children.append(start_child("pbe.data.world.bucket", arguments, stdout=theirs))
         os.close(theirs)
         done = 0
         with os.fdopen(ours) as lines:
@@ -183,7 +183,7 @@ def _name_origin(split: str, fault: Fault, seed: int) -> str:
 
 
 def _draw(split: str, index: int, seed: int) -> Scene:
-    return world.draw_scene(np.random.default_rng([seed, SPLITS.index(split), index]))
+    return drawing.draw_scene(np.random.default_rng([seed, SPLITS.index(split), index]))
 
 
 def _render(split: str, index: int, fault: Fault | None, seed: int) -> tuple[bytes, Scene]:
@@ -231,7 +231,7 @@ def _write_annotations(folder: Path, settings: World) -> None:
         columns = BOX_COLUMNS + (CLICK_COLUMNS if split == "train" else ())
         _write_csv(target / BOX_FILES[split].key, columns, _rows(folder, settings, "boxes", split))
         _write_csv(target / IMAGE_FILES[split].key, IMAGE_COLUMNS, _rows(folder, settings, "images", split))
-    classes = ([LABELS[shape], shape.capitalize()] for shape in world.SHAPES)
+    classes = ([LABELS[shape], shape.capitalize()] for shape in drawing.SHAPES)
     _write_csv(target / CLASSES_FILE.key, CLASS_COLUMNS, classes)
     _write_csv(target / WORLD_ATTRIBUTES_FILE.key, ATTRIBUTE_COLUMNS, _rows(folder, settings, "attributes"))
     _write_csv(target / FAULTS_KEY, FAULT_COLUMNS, _rows(folder, settings, "faults"))

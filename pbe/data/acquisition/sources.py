@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pbe.data import openimages
-from pbe.data.archive_store import ArchiveStore, is_archive
+from pbe.data.acquisition.archive_store import ArchiveStore, is_archive
+from pbe.data.acquisition.stores import FileStore, FolderStore, HttpStore, S3Connection, S3Store, Store
 from pbe.data.openimages import AnnotationFile
 from pbe.data.own.annotated import folder_of
 from pbe.data.own.description import SOURCES, describe
 from pbe.data.own.fiftyone import Database
-from pbe.data.stores import FileStore, FolderStore, HttpStore, S3Connection, S3Store, Store
 from pbe.settings import Acquire
 
 BUCKET_SOURCES = ("demo", "openimages", "s3")

@@ -12,8 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from pbe.data.catalogue import connected_fiftyone
-from pbe.data.mongo import running_mongod
+from pbe.data.mongo import connected_fiftyone, running_mongod
 
 ADDRESS = "127.0.0.1"
 PORT = 5151

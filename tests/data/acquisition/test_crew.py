@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faulty_endpoint import FAULTS, serve_faulty
-from pbe.data.download import acquire
+from pbe.data.acquisition.download import acquire
 from pbe.data.openimages import IMAGES_BUCKET
 from pbe.settings import Acquire
 
@@ -22,7 +22,7 @@ TWO = Acquire(workers=4, processes=2, images_per_shard=20, max_attempts=8)
 SCRIPT = """
 import sys
 from pathlib import Path
-from pbe.data.download import acquire
+from pbe.data.acquisition.download import acquire
 from pbe.settings import Acquire
 settings = Acquire.model_validate_json(sys.argv[1])
 acquire(settings, 0, Path(sys.argv[2]), sys.argv[3], progress=lambda done, total: print(done, flush=True))
@@ -43,7 +43,7 @@ def crew_of(out):
             arguments = (process / "cmdline").read_text().split("\0")
         except OSError:
             continue
-        if "pbe.data.crew" in arguments and str(out) in arguments[-2]:
+        if "pbe.data.acquisition.crew" in arguments and str(out) in arguments[-2]:
             found.add(int(process.name))
     return found
 

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbe.data.duplicates import Item, Thumbnails, aligned_difference, contrast, judge
-from pbe.data.quality import thumbnail
-from pbe.data.world import draw_scene
+from pbe.data.curation.duplicates import Item, Thumbnails, aligned_difference, contrast, judge
+from pbe.data.curation.quality import thumbnail
+from pbe.data.world.drawing import draw_scene
 
 
 def item(image_id: str, split: str = "train", fault: str = "", pixels: str | None = None) -> Item:

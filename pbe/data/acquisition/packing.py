@@ -14,12 +14,12 @@ from typing import NamedTuple, TypeVar
 
 import polars as pl
 
+from pbe.data.acquisition.shard_plan import Folders, Held, ShardTask
+from pbe.data.acquisition.shrink import md5_of, shrink, source_md5
+from pbe.data.acquisition.stores import LostError, Store
 from pbe.data.archive import LOCATION, ImageArchive, TarWriter
 from pbe.data.images import RefusedImageError, image_size
 from pbe.data.openimages import image_key
-from pbe.data.shard_plan import Folders, Held, ShardTask
-from pbe.data.shrink import md5_of, shrink, source_md5
-from pbe.data.stores import LostError, Store
 from pbe.settings import Acquire
 
 RESULTS = {

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
-from pbe.data.world import Box, Image
+from pbe.data.world.drawing import Box, Image
 
 COPIES = ("exact_duplicate", "near_duplicate")
 SPOILT = ("truncated", "dark", "bright", "blurred")

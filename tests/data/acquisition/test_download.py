@@ -10,9 +10,9 @@ import time
 import polars as pl
 import pytest
 
+from pbe.data.acquisition.download import MANIFEST_SCHEMA, acquire
 from pbe.data.archive import LOCATION, ImageArchive, ImageRef, scan_shard
-from pbe.data.download import MANIFEST_SCHEMA, acquire
-from pbe.data.endpoint import serve_bucket
+from pbe.data.world.endpoint import serve_bucket
 from pbe.settings import Acquire
 
 DEMO = Acquire(workers=4, processes=1, images_per_shard=20)
@@ -122,7 +122,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from pbe.data.archive import LOCATION, ImageArchive, ImageRef, scan_shard
-from pbe.data.download import acquire
+from pbe.data.acquisition.download import acquire
 from pbe.settings import Acquire
 settings = Acquire(workers=2, processes=1, images_per_shard=20)
 acquire(settings, 0, Path(sys.argv[1]), sys.argv[2], progress=lambda done, total: time.sleep(0.05))

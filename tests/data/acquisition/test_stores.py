@@ -11,8 +11,8 @@ import pytest
 from botocore.credentials import RefreshableCredentials
 from moto.server import ThreadedMotoServer
 
-from pbe.data.stores import FolderStore, HttpStore, LostError, S3Connection, S3Store, hash_file
-from pbe.data.transfer import Patience, Transfers
+from pbe.data.acquisition.stores import FolderStore, HttpStore, LostError, S3Connection, S3Store, hash_file
+from pbe.data.acquisition.transfer import Patience, Transfers
 
 BODY = b"the object's bytes" * 100
 MD5 = hashlib.md5(BODY).hexdigest()
@@ -80,7 +80,7 @@ def running():
 
 @pytest.fixture
 def server(running, monkeypatch):
-    monkeypatch.setattr("pbe.data.stores._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("pbe.data.acquisition.stores._FIRST_PAUSE_S", 0.01)
     running.seen = []
     return running
 
@@ -168,8 +168,8 @@ def test_an_object_can_be_read_without_a_file(server, make):
 
 
 def test_a_large_object_goes_to_its_file_as_it_comes(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("pbe.data.transfer._HELD_BYTES", 1000)
-    monkeypatch.setattr("pbe.data.stores.MOST_READ_BYTES", 1000)
+    monkeypatch.setattr("pbe.data.acquisition.transfer._HELD_BYTES", 1000)
+    monkeypatch.setattr("pbe.data.acquisition.stores.MOST_READ_BYTES", 1000)
     server.plan = ["wrong", "whole"]
     store = make_http(server.url)
     assert store.fetch("key", tmp_path / "file") == (len(BODY), MD5, False)
@@ -182,7 +182,7 @@ def test_a_large_object_goes_to_its_file_as_it_comes(server, tmp_path, monkeypat
 
 
 def test_a_full_disk_is_no_loss_of_the_object(server, monkeypatch):
-    monkeypatch.setattr("pbe.data.transfer._HELD_BYTES", 1000)
+    monkeypatch.setattr("pbe.data.acquisition.transfer._HELD_BYTES", 1000)
     server.plan = ["whole"]
     with open("/dev/full", "wb") as full, pytest.raises(OSError, match="No space left"):
         make_http(server.url).fetch("key", type("Full", (), {"open": lambda self, mode: full})())

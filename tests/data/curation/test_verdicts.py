@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pbe.data.verdicts import FILE, read_verdicts, write_verdicts
+from pbe.data.curation.verdicts import FILE, read_verdicts, write_verdicts
 
 VERDICTS = {("image", "train", "b"): "reject", ("box", "train", "a_001"): "reject", ("image", "train", "a"): "keep"}
 

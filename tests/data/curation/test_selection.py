@@ -9,13 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from pbe.data.archive import LOCATION, write_tar
-from pbe.data.catalogue import connected_fiftyone
-from pbe.data.curation import PHASES, CurationReport, curate
-from pbe.data.examination import Progress
-from pbe.data.faults import encode_jpeg, encode_near_copy, spoil
-from pbe.data.mongo import running_mongod
-from pbe.data.verdicts import pull, read_verdicts
-from pbe.data.world import Scene, draw_scene
+from pbe.data.curation.examination import Progress
+from pbe.data.curation.selection import PHASES, CurationReport, curate
+from pbe.data.curation.verdicts import pull, read_verdicts
+from pbe.data.mongo import connected_fiftyone, running_mongod
+from pbe.data.world.drawing import Scene, draw_scene
+from pbe.data.world.faults import encode_jpeg, encode_near_copy, spoil
 from pbe.settings import Curate
 
 pytestmark = [  # FiftyOne's imports

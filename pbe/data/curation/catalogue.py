@@ -4,9 +4,7 @@ Samples go in as documents, thousands a second; FiftyOne's own `add_samples` tak
 index is FiftyOne Brain's, over our image tower's embeddings.
 """
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +12,11 @@ import numpy as np
 from bson import ObjectId
 from numpy.typing import NDArray
 
-from pbe.data.quality import MEASURES
-from pbe.data.verdicts import BY_PERSON, KEEP, REJECT
+from pbe.data.curation.quality import MEASURES
+from pbe.data.curation.verdicts import BY_PERSON, KEEP, REJECT
 
 Floats = NDArray[np.float32]
 
-HOME = Path(".fiftyone")  # in a project's folder: the database and FiftyOne's own files
 DATASET = "paint-by-example"
 REASONS = (
     "undecodable",
@@ -74,39 +71,6 @@ class Record(NamedTuple):
     boxes: Sequence[Mapping[str, Any]]
     mark: Mark = Mark()
     nearness: tuple[float | None, float | None] = (None, None)
-
-
-@contextmanager
-def connected_fiftyone(uri: str, home: Path) -> Iterator[Any]:
-    """Import FiftyOne (seconds), point it at the MongoDB at `uri` with its own files under `home`, and yield it.
-
-    Disconnects on leaving: FiftyOne otherwise waits half a minute, at exit, for a database that is gone.
-    """
-    import fiftyone as fo
-
-    _disconnect()
-    fo.config.database_uri = uri
-    fo.config.database_validation = False  # the wheel's MongoDB 6 works; FiftyOne only means to retire it
-    fo.config.do_not_track = True
-    fo.config.show_progress_bars = False
-    for name in ("default_dataset_dir", "dataset_zoo_dir", "model_zoo_dir", "plugins_dir"):
-        setattr(fo.config, name, str(home / name.removesuffix("_dir")))
-    for name in ("fiftyone", "eta"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        yield fo
-    finally:
-        _disconnect()
-
-
-def _disconnect() -> None:
-    """Close FiftyOne's connection and drop the handles it caches; it has no public way to change databases."""
-    from fiftyone.core.odm import database
-    from fiftyone.factory import repo_factory
-
-    repo_factory.RepositoryFactory.repos.clear()
-    repo_factory._db = None
-    database._disconnect()
 
 
 class Catalogue:

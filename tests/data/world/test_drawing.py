@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pbe.data import world
-from pbe.data.world import Box, draw_attributes, draw_scene
+from pbe.data.world import drawing
+from pbe.data.world.drawing import Box, draw_attributes, draw_scene
 
 
 def scenes(count, **kwargs):
@@ -30,9 +30,9 @@ def test_scenes_are_what_the_docstring_says():
 
 def test_every_attribute_and_flag_occurs():
     objects = [item for scene in scenes(250) for item in scene.objects]
-    assert {o.attributes.shape for o in objects} == set(world.SHAPES)
-    assert {o.attributes.pattern for o in objects} == set(world.PATTERNS)
-    assert {o.attributes.colour for o in objects} == set(world.COLOURS)
+    assert {o.attributes.shape for o in objects} == set(drawing.SHAPES)
+    assert {o.attributes.pattern for o in objects} == set(drawing.PATTERNS)
+    assert {o.attributes.colour for o in objects} == set(drawing.COLOURS)
     for flag in ("is_occluded", "is_truncated", "is_group_of", "is_depiction"):
         assert {getattr(o, flag) for o in objects} == {True, False}
 
@@ -57,12 +57,12 @@ def test_second_colour_differs_unless_plain():
 
 def test_box_is_tight_around_what_was_drawn():
     rng = np.random.default_rng(1)
-    for shape in world.SHAPES:
+    for shape in drawing.SHAPES:
         canvas = np.full((64, 72, 3), 128, np.float32)
-        attributes = world.Attributes(shape, "red", "plain", "red")
+        attributes = drawing.Attributes(shape, "red", "plain", "red")
         light = np.array([0, -1], np.float32)
-        coverage = world._draw_object(rng, canvas, attributes, (36.0, 32.0), 30.0, light, flat=False)
-        box = world._tight_box(coverage)
+        coverage = drawing._draw_object(rng, canvas, attributes, (36.0, 32.0), 30.0, light, flat=False)
+        box = drawing._tight_box(coverage)
         inside = coverage[box.y0 : box.y1, box.x0 : box.x1] > 0.5
         assert inside.sum() == (coverage > 0.5).sum()
         assert inside[0].any()
@@ -72,8 +72,8 @@ def test_box_is_tight_around_what_was_drawn():
 
 
 def test_box_of_an_upright_square_by_hand():
-    coverage = world._coverage("square", (32.0, 30.0), np.array([20, 20], np.float32), 0.0, 64, 64)
-    assert world._tight_box(coverage) == Box(14, 12, 50, 48)
+    coverage = drawing._coverage("square", (32.0, 30.0), np.array([20, 20], np.float32), 0.0, 64, 64)
+    assert drawing._tight_box(coverage) == Box(14, 12, 50, 48)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_box_of_an_upright_square_by_hand():
     ],
 )
 def test_shapes_fill_their_extent_as_geometry_says(shape, share):
-    coverage = world._coverage(shape, (32.0, 32.0), np.array([24, 24], np.float32), 0.2, 64, 64)
+    coverage = drawing._coverage(shape, (32.0, 32.0), np.array([24, 24], np.float32), 0.2, 64, 64)
     assert coverage.sum() / 48**2 == pytest.approx(share, abs=0.015)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pbe.data.acquisition.shrink import md5_of, shrink, source_md5
 from pbe.data.images import decode_image, image_size
-from pbe.data.shrink import md5_of, shrink, source_md5
 
 
 def encode(size, exif_orientation=None):

@@ -16,10 +16,10 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+from pbe.data.acquisition.packing import Packer, Result
+from pbe.data.acquisition.shard_plan import Folders, take_tasks
+from pbe.data.acquisition.sources import open_bucket
 from pbe.data.children import exit_with_parent, start_child, stop_child
-from pbe.data.packing import Packer, Result
-from pbe.data.shard_plan import Folders, take_tasks
-from pbe.data.sources import open_bucket
 from pbe.settings import Acquire
 
 LOCK = "crew.lock"  # in the folder of parts; each process holds a share of it
@@ -52,7 +52,7 @@ def pack_in_processes(job: CrewJob, num_processes: int, done: Callable[[str], No
 
     Raises ValueError or OSError where a process met one, RuntimeError when one ends otherwise.
     """
-    children = [start_child("pbe.data.crew", [job.encode()]) for _ in range(num_processes)]
+    children = [start_child("pbe.data.acquisition.crew", [job.encode()]) for _ in range(num_processes)]
     try:
         for line in _lines(children):
             told = json.loads(line)

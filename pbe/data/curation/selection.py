@@ -1,6 +1,6 @@
 """Curation: which images are fit to learn from, which repeat one another, and which would leak into the evaluation.
 
-Every image is decoded once (`pbe.data.examination`). The verdicts are files; FiftyOne's dataset shows them to a person.
+Every image is decoded once (`examination`). The verdicts are files; FiftyOne's dataset shows them to a person.
 """
 
 import logging
@@ -14,15 +14,25 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pbe.data import neighbours
 from pbe.data.archive import LOCATION, ImageArchive
-from pbe.data.catalogue import BOX_COLUMNS, REASONS, Catalogue, Mark, Record, connected_fiftyone
-from pbe.data.contact_sheet import write_contact_sheet
-from pbe.data.duplicates import Item, Pair, Thumbnails, Verdict, judge
-from pbe.data.examination import SIZE_MISMATCH, UNDECODABLE, Embed, Examination, Locate, Look, Progress, examine
-from pbe.data.quality import MEASURES
-from pbe.data.thumbnails import thumbnail_path
-from pbe.data.verdicts import BY_PERSON, KEEP, REJECT
+from pbe.data.curation import neighbours
+from pbe.data.curation.catalogue import BOX_COLUMNS, REASONS, Catalogue, Mark, Record
+from pbe.data.curation.contact_sheet import write_contact_sheet
+from pbe.data.curation.duplicates import Item, Pair, Thumbnails, Verdict, judge
+from pbe.data.curation.examination import (
+    SIZE_MISMATCH,
+    UNDECODABLE,
+    Embed,
+    Examination,
+    Locate,
+    Look,
+    Progress,
+    examine,
+)
+from pbe.data.curation.quality import MEASURES
+from pbe.data.curation.thumbnails import thumbnail_path
+from pbe.data.curation.verdicts import BY_PERSON, KEEP, REJECT
+from pbe.data.mongo import connected_fiftyone
 from pbe.files import written_whole
 from pbe.settings import Curate
 
@@ -74,7 +84,7 @@ def curate(
 
     `boxes` is the boxes.parquet of the filter stage; `embed` takes (B, embed_px, embed_px, 3) uint8 and returns
     (B, D) float32; `dataset` names the FiftyOne dataset that is replaced in the MongoDB at `database_uri`; `home` is
-    FiftyOne's folder, which gets thumbnails. `verdicts` are people's (`pbe.data.verdicts`) and outrank every rule, but
+    FiftyOne's folder, which gets thumbnails. `verdicts` are people's (`verdicts.py`) and outrank every rule, but
     an image which cannot be decoded cannot be kept. Images are decoded in `num_workers` threads; `bars` gives, for each
     of three phases, where to say (images done, images in all).
     Raises ValueError naming the file when an input is missing or the two disagree.

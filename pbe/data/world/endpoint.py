@@ -25,7 +25,7 @@ def serve_bucket(folder: Path) -> Iterator[str]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder to serve as buckets")
-    child = start_child("pbe.data.endpoint", [str(folder.resolve())])
+    child = start_child("pbe.data.world.endpoint", [str(folder.resolve())])
     try:
         assert child.stdout is not None
         port = child.stdout.readline().strip()

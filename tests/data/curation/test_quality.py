@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pbe.data.quality import fault, measure, pixels_sha256, sharpness, thumbnail
-from pbe.data.world import draw_scene
+from pbe.data.curation.quality import fault, measure, pixels_sha256, sharpness, thumbnail
+from pbe.data.world.drawing import draw_scene
 from pbe.settings import Curate
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import polars as pl
 
+from pbe.data.acquisition.shrink import md5_of
+from pbe.data.acquisition.stores import Fetched, LostError
 from pbe.data.archive import LOCATION, SUFFIX, ImageArchive, ImageRef
-from pbe.data.shrink import md5_of
-from pbe.data.stores import Fetched, LostError
 
 
 class ArchiveStore:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pbe.data.browse import browse
-from pbe.data.catalogue import Catalogue, Mark, Record, connected_fiftyone
-from pbe.data.mongo import running_mongod
-from pbe.data.verdicts import TaggedVerdict, pull, read_verdicts
+from pbe.data.curation.browse import browse
+from pbe.data.curation.catalogue import Catalogue, Mark, Record
+from pbe.data.curation.verdicts import TaggedVerdict, pull, read_verdicts
+from pbe.data.mongo import connected_fiftyone, running_mongod
 
 pytestmark = [  # FiftyOne's imports
     pytest.mark.filterwarnings("ignore:Passing a class to strawberry:DeprecationWarning"),
@@ -23,7 +23,7 @@ pytestmark = [  # FiftyOne's imports
 SERVER = """
 import sys
 from pathlib import Path
-from pbe.data.browse import browse
+from pbe.data.curation.browse import browse
 browse(Path(sys.argv[1]), sys.argv[2], port=int(sys.argv[3]), on_ready=lambda address: print(address, flush=True))
 """
 

@@ -17,9 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pbe.data.archive import LOCATION, ImageArchive, ImageRef
+from pbe.data.curation.quality import MEASURES, THUMBNAIL_SIDE_PX, Quality, fault, measure
+from pbe.data.curation.thumbnails import write_thumbnail
 from pbe.data.images import decode_image
-from pbe.data.quality import MEASURES, THUMBNAIL_SIDE_PX, Quality, fault, measure
-from pbe.data.thumbnails import write_thumbnail
 from pbe.settings import Curate
 
 Image = NDArray[np.uint8]

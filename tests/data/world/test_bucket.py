@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pbe.data import bucket as bucket_module
-from pbe.data.bucket import LABELS, name_image, write_bucket
-from pbe.data.faults import COPIES, LEAK, SPOILT
 from pbe.data.openimages import BOX_COLUMNS, BOX_FILES, CLASSES_FILE, CLICK_COLUMNS
+from pbe.data.world import bucket as bucket_module
+from pbe.data.world.bucket import LABELS, name_image, write_bucket
+from pbe.data.world.faults import COPIES, LEAK, SPOILT
 from pbe.settings import World
 
 TINY = World(train_images=120, validation_images=12, fault_frac=0.02)
@@ -115,7 +115,7 @@ def test_another_seed_replaces_the_world(tmp_path):
 def test_killed_and_run_again_ends_with_the_same_bytes(bucket, tmp_path):
     world = World(train_images=80, validation_images=40, fault_frac=0.05)
     code = (
-        "import sys; from pathlib import Path; from pbe.data.bucket import write_bucket; "
+        "import sys; from pathlib import Path; from pbe.data.world.bucket import write_bucket; "
         "from pbe.settings import World; "
         "write_bucket(Path(sys.argv[1]), World.model_validate_json(sys.argv[2]), 3, num_workers=1)"
     )

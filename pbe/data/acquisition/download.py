@@ -21,13 +21,13 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from pbe.data import openimages
-from pbe.data.crew import LOCK, CrewJob, pack_in_processes
+from pbe.data.acquisition.crew import LOCK, CrewJob, pack_in_processes
+from pbe.data.acquisition.packing import RESULTS, Packer, Result
+from pbe.data.acquisition.shard_plan import Folders, Plan, images_per_shard, take_tasks
+from pbe.data.acquisition.sources import BUCKET_SOURCES, Source, open_source
+from pbe.data.acquisition.stores import LostError, hash_file
 from pbe.data.openimages import SPLITS, AnnotationFile
 from pbe.data.own.fiftyone import Database
-from pbe.data.packing import RESULTS, Packer, Result
-from pbe.data.shard_plan import Folders, Plan, images_per_shard, take_tasks
-from pbe.data.sources import BUCKET_SOURCES, Source, open_source
-from pbe.data.stores import LostError, hash_file
 from pbe.settings import Acquire
 
 Progress = Callable[[int, int], None]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pbe.data import neighbours
-from pbe.data.neighbours import NUM_NEAREST, centre, search, typicality, uniqueness
+from pbe.data.curation import neighbours
+from pbe.data.curation.neighbours import NUM_NEAREST, centre, search, typicality, uniqueness
 
 
 def unit_vectors(number: int, width: int = 6) -> np.ndarray:

@@ -4,7 +4,7 @@
 one. Given the MD5 of a copy that is already here they ask for the object only if it differs, so nothing whole is ever
 sent twice. Failures that may pass are tried again with growing pauses, by fewer threads at once for as long as the
 server says that it is too much; what stays lost is a `LostError` with an outcome that can be counted.
-boto3 says where a bucket is and who we are; the objects come over libcurl (`pbe.data.transfer`).
+boto3 says where a bucket is and who we are; the objects come over libcurl (`pbe.data.acquisition.transfer`).
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 
-from pbe.data.transfer import CurlError, Patience, Reply, TooLargeError, Transfers
+from pbe.data.acquisition.transfer import CurlError, Patience, Reply, TooLargeError, Transfers
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials

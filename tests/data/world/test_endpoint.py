@@ -14,8 +14,8 @@ from botocore.config import Config
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
-from pbe.data import endpoint as endpoint_module
-from pbe.data.endpoint import serve_bucket
+from pbe.data.world import endpoint as endpoint_module
+from pbe.data.world.endpoint import serve_bucket
 
 
 def test_objects_are_served_over_s3_and_plain_http(bucket, endpoint):
@@ -42,7 +42,7 @@ def test_it_is_gone_afterwards(tmp_path):
 def test_it_dies_with_a_killed_parent(tmp_path):
     (tmp_path / "some-bucket").mkdir()
     code = (
-        "import sys, time; from pathlib import Path; from pbe.data.endpoint import serve_bucket\n"
+        "import sys, time; from pathlib import Path; from pbe.data.world.endpoint import serve_bucket\n"
         "with serve_bucket(Path(sys.argv[1])) as url: print(url, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
