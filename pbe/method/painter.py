@@ -25,7 +25,7 @@ from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.denoiser import MaskChannel, attend_to_one_token, denoiser_input, mask_latents, shared_prefix
 from pbe.method.diffusion import alphas_cumprod
 from pbe.method.guidance import guided
-from pbe.method.pretrained import load_scheduler, load_unet, load_vae
+from pbe.method.pretrained import forget_origin, load_scheduler, load_unet, load_vae
 from pbe.method.sampler import sample_plms
 from pbe.method.seams import match_rim
 
@@ -132,6 +132,8 @@ class Painter(nn.Module):
         self.vae.save_pretrained(folder / "vae")
         self.conditioner.save_pretrained(folder / "image_encoder")
         self.scheduler.save_pretrained(folder / "scheduler")
+        for part in ("unet", "vae", "image_encoder"):
+            forget_origin(folder / part / "config.json")
         index = {
             "_class_name": "PaintByExamplePipeline",
             "image_encoder": ["paint_by_example", "PaintByExampleImageEncoder"],

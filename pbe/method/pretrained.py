@@ -1,5 +1,6 @@
 """UNet, VAE and noise schedule of a backbone or a painter, loaded: whole, or told what is missing."""
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ def load_scheduler(folder: Path) -> PNDMScheduler:
         if scheduler.config[key] != wanted:
             raise ValueError(f"{folder}: {key} is {scheduler.config[key]}; only {wanted} can be painted with")
     return scheduler
+
+
+def forget_origin(config: Path) -> None:
+    """Take the path that a part was once loaded from out of its config: the same model is the same bits anywhere."""
+    values = json.loads(config.read_text())
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def _load(kind: Any, folder: Path) -> Any:

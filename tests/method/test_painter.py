@@ -76,6 +76,14 @@ def test_saved_and_loaded_it_paints_the_same_bits(painter, tmp_path):
     assert again.image_px == 64
 
 
+def test_a_saved_painter_does_not_tell_where_its_parts_came_from(painter, backbone, tmp_path):
+    painter.save_pretrained(tmp_path / "a")
+    Painter.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    files = sorted(f.relative_to(tmp_path / "a") for f in (tmp_path / "a").rglob("*") if f.is_file())
+    assert [f for f in files if (tmp_path / "a" / f).read_bytes() != (tmp_path / "b" / f).read_bytes()] == []
+    assert [f for f in files if f.suffix == ".json" and str(backbone) in (tmp_path / "a" / f).read_text()] == []
+
+
 def test_embeddings_have_unit_norm(painter):
     embedded = painter.conditioner.embed(case()[0])
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
