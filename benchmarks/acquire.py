@@ -335,7 +335,7 @@ def draw(costs: dict[int, dict[str, Cost]], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     for axis, field, title in zip(axes, ("objects_per_s", "peak_mb"), ("objects/s", "peak memory, MB"), strict=True):
         for which in next(iter(costs.values())):
             values = [getattr(of_number[which], field) for of_number in costs.values()]
@@ -343,7 +343,9 @@ def draw(costs: dict[int, dict[str, Cost]], path: Path) -> None:
         axis.set(xlabel="images", xscale="log", title=title, ylim=(0, None))
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
-    axes[1].legend(frameon=False, fontsize="small")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize="small"
+    )
     figure.savefig(path, dpi=120)
 
 
