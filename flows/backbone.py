@@ -7,7 +7,7 @@ from pathlib import Path
 from flows import layout
 from flows.progress import Bars, silent
 from flows.stage import Counts, main, stage_flow
-from pbe.method.backbone import PARTS, check_backbone, write_backbone_card
+from pbe.method.backbone import INDEX, check_backbone, is_painter, parts_of, write_backbone_card
 from pbe.settings import Backbone, Settings
 
 
@@ -44,8 +44,10 @@ def gather(settings: Backbone, folder: Path, out: Path) -> dict[str, str]:
     else:
         origin = folder / layout.TINY
     check_backbone(origin)
-    for part in PARTS:
+    for part in parts_of(origin):
         shutil.copytree(origin / part, out / part)
+    if is_painter(origin):
+        shutil.copy(origin / INDEX, out / INDEX)
     return {"source": settings.source} | ({"path": settings.path} if settings.path else {})
 
 

@@ -137,10 +137,10 @@ class Conditioner(nn.Module):
     def from_tower(
         cls, folder: Path, context_dim: int, *, bottleneck: bool = True, guidance: bool = True
     ) -> "Conditioner":
-        """A conditioner around the CLIP image tower in `folder`; mapper, projection and v are new."""
-        tower = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32)
-        conditioner = cls(tower.config, context_dim, bottleneck=bottleneck, guidance=guidance)
-        conditioner.model.load_state_dict(tower.vision_model.state_dict())
+        """A conditioner around the CLIP image tower in `folder`, or a painter's; mapper, projection and v are new."""
+        config, tower = _read_tower(folder)
+        conditioner = cls(config, context_dim, bottleneck=bottleneck, guidance=guidance)
+        conditioner.model.load_state_dict(tower.state_dict())
         return conditioner.eval()
 
     @classmethod
@@ -160,6 +160,15 @@ class Conditioner(nn.Module):
         check_tensors(folder, conditioner.state_dict(), state)
         conditioner.load_state_dict(state)
         return conditioner.eval()
+
+
+def _read_tower(folder: Path) -> tuple[CLIPVisionConfig, nn.Module]:
+    config = folder / "config.json"
+    if config.is_file() and "proj_size" in json.loads(config.read_text()):  # a painter's, with its mapper
+        trained = Conditioner.from_pretrained(folder)
+        return trained.config, trained.model
+    tower = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32)
+    return tower.config, tower.vision_model
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

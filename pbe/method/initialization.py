@@ -6,7 +6,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pbe.method.backbone import check_backbone
+from pbe.method.backbone import check_backbone, is_painter
 from pbe.method.conditioner import Conditioner
 from pbe.method.denoiser import NUM_EXTRA_CHANNELS, NUM_LATENT_CHANNELS, PAPER_ORDER, reorder_input, widen_input
 from pbe.method.painter import Painter
@@ -29,10 +29,13 @@ def build_painter(
     """The painter at step 0: the prior widened by zero-initialised channels, v set to the prior's empty caption.
 
     `seed` decides all new weights. The switches are the paper's ablation: without `prior` the UNet and v are random,
-    without `bottleneck` the exemplar's spatial tokens pass, without `guidance` v is not trained. Raises ValueError when
-    the backbone lacks a part, or its UNet has neither 4 nor 9 input channels or predicts no noise.
+    without `bottleneck` the exemplar's spatial tokens pass, without `guidance` v is not trained. A backbone that is a
+    painter is the painter at step 0. Raises ValueError when the backbone lacks a part, its UNet has neither 4 nor 9
+    input channels or predicts no noise, or it is a painter that the switches do not describe.
     """
     check_backbone(folder)
+    if is_painter(folder):
+        return trained_painter(folder, image_px, prior=prior, bottleneck=bottleneck, guidance=guidance)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = load_prior(folder / "unet") if prior else random_unet(folder / "unet")
@@ -46,6 +49,21 @@ def build_painter(
             conditioner.uncond_vector.copy_(empty_context(folder))
     scheduler = load_scheduler(folder / "scheduler")
     return Painter(unet, load_vae(folder), conditioner, scheduler, image_px).eval()
+
+
+def trained_painter(folder: Path, image_px: int, *, prior: bool, bottleneck: bool, guidance: bool) -> Painter:
+    """A painter that was trained before, to be trained further on images of `image_px`."""
+    painter = Painter.from_pretrained(folder)
+    was = painter.conditioner
+    for key, wanted, given in (
+        ("train.prior", True, prior),
+        ("method.bottleneck", was.bottleneck, bottleneck),
+        ("guidance (train.drop_probability above 0)", was.guidance, guidance),
+    ):
+        if given != wanted:
+            raise ValueError(f"{folder}: this painter was trained with {key} {wanted}, and cannot go on with {given}")
+    painter.image_px = image_px
+    return painter
 
 
 def load_prior(folder: Path) -> UNet2DConditionModel:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pbe.method.backbone import INDEX, PAINTER_CLASS, PAINTER_PARTS
 from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.denoiser import MaskChannel, attend_to_one_token, denoiser_input, mask_latents, shared_prefix
 from pbe.method.diffusion import alphas_cumprod
@@ -28,8 +29,6 @@ from pbe.method.guidance import guided
 from pbe.method.pretrained import forget_origin, load_scheduler, load_unet, load_vae
 from pbe.method.sampler import sample_plms
 from pbe.method.seams import match_rim
-
-PARTS = ("unet", "vae", "image_encoder", "scheduler")
 
 Images = NDArray[np.uint8]
 
@@ -135,7 +134,7 @@ class Painter(nn.Module):
         for part in ("unet", "vae", "image_encoder"):
             forget_origin(folder / part / "config.json")
         index = {
-            "_class_name": "PaintByExamplePipeline",
+            "_class_name": PAINTER_CLASS,
             "image_encoder": ["paint_by_example", "PaintByExampleImageEncoder"],
             "scheduler": ["diffusers", "PNDMScheduler"],
             "unet": ["diffusers", "UNet2DConditionModel"],
@@ -143,17 +142,17 @@ class Painter(nn.Module):
             "image_px": self.image_px,
             "mask_channel": self.mask_channel,
         }
-        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "Painter":
         """Load a painter in fp32; raises ValueError that names the part that the folder lacks."""
-        if not (folder / "model_index.json").is_file():
-            raise ValueError(f"{folder}: no model here (model_index.json is missing)")
-        for part in PARTS:
+        if not (folder / INDEX).is_file():
+            raise ValueError(f"{folder}: no model here ({INDEX} is missing)")
+        for part in PAINTER_PARTS:
             if not (folder / part).is_dir():
                 raise ValueError(f"{folder}: the model lacks its part {part}/")
-        index = json.loads((folder / "model_index.json").read_text())
+        index = json.loads((folder / INDEX).read_text())
         unet, vae = load_unet(folder / "unet"), load_vae(folder)
         conditioner = Conditioner.from_pretrained(folder / "image_encoder")
         scheduler = load_scheduler(folder / "scheduler")
