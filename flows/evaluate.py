@@ -26,8 +26,7 @@ def evaluate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     paint = partial(
         painting.paint_cases,
         model,
-        num_steps=options.num_steps,
-        seed=settings.seed,
+        sampling=painting.Sampling(options.num_steps, options.max_magnification, settings.seed),
         batch_size=options.batch_size,
         num_workers=options.num_workers,
     )

@@ -211,6 +211,7 @@ class Evaluate(Section):
     sweep: tuple[float, ...] = Field((1.0, 3.0, 5.0, 7.0), description="guidance scales shown in the gallery")
     sweep_cases: int = Field(32, ge=1, description="cases painted at the scales that carry no full table row")
     num_steps: int = Field(16, ge=1, le=1000)
+    max_magnification: float = Field(2.0, ge=1.0, le=16.0, description="of small masks; 1: as the paper shows them")
     batch_size: int = Field(32, ge=1)
     num_workers: int = Field(2, ge=1)
     min_area_frac: float = Field(0.08, ge=0.0, le=1.0, description="smallest repainted box")

@@ -22,6 +22,7 @@ from PIL import Image as PillowImage
 from pbe.data.images import read_image
 from pbe.data.world.drawing import Attributes
 from pbe.files import written_whole
+from pbe.method.windows import mask_box
 
 Image = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
@@ -129,17 +130,6 @@ def exemplar_path(folder: Path, case_id: int) -> Path:
 
 def result_path(folder: Path, case_id: int) -> Path:
     return folder / f"{case_id:012d}.png"
-
-
-def mask_box(mask: NDArray[np.uint8]) -> Box:
-    """The smallest xyxy box that holds every pixel to repaint, x1 and y1 exclusive.
-
-    The official tools' crop leaves out the last row and column. Raises ValueError for an empty mask.
-    """
-    ys, xs = np.nonzero(mask)
-    if len(ys) == 0:
-        raise ValueError("the mask is empty: nothing to repaint")
-    return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
 
 
 def write_image(path: Path, image: Image) -> None:

@@ -66,6 +66,7 @@ def evaluate(
         "num_reused_boxes": bench.num_reused_boxes,
         "guidance_scale": settings.guidance_scale,
         "num_steps": settings.num_steps,
+        "max_magnification": settings.max_magnification,
         "unguided": rows[results_name(1.0, settings)],
         "guidance_sweep": sweep_rows(sweep, truth, min(settings.sweep_cases, len(bench))),
         "judge": judge_row(bench, scores["source"].readings, exemplar_readings),

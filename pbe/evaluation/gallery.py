@@ -16,7 +16,8 @@ from PIL import ImageDraw, ImageFont
 
 from pbe.data.images import read_image
 from pbe.data.world.drawing import Attributes
-from pbe.evaluation.bench import Bench, Box, Image, mask_box, result_path, write_image
+from pbe.evaluation.bench import Bench, Box, Image, result_path, write_image
+from pbe.method.windows import mask_box
 
 _PAPER = (255, 255, 255)
 _INK = (28, 30, 34)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from pbe.evaluation.bench import Bench, Case, result_path, write_image
+from pbe.evaluation.bench import Bench, result_path, write_image
+from pbe.method.close_up import cut_close_up, put_back
 from pbe.method.exemplars import resize
 
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ class PaintJob:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How every case is painted."""
+
+    num_steps: int
+    max_magnification: float  # see pbe.method.close_up
+    seed: int
+
+
 class Paint(Protocol):
     """Fulfils every job, `{id:012d}.png` each; `paint_cases` with its first and its named arguments bound."""
 
@@ -48,8 +58,7 @@ def paint_cases(
     bench: Bench,
     jobs: Sequence[PaintJob],
     *,
-    num_steps: int,
-    seed: int,
+    sampling: Sampling,
     batch_size: int,
     num_workers: int,
     progress: Progress | None = None,
@@ -57,8 +66,7 @@ def paint_cases(
     """Paint the jobs with the model of `painter_folder`, in `num_workers` processes of one thread each.
 
     A batch is painted again unless all of its results are there. Each case has a seed of its own, the same at every
-    guidance scale. `progress` counts cases, those already there included. Raises what the painter raises, and
-    ValueError when the sources of a batch differ in size.
+    guidance scale. `progress` counts cases, those already there included. Raises what the painter raises.
     """
     batches = [(job, bench.ids[i : i + batch_size][: job.num_cases - i]) for job in jobs
                for i in range(0, min(job.num_cases, len(bench)), batch_size)]  # fmt: skip
@@ -74,7 +82,7 @@ def paint_cases(
     context = _context()
     with ProcessPoolExecutor(min(num_workers, len(todo)), mp_context=context, initializer=_start_worker) as pool:
         futures: list[Future[int]] = [
-            pool.submit(paint_batch, painter_folder, bench, ids, job, num_steps, seed) for job, ids in todo
+            pool.submit(paint_batch, painter_folder, bench, ids, job, sampling) for job, ids in todo
         ]
         try:
             for future in as_completed(futures):
@@ -84,38 +92,28 @@ def paint_cases(
             pool.shutdown(cancel_futures=True)
 
 
-def paint_batch(
-    painter_folder: Path, bench: Bench, ids: Sequence[int], job: PaintJob, num_steps: int, seed: int
-) -> int:
-    """Paint some cases of a bench in this process and write them into the job's folder; returns their number."""
+def paint_batch(painter_folder: Path, bench: Bench, ids: Sequence[int], job: PaintJob, sampling: Sampling) -> int:
+    """Paint some cases of a bench, as `pbe edit` does, and write them into the job's folder; returns their number."""
     painter = _load_painter(painter_folder)
     cases = [bench.case(i) for i in ids]
-    _check_sizes(cases)
     side = painter.exemplar_px
-    results = painter.paint(
-        np.stack([c.source for c in cases]),
-        np.stack([c.mask for c in cases]),
-        np.stack([resize(c.exemplar, side, side) for c in cases]),
+    closes = [cut_close_up(case.source, case.mask, painter.image_px, sampling.max_magnification) for case in cases]
+    squares = painter.paint(
+        np.stack([close.source for close in closes]),
+        np.stack([close.mask for close in closes]),
+        np.stack([resize(case.exemplar, side, side) for case in cases]),
         guidance_scale=job.guidance_scale,
-        num_steps=num_steps,
-        seeds=[case_seed(seed, i) for i in ids],
+        num_steps=sampling.num_steps,
+        seeds=[case_seed(sampling.seed, i) for i in ids],
     )
-    for case_id, result in zip(ids, results, strict=True):
-        write_image(result_path(job.folder, case_id), result)
+    for case, close, square in zip(cases, closes, squares, strict=True):
+        write_image(result_path(job.folder, case.id), put_back(case.source, case.mask, square, close.window))
     return len(ids)
 
 
 def case_seed(seed: int, case_id: int) -> int:
     """The seed of one case's noise, 32 bits."""
     return int(np.random.SeedSequence([seed, case_id]).generate_state(1)[0])
-
-
-def _check_sizes(cases: Sequence[Case]) -> None:
-    height, width = cases[0].source.shape[:2]
-    for case in cases:
-        if case.source.shape[:2] != (height, width) or height % 8 or width % 8:
-            h, w = case.source.shape[:2]
-            raise ValueError(f"case {case.id}: its source is {w} x {h} px; all must be of one size, in multiples of 8")
 
 
 @lru_cache(maxsize=1)

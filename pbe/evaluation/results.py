@@ -82,7 +82,8 @@ def part_of(progress: Progress | None, before: int, total: int) -> Progress | No
 
 def _keep_results_of(results: Path, names: Iterable[str], origin: Mapping[str, object], settings: Evaluate) -> None:
     """Keep the results of an interrupted run of this very evaluation; remove those of any other."""
-    sampling = settings.model_dump(include={"guidance_scale", "num_steps", "batch_size", "sweep_cases"})
+    keys = {"guidance_scale", "num_steps", "max_magnification", "batch_size", "sweep_cases"}
+    sampling = settings.model_dump(include=keys)
     key = json.dumps({**origin, **sampling}, indent=2) + "\n"
     path = results / "key.json"
     if not (path.is_file() and path.read_text() == key):

@@ -59,3 +59,14 @@ def box_mask(box_xyxy: tuple[int, int, int, int], size_px: int) -> NDArray[np.ui
     x0, y0, x1, y1 = box_xyxy
     mask[y0:y1, x0:x1] = 1
     return mask
+
+
+def mask_box(mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """The smallest xyxy box that holds every pixel to repaint, x1 and y1 exclusive.
+
+    The official tools' crop leaves out the last row and column. Raises ValueError for an empty mask.
+    """
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if len(rows) == 0:
+        raise ValueError("the mask is empty: nothing to repaint")
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

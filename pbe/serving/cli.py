@@ -60,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     edit.add_argument("--num-steps", type=int, default=50, metavar="N", help="sampling steps (default: 50)")
     edit.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another result (default: 0)")
+    edit.add_argument(
+        "--max-magnification",
+        type=float,
+        default=2,
+        metavar="M",
+        help="how much closer small masks are seen than the model's own resolution; 1: not at all (default: 2)",
+    )
     bring = commands.add_parser("import", help="make the authors' model.ckpt, or their published folder, a model here")
     bring.add_argument("--from", dest="origin", type=Path, required=True, metavar="FILE_OR_FOLDER")
     bring.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="such as models/authors")
@@ -103,6 +110,7 @@ def _edit(arguments: argparse.Namespace) -> None:
             guidance_scale=arguments.guidance_scale,
             num_steps=arguments.num_steps,
             seed=arguments.seed,
+            max_magnification=arguments.max_magnification,
             on_step=on_step,
         )
     _write(result, arguments.out)
@@ -112,7 +120,7 @@ def _checked_inputs(arguments: argparse.Namespace) -> tuple["Image", "Mask", "Im
     from pbe.data.images import read_image
     from pbe.serving.editor import check_mask, check_options, read_mask
 
-    check_options(arguments.guidance_scale, arguments.num_steps, arguments.seed)
+    check_options(arguments.guidance_scale, arguments.num_steps, arguments.seed, arguments.max_magnification)
     _check_out(arguments.out)
     source, mask = read_image(arguments.source), read_mask(arguments.mask)
     check_mask(mask, source, mask_name=f"mask {arguments.mask}", source_name=f"source {arguments.source}")

@@ -1,12 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from pbe.data.images import read_image
 from pbe.evaluation.bench import Bench, Case, read_bench, result_path, write_case, write_image
-from pbe.evaluation.painting import PaintJob, case_seed, paint_batch, paint_cases
+from pbe.evaluation.painting import PaintJob, Sampling, case_seed, paint_batch, paint_cases
+
+QUICK = Sampling(num_steps=2, max_magnification=2.0, seed=0)
 
 
 def results(job: PaintJob) -> dict[str, bytes]:
@@ -21,11 +23,11 @@ def test_workers_paint_what_one_process_paints(model_folder: Path, bench: Bench,
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for start in (0, 4, 8):
-        paint_batch(model_folder, bench, bench.ids[start : start + 4], alone, 2, 0)
+        paint_batch(model_folder, bench, bench.ids[start : start + 4], alone, QUICK)
     torch.set_num_threads(threads)
     seen: list[tuple[int, int]] = []
     paint_cases(
-        model_folder, bench, jobs, num_steps=2, seed=0, batch_size=4, num_workers=2,
+        model_folder, bench, jobs, sampling=QUICK, batch_size=4, num_workers=2,
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     assert results(jobs[0]) == results(alone)
@@ -42,7 +44,7 @@ def test_what_is_there_is_not_painted_again(bench: Bench, tmp_path: Path) -> Non
         write_image(result_path(tmp_path, case_id), np.zeros((2, 2, 3), np.uint8))
     seen: list[tuple[int, int]] = []
     paint_cases(
-        Path("no-model-is-loaded"), bench, [job], num_steps=2, seed=0, batch_size=4, num_workers=2,
+        Path("no-model-is-loaded"), bench, [job], sampling=QUICK, batch_size=4, num_workers=2,
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     assert seen == [(4, 4)]
@@ -51,7 +53,9 @@ def test_what_is_there_is_not_painted_again(bench: Bench, tmp_path: Path) -> Non
 def test_guidance_and_seed_change_the_pixels(model_folder: Path, bench: Bench, tmp_path: Path) -> None:
     for name, guidance_scale, seed in (("a", 5.0, 0), ("b", 5.0, 1), ("c", 1.0, 0)):
         (tmp_path / name).mkdir()
-        paint_batch(model_folder, bench, bench.ids[:1], PaintJob(guidance_scale, 1, tmp_path / name), 2, seed)
+        paint_batch(
+            model_folder, bench, bench.ids[:1], PaintJob(guidance_scale, 1, tmp_path / name), replace(QUICK, seed=seed)
+        )
     painted = {result_path(tmp_path / name, bench.ids[0]).read_bytes() for name in "abc"}
     assert len(painted) == 3
 
@@ -62,10 +66,21 @@ def test_every_case_has_a_seed_of_its_own() -> None:
     assert case_seed(0, 7) == case_seed(0, 7)
 
 
-def test_sources_of_several_sizes_are_refused_by_name(model_folder: Path, tmp_path: Path) -> None:
-    for case_id, side in ((1, 32), (2, 40)):
-        picture = np.zeros((side, side, 3), np.uint8)
-        write_case(tmp_path, Case(case_id, picture, np.ones((side, side), np.uint8), picture))
+def test_sources_of_several_sizes_keep_theirs(model_folder: Path, tmp_path: Path) -> None:
+    for case_id, (height, width) in ((1, (32, 32)), (2, (41, 90))):
+        picture, mask = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+        mask[4:20, 4:20] = 1
+        write_case(tmp_path, Case(case_id, picture, mask, picture))
     np.save(tmp_path / "id_list.npy", np.array([1, 2]))
-    with pytest.raises(ValueError, match="case 2: its source is 40 x 40 px; all must be of one size"):
-        paint_batch(model_folder, read_bench(tmp_path), (1, 2), PaintJob(5.0, 2, tmp_path), 2, 0)
+    paint_batch(model_folder, read_bench(tmp_path), (1, 2), PaintJob(5.0, 2, tmp_path), QUICK)
+    assert [read_image(result_path(tmp_path, i)).shape for i in (1, 2)] == [(32, 32, 3), (41, 90, 3)]
+
+
+def test_small_masks_are_painted_closer(model_folder: Path, bench: Bench, tmp_path: Path) -> None:
+    painted = set()
+    for magnification in (1.0, 2.0):
+        job = PaintJob(5.0, 1, tmp_path / f"{magnification:g}")
+        job.folder.mkdir()
+        paint_batch(model_folder, bench, bench.ids[:1], job, replace(QUICK, max_magnification=magnification))
+        painted.add(result_path(job.folder, bench.ids[0]).read_bytes())
+    assert len(painted) == 2

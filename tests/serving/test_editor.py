@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
-from pbe.serving.editor import check_mask, edit, edit_window, read_mask
+from pbe.serving.editor import check_mask, edit, read_mask
 
 Array = NDArray[np.uint8]
 
@@ -71,43 +71,6 @@ def test_unmasked_pixels_are_bit_identical_and_masked_ones_repainted(picture: tu
     assert (result[mask == 1] > source[mask == 1]).any()
 
 
-@settings(max_examples=200, deadline=None)
-@given(pictures(), st.sampled_from([8, 16, 64]))
-def test_the_window_holds_the_mask_and_leaves_the_image_only_when_it_must(
-    picture: tuple[Array, Array], image_px: int
-) -> None:
-    mask = picture[1]
-    ys, xs = np.nonzero(mask)
-    left, top, side = edit_window(mask, image_px)
-    longest = max(np.ptp(xs), np.ptp(ys)) + 1
-
-    assert left <= xs.min()
-    assert xs.max() < left + side
-    assert top <= ys.min()
-    assert ys.max() < top + side
-    if longest <= min(mask.shape):
-        assert left >= 0
-        assert top >= 0
-        assert left + side <= mask.shape[1]
-        assert top + side <= mask.shape[0]
-    else:
-        assert side == longest
-
-
-def test_a_small_mask_in_a_large_picture_gets_the_painters_own_resolution() -> None:
-    mask = np.zeros((300, 400), np.uint8)
-    mask[100:110, 200:204] = 1
-
-    assert edit_window(mask, 64) == (170, 73, 64)
-
-
-def test_a_larger_mask_gets_a_margin_of_half_its_side() -> None:
-    mask = np.zeros((300, 400), np.uint8)
-    mask[100:200, 0:80] = 1
-
-    assert edit_window(mask, 64) == (0, 75, 150)
-
-
 def test_a_mask_longer_than_the_short_side_is_padded_by_reflection() -> None:
     source = np.repeat(np.arange(4, dtype=np.uint8)[:, None, None], 16, 1).repeat(3, 2)
     mask = np.zeros((4, 16), np.uint8)
@@ -138,6 +101,8 @@ def test_a_thin_line_survives_shrinking() -> None:
         ({"num_steps": 0}, "number of steps is 0"),
         ({"num_steps": 1001}, "number of steps is 1001"),
         ({"seed": -3}, "seed is -3"),
+        ({"max_magnification": 0.5}, "magnification is 0.5"),
+        ({"max_magnification": float("nan")}, "magnification is nan"),
     ],
 )
 def test_an_option_out_of_range_is_named(options: dict[str, float], words: str) -> None:
