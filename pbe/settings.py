@@ -149,6 +149,9 @@ class Method(Section):
     """What a training sample is: the window, the mask, the exemplar."""
 
     image_px: int = Field(64, ge=32, le=1024, multiple_of=8)
+    close_up_probability: float = Field(
+        0.0, ge=0.0, le=1.0, description="of samples whose window is smaller than the image's short side"
+    )
     bottleneck: bool = Field(True, description="the class token alone; false: all of the tower's, for the ablation")
     mask: Mask = Mask()
     exemplar: ExemplarAugmentation = ExemplarAugmentation()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pbe import settings
 from pbe.data.archive import LOCATION, ImageArchive, ImageRef
 from pbe.data.object_masks import object_in_window
+from pbe.method.close_up import draw_side
 from pbe.method.exemplars import augment_exemplar, crop_exemplar
 from pbe.method.masks import draw_mask
 from pbe.method.windows import box_in_window, cut_window, square_window
@@ -73,7 +74,7 @@ class SampleDrawer:
         rng = np.random.default_rng([self.seed, _number(box.box_id), variant])
         width, height = self._size(box.image)
         size = self.method.image_px
-        window = square_window(height, width, box.xyxy, rng)
+        window = square_window(height, width, box.xyxy, rng, self._side(height, width, box, rng))
         reduction = decoding_reduction(window.side, box.xyxy, size, self.exemplar_px)
         image = self._read(box.image, reduction)
         left, top, side = (v // reduction for v in window)
@@ -84,6 +85,11 @@ class SampleDrawer:
         crop = crop_exemplar(image, (x0, y0, x1, y1), self.method.exemplar.pad_frac, self.exemplar_px, True)
         exemplars = [augment_exemplar(crop, self.method.exemplar, rng) for _ in range(self.num_exemplars)]
         return Sample(source, mask, np.stack(exemplars))
+
+    def _side(self, height: int, width: int, box: BoxRow, rng: np.random.Generator) -> int | None:
+        probability = self.method.close_up_probability
+        is_close_up = probability > 0 and rng.random() < probability  # at 0 the paper's samples keep their bits
+        return draw_side(height, width, box.xyxy, self.method.image_px, rng) if is_close_up else None
 
 
 def decoding_reduction(window_px: int, box_xyxy: tuple[int, int, int, int], image_px: int, exemplar_px: int) -> int:

@@ -5,7 +5,7 @@
 The official code shows the network the whole picture, however small the mask in it; no object fits into a few latents
 (its issue #33). Here the square is cut around the mask with a margin and brought to the resolution that the network was
 trained at: shrunk where the mask is large, magnified up to a limit where it is small. Only masked pixels are put back,
-so that no colour drifts outside (its issue #64).
+so that no colour drifts outside (its issue #64). A share of the training samples can be close-ups, too.
 """
 
 import math
@@ -19,6 +19,7 @@ from pbe.method.exemplars import Image, resize
 from pbe.method.windows import Window, mask_box
 
 Mask = NDArray[np.uint8]
+Box = tuple[int, int, int, int]
 
 MARGIN = 1.5  # the square's side over the mask's: the painter has to see what it paints into
 MAX_MAGNIFICATION = 2.0
@@ -62,9 +63,20 @@ def window_around(mask: Mask, image_px: int, max_magnification: float = MAX_MAGN
     x0, y0, x1, y1 = mask_box(mask)
     height, width = mask.shape
     longest = max(x1 - x0, y1 - y0)
-    wanted = max(math.ceil(image_px / max_magnification), math.ceil(MARGIN * longest))
-    side = max(longest, min(height, width, wanted))
+    side = max(longest, min(height, width, _closest_side(longest, image_px, max_magnification)))
     return Window(_place(x0, x1, side, width), _place(y0, y1, side, height), side)
+
+
+def draw_side(height: int, width: int, box_xyxy: Box, image_px: int, rng: np.random.Generator) -> int:
+    """The side of a training sample's close-up: uniform from the closest one of its box to the image's short side."""
+    x0, y0, x1, y1 = box_xyxy
+    short = min(height, width)
+    closest = _closest_side(max(x1 - x0, y1 - y0), image_px, MAX_MAGNIFICATION)
+    return int(rng.integers(min(closest, short), short + 1))
+
+
+def _closest_side(longest: int, image_px: int, max_magnification: float) -> int:
+    return max(math.ceil(image_px / max_magnification), math.ceil(MARGIN * longest))
 
 
 def _place(low: int, high: int, side: int, length: int) -> int:

@@ -20,9 +20,11 @@ class Window(NamedTuple):
     side: int
 
 
-def square_window(height: int, width: int, box_xyxy: tuple[int, int, int, int], rng: np.random.Generator) -> Window:
-    """Draw the place of a window as large as the image's short side, uniformly among those that hold the box."""
-    side = min(height, width)
+def square_window(
+    height: int, width: int, box_xyxy: tuple[int, int, int, int], rng: np.random.Generator, side: int | None = None
+) -> Window:
+    """Draw the place of a window of `side`, or of the image's short side, uniformly among those that hold the box."""
+    side = side or min(height, width)
     x0, y0, x1, y1 = box_xyxy
     return Window(_place(x0, x1, side, width, rng), _place(y0, y1, side, height, rng), side)
 
