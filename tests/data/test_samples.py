@@ -51,6 +51,18 @@ def test_a_sample_depends_on_seed_box_and_variant_alone(images):
     assert not same(one.draw(boxes[0], 1), drawer(images, seed=1).draw(boxes[0], 1))
 
 
+def test_close_ups_show_the_box_larger(images):
+    box = read_boxes(images, "train")[0]  # 35 x 38 of a short side of 70
+    boxes_alone = Mask(shape="box")
+    wide, close = (
+        SampleDrawer(images / "images", Method(mask=boxes_alone, close_up_probability=p), 32, 1, 0) for p in (0.0, 1.0)
+    )
+    areas = [[drawer.draw(box, variant).mask.mean() for variant in range(40)] for drawer in (wide, close)]
+    assert np.ptp(areas[0]) < 0.03
+    assert max(areas[1]) > 1.4 * max(areas[0])
+    assert min(areas[1]) == pytest.approx(areas[0][0], rel=0.1)
+
+
 def test_a_greyscale_image_whose_box_is_all_of_it_is_no_exception(images):
     sample = drawer(images).draw(read_boxes(images, "train")[1], 0)
     assert (sample.source[..., 0] == sample.source[..., 2]).all()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbe.method.close_up import cut_close_up, put_back, window_around
+from pbe.method.close_up import cut_close_up, draw_side, put_back, window_around
 
 
 @st.composite
@@ -75,3 +75,12 @@ def test_without_magnification_a_picture_of_the_painters_size_is_seen_as_it_is()
     assert (close.source == source).all()
     assert (close.mask == mask).all()
     assert (put_back(source, mask, source, close.window) == source).all()
+
+
+def test_training_draws_sides_from_the_closest_to_the_whole_short_side():
+    rng = np.random.default_rng(0)
+    sides = [draw_side(512, 700, (100, 100, 200, 180), 64, rng) for _ in range(3000)]
+    assert (min(sides), max(sides)) == (150, 512)  # a margin of half the box
+    assert np.mean(sides) == pytest.approx(331, abs=10)
+    assert {draw_side(64, 80, (10, 10, 16, 16), 64, rng) for _ in range(300)} == set(range(32, 65))  # twice as close
+    assert {draw_side(64, 80, (0, 0, 64, 64), 64, rng) for _ in range(30)} == {64}
