@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pbe.data.curation.quality import MEASURES
 from pbe.data.curation.verdicts import BY_PERSON, KEEP, REJECT
+from pbe.data.object_masks import unpack_mask
 
 Floats = NDArray[np.float32]
 
@@ -207,4 +208,13 @@ def _detection(box: Mapping[str, Any], rejected: bool) -> dict[str, Any]:
     fields = {name: box[name] for name in _BOX_FIELDS}
     detection = {"_id": ObjectId(), "_cls": "Detection", "attributes": {}, "label": box["label"]}
     detection["tags"] = [REJECT] if rejected else []
+    if box.get("object_mask"):
+        detection["mask"] = _serialised(unpack_mask(box["object_mask"]))
     return {**detection, "bounding_box": [x0, y0, *size], **fields}
+
+
+def _serialised(mask: NDArray[np.uint8]) -> bytes:
+    """An object's mask inside its box as FiftyOne keeps it in a document."""
+    from fiftyone.core.utils import serialize_numpy_array
+
+    return bytes(serialize_numpy_array(mask.astype(bool)))

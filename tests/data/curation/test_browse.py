@@ -13,6 +13,7 @@ from pbe.data.curation.browse import browse
 from pbe.data.curation.catalogue import Catalogue, Mark, Record
 from pbe.data.curation.verdicts import TaggedVerdict, pull, read_verdicts
 from pbe.data.mongo import connected_fiftyone, running_mongod
+from pbe.data.object_masks import pack_mask
 
 pytestmark = [  # FiftyOne's imports
     pytest.mark.filterwarnings("ignore:Passing a class to strawberry:DeprecationWarning"),
@@ -54,6 +55,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         catalogue.add(records)
         catalogue.finish([], np.zeros((0, 1), np.float32))
     return home
+
+
+def test_the_app_is_given_the_objects_shapes(home: Path) -> None:
+    shape = np.eye(8, 10, dtype=np.uint8)
+    box = {"box_id": "b", "label": "Star", "x0": 10, "y0": 20, "x1": 20, "y1": 28, "width": 64, "height": 64}
+    box |= dict.fromkeys(("is_occluded", "is_truncated", "is_group_of", "is_depiction"), False)
+    boxes = [box | {"object_mask": pack_mask(shape)}, box | {"object_mask": None}]
+    with running_mongod(home) as uri, connected_fiftyone(uri, home) as fo:
+        catalogue = Catalogue(fo, "shapes")
+        catalogue.add([Record(home / "0.jpg", "0", "train", 64, 64, (0.5, 10, 0, 0), boxes)])
+        with_shape, without = fo.load_dataset("shapes").first().ground_truth.detections
+        fo.delete_dataset("shapes")
+    assert (with_shape.mask == shape.astype(bool)).all()
+    assert without.mask is None
 
 
 def tag_in_app(home: Path, port: int, image_id: str, tag: str) -> list[TaggedVerdict]:
