@@ -36,11 +36,15 @@ LONGEST_WAIT_S = 0.05  # so that the moment is none of ours
 
 
 class Run:
-    """The real `acquire` in a process of its own; `peaks_mb` are the most that it and its own processes held."""
+    """The real `acquire` in a process of its own.
+
+    `peaks_mb` are the most that it and its own processes held, `held_mb` what it held at each tenth of the images.
+    """
 
     def __init__(self, url: str, out: Path, options: argparse.Namespace, title: str) -> None:
         self.out, self.title, self.total = out, title, options.images
         self.peaks_mb: dict[int, float] = {}
+        self.held_mb: list[float] = []
         request = {name: getattr(options, name) for name in ("seed", "workers", "processes")}
         command = [sys.executable, __file__, "--run", json.dumps({"url": url, "out": str(out), **request})]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -52,6 +56,8 @@ class Run:
         with tqdm(total=self.total, desc=self.title) as bar:
             for line in self.process.stdout:
                 bar.update(int(line) - bar.n)
+                if 10 * bar.n >= (len(self.held_mb) + 1) * self.total:
+                    self.held_mb.append(memory_mb(self.process.pid, "VmRSS"))
                 if bar.n == num_images:
                     return
         if num_images is not None or self.process.wait():
@@ -68,12 +74,13 @@ class Run:
 
     def tell_memory(self) -> str:
         own = self.peaks_mb.pop(self.process.pid)
-        return f"{own:.0f} MB, its processes {', '.join(f'{peak:.0f}' for peak in self.peaks_mb.values())} MB"
+        held, peaks = (", ".join(f"{mb:.0f}" for mb in mbs) for mbs in (self.held_mb, self.peaks_mb.values()))
+        return f"{own:.0f} MB, its processes {peaks} MB; at each tenth of the images {held} MB"
 
     def _watch_memory(self) -> None:
         while self.process.returncode is None:
             for pid in find_processes(self.out):
-                self.peaks_mb[pid] = max(peak_mb(pid), self.peaks_mb.get(pid, 0.0))
+                self.peaks_mb[pid] = max(memory_mb(pid, "VmHWM"), self.peaks_mb.get(pid, 0.0))
             time.sleep(0.1)
 
 
@@ -91,12 +98,13 @@ def arguments(process: Path) -> str:
         return ""  # it is gone
 
 
-def peak_mb(pid: int) -> float:
+def memory_mb(pid: int, which: str) -> float:
+    """VmRSS is what the process has resident, VmHWM the most that it had."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{which}:")), 0.0)
 
 
 def write_bucket(root: Path, number: int, num_bytes: int) -> None:

@@ -241,7 +241,7 @@ def read_credits(path: Path, image_ids: pl.DataFrame) -> pl.DataFrame:
     return image_ids.join(once, on="image_id", how="left", maintain_order="left")
 
 
-def select_images(path: Path, labels: Sequence[str], limit: int | None, seed: int) -> list[str]:
+def select_images(path: Path, labels: Sequence[str], limit: int | None, seed: int) -> pl.Series:
     """The ids of the images to get, sorted: those in `path` with a box of one of `labels` (none: of any class).
 
     `limit` takes the first so many in an order drawn by `seed` alone, so a larger limit keeps the smaller one's images.
@@ -249,11 +249,11 @@ def select_images(path: Path, labels: Sequence[str], limit: int | None, seed: in
     boxes = scan_boxes(path)
     if labels:
         boxes = boxes.filter(pl.col("LabelName").is_in(list(labels)))
-    ids: list[str] = collect(boxes.select(pl.col("ImageID").drop_nulls().unique()), path)["ImageID"].to_list()
-    if limit is not None and limit < len(ids):
-        ranks = dict(zip(ids, draw_ranks(ids, seed).tolist(), strict=True))
-        ids = sorted(ids, key=lambda image_id: (ranks[image_id], image_id))[:limit]
-    return sorted(ids)
+    images = collect(boxes.select(pl.col("ImageID").drop_nulls().unique()), path)
+    if limit is not None and limit < images.height:
+        ranks = pl.Series("rank", draw_ranks(images["ImageID"], seed))
+        images = images.with_columns(ranks).sort("rank", "ImageID").head(limit)
+    return images["ImageID"].sort()
 
 
 def draw_ranks(names: pl.Series | Sequence[str], seed: int) -> NDArray[np.uint64]:

@@ -131,13 +131,13 @@ def test_an_unknown_class_comes_with_suggestions():
 def test_selection_by_class_and_limit(tmp_path):
     rows = [f"{i:02d},/m/{1 + i % 2},0,1,0,1,0,0,0,0" for i in range(40)] * 2
     path = boxes_file(tmp_path, *rows)
-    assert select_images(path, [], None, 0) == [f"{i:02d}" for i in range(40)]
-    assert select_images(path, ["/m/1"], None, 0) == [f"{i:02d}" for i in range(0, 40, 2)]
-    ten, twenty = (select_images(path, [], limit, 0) for limit in (10, 20))
+    assert select_images(path, [], None, 0).to_list() == [f"{i:02d}" for i in range(40)]
+    assert select_images(path, ["/m/1"], None, 0).to_list() == [f"{i:02d}" for i in range(0, 40, 2)]
+    ten, twenty = (select_images(path, [], limit, 0).to_list() for limit in (10, 20))
     assert len(ten) == 10
     assert ten == sorted(ten)
     assert set(ten) < set(twenty)
-    assert ten != select_images(path, [], 10, seed=1)
+    assert ten != select_images(path, [], 10, seed=1).to_list()
 
 
 def test_rank_depends_on_name_and_seed_alone():

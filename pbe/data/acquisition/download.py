@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pbe.data import openimages
@@ -195,7 +196,7 @@ def _fetch_annotation(source: Source, file: AnnotationFile, target: Path, parts:
         raise ValueError(f"{tried}: no such file; the source has no {file.name}")
 
 
-def _select(settings: Acquire, seed: int, annotations: Path) -> dict[str, list[str]]:
+def _select(settings: Acquire, seed: int, annotations: Path) -> dict[str, pl.Series]:
     """The wanted images' ids by split; raises ValueError when a split has none."""
     classes = openimages.read_classes(annotations / openimages.CLASSES_FILE.name)
     hierarchy = openimages.read_hierarchy(annotations / openimages.HIERARCHY_FILE.name)
@@ -204,13 +205,13 @@ def _select(settings: Acquire, seed: int, annotations: Path) -> dict[str, list[s
     wanted = {}
     for split in SPLITS:
         path = annotations / openimages.BOX_FILES[split].name
-        wanted[split] = openimages.select_images(path, labels, limits[split], seed)
-        if not wanted[split]:
+        wanted[split] = ids = openimages.select_images(path, labels, limits[split], seed)
+        if ids.is_empty():
             sought = f"a box of {', '.join(settings.classes)}" if settings.classes else "a box"
             raise ValueError(f"{path}: no image has {sought}")
-        for image_id in wanted[split]:
-            if "/" in image_id or image_id.startswith("."):
-                raise ValueError(f"{path}: ImageID {image_id!r} is no file name")
+        wrong = ids.filter(ids.str.contains("/", literal=True) | ids.str.starts_with("."))
+        if not wrong.is_empty():
+            raise ValueError(f"{path}: ImageID {wrong[0]!r} is no file name")
     return wanted
 
 
@@ -246,4 +247,5 @@ def _write_manifest(results: list[Path], annotations: Path, out: Path, parts: Pa
                 credits = openimages.read_credits(listed, of_split.select("image_id"))
                 table = of_split.join(credits, on="image_id", how="left", maintain_order="left")
                 writer.write_table(table.select(*MANIFEST_SCHEMA).to_arrow())
+                pa.default_memory_pool().release_unused()  # else it holds more with each part
     part.rename(out / "manifest.parquet")

@@ -78,7 +78,7 @@ class Plan:
     Shards that hold images of other groups are set aside in `old` to be copied from, and go when nothing needs them.
     """
 
-    def __init__(self, wanted: Mapping[str, Sequence[str]], size: int, folders: Folders) -> None:
+    def __init__(self, wanted: Mapping[str, pl.Series], size: int, folders: Folders) -> None:
         self._old = folders.old
         self.num_images = sum(len(ids) for ids in wanted.values())
         groups = {
@@ -117,9 +117,7 @@ def take_tasks(folders: Folders) -> Iterator[ShardTask]:
             yield ShardTask(rows["split"][0], rows["target"][0], rows["image_id"].to_list(), held)
 
 
-def _write_plan(
-    groups: Mapping[str, tuple[str, Sequence[str]]], found: pl.DataFrame, path: Path
-) -> dict[str, set[str]]:
+def _write_plan(groups: Mapping[str, tuple[str, pl.Series]], found: pl.DataFrame, path: Path) -> dict[str, set[str]]:
     """Write each group's images with where they are held; returns which old shards a shard needs, if any."""
     needs = {}
     by_split = {str(split): table.sort("image_id") for (split,), table in found.group_by("split")}
@@ -141,7 +139,7 @@ def _write_plan(
     return needs
 
 
-def _find_images(groups: Mapping[str, tuple[str, Sequence[str]]], folders: Folders) -> pl.DataFrame:
+def _find_images(groups: Mapping[str, tuple[str, pl.Series]], folders: Folders) -> pl.DataFrame:
     """Every image that is here, once: split, image_id, is_old and its place in images or old."""
     frames = [pl.DataFrame(schema=_FOUND)]
     for path in sorted(folders.new.iterdir()):
@@ -151,8 +149,7 @@ def _find_images(groups: Mapping[str, tuple[str, Sequence[str]]], folders: Folde
             shutil.rmtree(path)
             continue
         members = scan_shard(path)
-        _, ids = groups.get(path.name, ("", ()))
-        if ids and {member.image_id for member in members} <= set(ids):
+        if path.name in groups and {member.image_id for member in members} <= set(groups[path.name][1]):
             frames.append(_table(path, members, is_old=False))
         else:
             _set_aside(path, folders.old)

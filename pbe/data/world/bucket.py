@@ -86,7 +86,7 @@ def write_bucket(
 
 def describe_world(settings: World, seed: int) -> dict[str, Any]:
     """Everything the bytes of the bucket depend on: the settings, the seed and the code that draws."""
-    code = digest_code("data/bucket.py", "data/faults.py", "data/world.py")
+    code = digest_code("data/world/bucket.py", "data/world/drawing.py", "data/world/faults.py")
     return {"seed": seed, **settings.model_dump(), "code": code}
 
 
