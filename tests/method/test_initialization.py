@@ -12,16 +12,6 @@ from pbe.method.painter import Painter
 
 
 @pytest.fixture(scope="module")
-def trained(backbone):
-    painter = build_painter(backbone, 64, 0)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in [*painter.unet.conv_in.parameters(), *painter.conditioner.mapper.parameters()]:
-            p.add_(0.2 * torch.randn(p.shape, generator=generator))
-    return painter
-
-
-@pytest.fixture(scope="module")
 def ours(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ours")
     trained.save_pretrained(folder)
