@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NoReturn
 from pbe.files import folder_written_whole, written_whole
 
 if TYPE_CHECKING:
+    from pbe.method.close_up import Mask
     from pbe.method.exemplars import Image
     from pbe.method.painter import Painter
-    from pbe.serving.editor import Mask
 
 DEFAULT_MODEL = "models:/paint-by-example@champion"
 LOSSLESS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}

@@ -16,9 +16,10 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image as PILImage
 
 from pbe.data.images import read_image
+from pbe.method.close_up import Mask
 from pbe.method.exemplars import Image
 from pbe.method.painter import Painter
-from pbe.serving.editor import Mask, check_mask, check_options, edit, read_mask
+from pbe.serving.editor import check_mask, check_options, edit, read_mask
 
 COLUMNS = ("source", "mask", "exemplar")
 
