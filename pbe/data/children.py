@@ -16,10 +16,16 @@ from collections.abc import Sequence
 def start_child(module: str, arguments: Sequence[str], stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     """Start `python -m module arguments...`, whose main must call `exit_with_parent` first.
 
-    `stdout` is a file descriptor or subprocess.PIPE (text, line by line); standard error is the parent's.
+    `stdout` is a file descriptor or subprocess.PIPE (text, line by line); standard error is the parent's. An interrupt
+    is for the parent alone.
     """
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, text=True)
+    # A terminal sends an interrupt to all of us, and each child would print a traceback: they are born with it blocked.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, text=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def stop_child(child: subprocess.Popen[str]) -> None:
@@ -33,8 +39,7 @@ def stop_child(child: subprocess.Popen[str]) -> None:
 
 
 def exit_with_parent() -> None:
-    """Watch, in a thread, for the parent's end, and leave at once when it comes; an interrupt is for the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us, and each would print a traceback
+    """Watch, in a thread, for the parent's end, and leave at once when it comes."""
     threading.Thread(target=_leave_at_end_of_input, name="exit-with-parent", daemon=True).start()
 
 
