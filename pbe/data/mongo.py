@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -152,14 +152,13 @@ def _start(home: Path) -> tuple[subprocess.Popen[bytes], int]:
     for _ in range(_START_ATTEMPTS):
         port = _free_port()
         process = _spawn(binary, folder, port, log)
-        try:
+        with ExitStack() as unless_started:
+            unless_started.callback(_stop, process)
             while process.poll() is None:
                 if answers(_uri(port)):
+                    unless_started.pop_all()
                     return process, port
                 time.sleep(_PAUSE_S)
-        except BaseException:
-            _stop(process)
-            raise
         if process.returncode not in (_CODE_ADDRESS_IN_USE, _CODE_FOLDER_IN_USE):
             raise RuntimeError(f"mongod ended with code {process.returncode}; its log is {log}")
         time.sleep(_PAUSE_S)

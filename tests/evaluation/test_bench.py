@@ -2,15 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
 from pbe.evaluation.bench import (
     Case,
     Origin,
     exemplar_path,
-    mask_box,
     mask_path,
     read_bench,
     source_path,
@@ -122,16 +119,3 @@ def test_a_list_that_is_not_one_of_ids_is_refused(folder: Path, ids: np.ndarray,
 def test_a_folder_without_a_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"id_list\.npy: missing"):
         read_bench(tmp_path)
-
-
-@settings(deadline=None)
-@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 9), st.integers(1, 9))
-def test_the_box_of_a_mask_holds_its_last_row_and_column(x: int, y: int, width: int, height: int) -> None:
-    mask = np.zeros((40, 40), np.uint8)
-    mask[y : y + height, x : x + width] = 1
-    assert mask_box(mask) == (x, y, x + width, y + height)
-
-
-def test_an_empty_mask_has_no_box() -> None:
-    with pytest.raises(ValueError, match="the mask is empty"):
-        mask_box(np.zeros((4, 4), np.uint8))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbe.method.windows import box_in_window, box_mask, cut_window, square_window
+from pbe.method.windows import box_in_window, box_mask, cut_window, mask_box, square_window
 
 
 @st.composite
@@ -58,3 +58,16 @@ def test_box_mask_is_one_inside_alone(box):
     mask = box_mask(box, 8)
     assert mask.sum() == (x1 - x0) * (y1 - y0)
     assert mask[y0, x0] == mask[y1 - 1, x1 - 1] == 1
+
+
+@settings(deadline=None)
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 9), st.integers(1, 9))
+def test_the_box_of_a_mask_holds_its_last_row_and_column(x, y, width, height):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[y : y + height, x : x + width] = 1
+    assert mask_box(mask) == (x, y, x + width, y + height)
+
+
+def test_an_empty_mask_has_no_box():
+    with pytest.raises(ValueError, match="the mask is empty"):
+        mask_box(np.zeros((4, 4), np.uint8))

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,11 +137,10 @@ def _part_folder(out: Path) -> Iterator[Path]:
     with (parts / LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # until the last process of a run that was killed just now is gone
     _clear(parts)
-    try:
+    with ExitStack() as unless_done:
+        unless_done.callback(_clear, parts)
         yield parts
-    except BaseException:
-        _clear(parts)
-        raise
+        unless_done.pop_all()
     shutil.rmtree(parts)
 
 
