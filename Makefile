@@ -42,7 +42,7 @@ browse: install  # the curated pictures in FiftyOne's App
 	$(VENV)/pbe browse
 
 tiny-backbone: install  # retrain the bundled weights by their recorded recipe
-	$(VENV)/python -m pbe.training.tiny --out data/tiny
+	$(VENV)/python -m pbe.demo.weights --out data/tiny
 
 clean:  # everything the pipeline made, DVC's cache and the registry included; .venv stays
 	rm -rf data/world-bucket data/raw data/boxes data/curated data/latents data/bench models reports/index.html reports/gallery.png \

@@ -34,7 +34,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from pbe.data import openimages
+from pbe.dataset import openimages
 
 BUCKET = openimages.IMAGES_BUCKET
 NUM_BODIES = 16  # the last digit of an image's id says which it is
@@ -173,14 +173,14 @@ def run_store(url: str, ids: list[str], out: Path, processes: int, workers: int)
 
 
 def fetch_part(url: str, ids: list[str], out: Path, workers: int) -> None:
-    from pbe.data.acquisition.stores import S3Connection, S3Store
+    from pbe.acquisition.stores import S3Connection, S3Store
 
     store = S3Store(S3Connection(url, unsigned=True), BUCKET, "train/", max_attempts=5)
     in_threads(workers, lambda i: store.fetch(f"{i}.jpg", out / f"{i}.jpg"), ids)
 
 
 def run_acquire(url: str, out: Path, processes: int, workers: int) -> None:
-    from pbe.data.acquisition.download import acquire
+    from pbe.acquisition.download import acquire
     from pbe.settings import Acquire
 
     acquire(
@@ -200,7 +200,7 @@ def run_measured(which: str, url: str, ids: list[str], out: Path, workers: int) 
     """Run it in this process; prints wall and CPU seconds."""
     import boto3  # noqa: F401  what both import is not part of the time
 
-    import pbe.data.acquisition.download  # noqa: F401
+    import pbe.acquisition.download  # noqa: F401
 
     kind, _, processes = which.partition(" ")
     before, started = cpu_s(), time.perf_counter()
@@ -266,7 +266,7 @@ def md5_of_files(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def md5_of_shards(raw: Path) -> Iterator[tuple[str, str]]:
-    from pbe.data.archive import ImageArchive, ImageRef
+    from pbe.dataset.image_shards import ImageArchive, ImageRef
 
     archive = ImageArchive(raw / "images")
     for row in pl.read_parquet(raw / "manifest.parquet").iter_rows(named=True):

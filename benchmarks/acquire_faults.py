@@ -27,7 +27,7 @@ from acquire import draw_bodies, name_images, write_annotations
 from faulty_endpoint import FAULTS, FaultyEndpoint, serve_faulty
 from tqdm import tqdm
 
-from pbe.data import openimages
+from pbe.dataset import openimages
 
 IMAGES_PER_SHARD = 100
 VALIDATION_FRAC = 0.1
@@ -123,7 +123,7 @@ def write_bucket(root: Path, number: int, num_bytes: int) -> None:
 
 
 def run_acquire(url: str, out: str, seed: int, workers: int, processes: int) -> None:
-    from pbe.data.acquisition.download import acquire
+    from pbe.acquisition.download import acquire
     from pbe.settings import Acquire
 
     settings = Acquire(
@@ -139,7 +139,7 @@ def run_acquire(url: str, out: str, seed: int, workers: int, processes: int) -> 
 
 def count_whole(out: Path) -> int:
     """The images that a killed run leaves to the next one."""
-    from pbe.data.archive import scan_shard
+    from pbe.dataset.image_shards import scan_shard
 
     shards = [*out.glob("images/*.tar"), *out.parent.glob(f".{out.name}.parts/[no][el][wd]/*")]
     return len({(path.name.split("-")[0], member.image_id) for path in shards for member in scan_shard(path)})

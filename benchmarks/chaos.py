@@ -36,8 +36,8 @@ from ray._private.node import Node  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from pbe.training.journal import JOURNAL, read_journal  # noqa: E402
-from tests.tiny_data import write_scenes  # noqa: E402
-from tests.tiny_models import write_backbone  # noqa: E402
+from tests.support.tiny_data import write_scenes  # noqa: E402
+from tests.support.tiny_models import write_backbone  # noqa: E402
 
 KINDS = ("worker", "raylet", "driver", "all")
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ WORKER = "ray::RayTrainWorker"  # how Ray names the processes of a training's wo
 
 def drive(root: Path, name: str, steps: int) -> None:
     """The driver's process: train on the cluster that RAY_ADDRESS names."""
-    from pbe.data.cluster import ray_cluster
+    from pbe.runtime.ray_cluster import ray_cluster
     from pbe.settings import Method, Train
     from pbe.training import run
     from pbe.training.job import TrainJob

@@ -22,12 +22,12 @@ from typing import Any
 
 import polars as pl
 
-from pbe.data.acquisition.download import acquire
-from pbe.data.boxes import filter_boxes
-from pbe.data.curation.selection import PHASES, curate
-from pbe.data.openimages import ANNOTATIONS_BUCKET, IMAGES_BUCKET
-from pbe.data.world.bucket import name_image, write_bucket
-from pbe.data.world.faults import plan_faults
+from pbe.acquisition.download import acquire
+from pbe.curation.selection import PHASES, curate
+from pbe.dataset.openimages import ANNOTATIONS_BUCKET, IMAGES_BUCKET
+from pbe.demo.bucket import name_image, write_bucket
+from pbe.demo.faults import plan_faults
+from pbe.filtering.box_filter import filter_boxes
 from pbe.settings import Acquire, Curate, Filter, World
 
 ROOT = Path(__file__).parents[1]
@@ -53,8 +53,9 @@ def write_world(folder: Path, num_images: int) -> World:
 def run_measured(folder: Path, compare: bool) -> None:
     """Curate what `folder` holds and print what it took, as JSON."""
     from flows.progress import shown
-    from pbe.data.mongo import connected_fiftyone, running_mongod
     from pbe.method.conditioner import Conditioner
+    from pbe.runtime.fiftyone_connection import connected_fiftyone
+from pbe.runtime.mongod import running_mongod
 
     tower = Conditioner.from_tower(ROOT / "data/tiny/image_encoder", context_dim=1)
     home, begun, bars = folder / ".fiftyone", [], shown("curate")

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pbe.data import openimages
-from pbe.data.acquisition.download import MANIFEST_SCHEMA
-from pbe.data.boxes import filter_boxes
+from pbe.acquisition.download import MANIFEST_SCHEMA
+from pbe.dataset import openimages
+from pbe.filtering.box_filter import filter_boxes
 from pbe.settings import Filter
 
 BOXES_PER_IMAGE = 8.4

@@ -25,14 +25,14 @@ from loader import HEIGHT, WIDTH, write_cache, write_images
 from sizes import flops, machine, random_batch, random_painter
 from transformers import CLIPVisionModelWithProjection
 
-from pbe.data.archive import LOCATION
-from pbe.data.encoders import FrozenEncoders
-from pbe.data.samples import SampleDrawer, read_boxes
+from pbe.dataset.image_shards import LOCATION
+from pbe.latents.frozen_encoders import FrozenEncoders
+from pbe.latents.samples import SampleDrawer, read_boxes
 from pbe.method.painter import Painter
 from pbe.settings import Method, Train
 from pbe.training.batches import BatchSource, cached_source, fresh_source
 from pbe.training.loop import Trainer
-from pbe.training.model import PaintingLoss
+from pbe.training.painting_loss import PaintingLoss
 
 PEAK_TFLOPS = {  # dense bf16 with float32 sums, from the vendors' data sheets; the first name that fits counts
     "B200": 2250, "GH200": 989, "H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "L40S": 362,

@@ -28,10 +28,10 @@ from PIL import ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from pbe.data.archive import write_tar
-from pbe.data.images import read_image
-from pbe.data.samples import BoxRow, SampleDrawer
-from pbe.data.shards import INDEX, TENSORS, LatentShards, shard_name, write_shard
+from pbe.dataset.image_shards import write_tar
+from pbe.dataset.images import read_image
+from pbe.latents.latent_cache import INDEX, TENSORS, LatentShards, shard_name, write_shard
+from pbe.latents.samples import BoxRow, SampleDrawer
 from pbe.settings import Method, Train
 from pbe.training.batches import BatchSource
 

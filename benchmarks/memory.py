@@ -19,7 +19,7 @@ from sizes import SIZES, random_batch, random_painter
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pbe.training.model import PaintingLoss
+from pbe.training.painting_loss import PaintingLoss
 
 GIB = 2**30
 MOMENTS_8BIT = 2 * (1 + 4 / 256)  # bytes a parameter: two moments, each with a float32 scale for 256 of it

@@ -27,13 +27,13 @@ environment.apply()
 import polars as pl  # noqa: E402
 import yaml  # noqa: E402
 
-from flows import layout  # noqa: E402
 from flows.acquire import acquire  # noqa: E402
 from flows.curate import curate  # noqa: E402
 from flows.filter import filter_  # noqa: E402
-from pbe.data import openimages  # noqa: E402
-from pbe.data.images import image_size  # noqa: E402
-from pbe.data.openimages import SPLITS  # noqa: E402
+from pbe import layout
+from pbe.dataset import openimages
+from pbe.dataset.images import image_size  # noqa: E402
+from pbe.dataset.openimages import SPLITS  # noqa: E402
 from pbe.settings import Settings, load_settings  # noqa: E402
 
 ROOT = Path(__file__).parents[1]

@@ -13,10 +13,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import CLIPVisionConfig
 
+from pbe.demo.weights.prior import SCHEDULE
 from pbe.method.conditioner import Conditioner
 from pbe.method.painter import Painter
-from pbe.training.model import Batch
-from pbe.training.tiny.prior import SCHEDULE
+from pbe.training.painting_loss import Batch
 
 SIZES: dict[str, dict[str, Any]] = {
     "sd": {"channels": (320, 640, 1280, 1280), "layers": 2, "heads": 8, "context": 768, "groups": 32},

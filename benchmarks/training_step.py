@@ -25,7 +25,7 @@ from pbe.method.denoiser import attend_to_one_token, denoiser_input
 from pbe.method.diffusion import add_noise
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Painter
-from pbe.training.model import Batch, ExponentialMovingAverage, PaintingLoss
+from pbe.training.painting_loss import Batch, ExponentialMovingAverage, PaintingLoss
 
 PIECES = 8
 

@@ -1,7 +1,6 @@
-"""The verbs: one Prefect flow per DVC stage, and the pipeline that reproduces them in order.
+"""One Prefect flow for each DVC stage, and the pipeline that runs them in order. Only this package uses Prefect and DVC.
 
-The only home of Prefect and DVC. Importing this package sets the environment its libraries read when *they* are
-imported (telemetry off, quiet logs), so it must happen before any of them: see flows/environment.py.
+Importing it sets the environment variables that its libraries read when they are imported, so it comes before them.
 """
 
 from flows import environment

@@ -5,17 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows import layout
-from flows.progress import Bars, silent
-from flows.stage import Counts, main, stage_flow, write_json
-from pbe.data import mongo
-from pbe.data.acquisition import download
-from pbe.data.own.fiftyone import Database
-from pbe.data.world import bucket, endpoint
+from flows.stage import Counts, main, stage_flow
+from pbe import layout
+from pbe.acquisition import download
+from pbe.acquisition.importers.fiftyone_dataset import Database
+from pbe.demo import bucket, endpoint
+from pbe.runtime import mongod
+from pbe.runtime.files import write_json
 from pbe.settings import Settings
+from pbe.types import ProgressBars, no_progress_bars
 
 
-def acquire(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
+def acquire(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Bring data/raw to hold the images and annotations that `acquire` asks for; what is there and whole stays."""
     with source_endpoint(settings, folder, bars) as url, source_database(settings, folder) as database:
         report = download.acquire(settings.acquire, settings.seed, folder / layout.RAW, url, bars("images"), database)
@@ -24,12 +25,12 @@ def acquire(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
 
 
 @contextmanager
-def source_endpoint(settings: Settings, folder: Path, bars: Bars) -> Iterator[str | None]:
+def source_endpoint(settings: Settings, folder: Path, bars: ProgressBars) -> Iterator[str | None]:
     """The demo world, drawn and served over S3 for the block; None for every other source."""
     if settings.acquire.source != "demo":
         yield None
         return
-    world = folder / layout.BUCKET
+    world = folder / layout.WORLD_BUCKET
     bucket.write_bucket(world, settings.acquire.world, settings.seed, bars("world drawn"))
     with endpoint.serve_bucket(world) as url:
         yield url
@@ -41,8 +42,8 @@ def source_database(settings: Settings, folder: Path) -> Iterator[Database | Non
     if settings.acquire.source != "fiftyone":
         yield None
         return
-    home = folder / mongo.HOME
-    with mongo.running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
+    home = folder / layout.FIFTYONE_HOME
+    with mongod.running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
         yield Database(uri, home)
 
 

@@ -4,14 +4,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from flows import layout
-from flows.progress import Bars, silent
 from flows.stage import Counts, main, stage_flow
+from pbe import layout
+from pbe.errors import UserError
 from pbe.method.backbone import INDEX, check_backbone, is_painter, parts_of, write_backbone_card
 from pbe.settings import Backbone, Settings
+from pbe.types import ProgressBars, no_progress_bars
 
 
-def backbone(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
+def backbone(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Bring the backbone that `backbone.source` names to models/backbone, whole or not at all."""
     half = folder / layout.BACKBONE.with_name(".backbone.half")
     shutil.rmtree(half, ignore_errors=True)
@@ -27,7 +28,7 @@ def backbone(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
 def gather(settings: Backbone, folder: Path, out: Path) -> dict[str, str]:
     """Write the parts into `out` and say where they came from.
 
-    Raises ValueError when `path` is asked for and not given, or a folder lacks a part.
+    Raises UserError when `path` is asked for and not given, or a folder lacks a part.
     """
     if settings.source == "hub":
         from_hub(settings, out)
@@ -39,7 +40,7 @@ def gather(settings: Backbone, folder: Path, out: Path) -> dict[str, str]:
         }
     if settings.source == "path":
         if settings.path is None:
-            raise ValueError("params.yaml: backbone.path: name the folder, or set backbone.source to tiny or hub")
+            raise UserError("params.yaml: backbone.path: name the folder, or set backbone.source to tiny or hub")
         origin = folder / settings.path
     else:
         origin = folder / layout.TINY

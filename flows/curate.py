@@ -3,20 +3,21 @@
 import os
 from pathlib import Path
 
-from flows import layout
-from flows.progress import Bars, silent
-from flows.stage import Counts, main, stage_flow, write_json
-from pbe.data import mongo
-from pbe.data.curation import catalogue, selection, verdicts
+from flows.stage import Counts, main, stage_flow
+from pbe import layout
+from pbe.curation import selection, verdicts
 from pbe.method.conditioner import Conditioner
+from pbe.runtime import mongod
+from pbe.runtime.files import write_json
 from pbe.settings import Settings
+from pbe.types import ProgressBars, no_progress_bars
 
 
-def curate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
+def curate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Judge every image by the rules of `curate`; FIFTYONE_DATABASE_URI names a MongoDB other than the project's."""
     tower = Conditioner.from_tower(folder / layout.BACKBONE / "image_encoder", context_dim=1)
-    home = folder / mongo.HOME
-    with mongo.running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
+    home = folder / layout.FIFTYONE_HOME
+    with mongod.running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
         report = selection.curate(
             folder / layout.RAW,
             folder / layout.BOXES / "boxes.parquet",
@@ -25,8 +26,8 @@ def curate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
             tower.embed,
             database_uri=uri,
             home=home,
-            dataset=catalogue.DATASET,
-            verdicts=verdicts.read_verdicts(folder / verdicts.FILE),
+            dataset=layout.FIFTYONE_DATASET,
+            verdicts=verdicts.read_verdicts(folder / layout.VERDICTS),
             embed_px=tower.exemplar_px,
             num_workers=len(os.sched_getaffinity(0)),
             bars=bars,

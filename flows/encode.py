@@ -3,18 +3,19 @@
 import os
 from pathlib import Path
 
-from flows import layout
-from flows.progress import Bars, silent
-from flows.stage import Counts, main, stage_flow, write_json
-from pbe.data import shards
-from pbe.data.cluster import ray_cluster
+from flows.stage import Counts, main, stage_flow
+from pbe import layout
+from pbe.latents import latent_cache
+from pbe.runtime.files import write_json
+from pbe.runtime.ray_cluster import ray_cluster
 from pbe.settings import Settings
+from pbe.types import ProgressBars, no_progress_bars
 
 
-def encode(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
+def encode(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Encode every variant of every curated train box; whole shards that are there are not made again."""
     with ray_cluster(os.environ.get("RAY_ADDRESS"), settings.encode.num_workers + 1):
-        counts: Counts = shards.encode(
+        counts: Counts = latent_cache.encode(
             folder / layout.RAW / "images",
             folder / layout.CURATED,
             folder / layout.BACKBONE,

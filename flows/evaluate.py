@@ -3,21 +3,21 @@
 from functools import partial
 from pathlib import Path
 
-from flows import layout
-from flows.progress import Bars, silent
-from flows.provenance import hash_files
 from flows.stage import Counts, main, stage_flow
+from pbe import layout
 from pbe.evaluation import painting
 from pbe.evaluation.bench import Bench, read_bench
-from pbe.evaluation.cases import make_bench
+from pbe.evaluation.case_selection import make_bench
 from pbe.evaluation.painting import Paint
-from pbe.evaluation.real import real_images
+from pbe.evaluation.reference_images import real_images
 from pbe.evaluation.results import Metrics, Progress, paint_bench
-from pbe.files import digest_code
+from pbe.runtime.code_digest import digest_code
+from pbe.runtime.files import digest_folder
 from pbe.settings import Settings
+from pbe.types import ProgressBars, no_progress_bars
 
 
-def evaluate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
+def evaluate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Paint and score the bench of `evaluate`, then write metrics.json, index.html and gallery.png."""
     painting.prepare()
     options, out, model = settings.evaluate, folder / layout.EVALUATION, folder / layout.MODEL
@@ -30,7 +30,7 @@ def evaluate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
         batch_size=options.batch_size,
         num_workers=options.num_workers,
     )
-    key = f"{hash_files(model)} {digest_code('method', 'evaluation/painting.py')}"
+    key = f"{digest_folder(model)} {digest_code('pbe.evaluation.painting')}"
     paint_bench(bench, options, paint, out, model_key=key, seed=settings.seed, progress=bar)
     metrics = score(settings, folder, bench, paint, key, bar)
     return {name: metrics["methods"][name] for name in metrics["methods"]}
@@ -38,11 +38,11 @@ def evaluate(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
 
 def score(settings: Settings, folder: Path, bench: Bench, paint: Paint, model_key: str, bar: Progress) -> Metrics:
     """Score what is painted and write it all down; what this takes to import, painting did not have to wait for."""
+    from pbe.demo.attribute_classifier import Judge
     from pbe.evaluation import evaluate as evaluation
     from pbe.evaluation.encoders import open_encoder
     from pbe.evaluation.report import write_gallery, write_report
     from pbe.method.conditioner import Conditioner
-    from pbe.training.judge import Judge
 
     options, out, model = settings.evaluate, folder / layout.EVALUATION, folder / layout.MODEL
     raw, curated = folder / layout.RAW, folder / layout.CURATED

@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-from flows import layout
-from flows.progress import Bars, silent
-from flows.stage import Counts, main, stage_flow, write_json
-from pbe.data import boxes, histograms
+from flows.stage import Counts, main, stage_flow
+from pbe import layout
+from pbe.filtering import box_filter, histograms
+from pbe.runtime.files import write_json
 from pbe.settings import Settings
+from pbe.types import ProgressBars, no_progress_bars
 
 
-def filter_(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
+def filter_(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Judge every annotated box by the rules of `filter`."""
-    report = boxes.filter_boxes(folder / layout.RAW, folder / layout.BOXES, settings.filter, settings.seed)
+    report = box_filter.filter_boxes(folder / layout.RAW, folder / layout.BOXES, settings.filter, settings.seed)
     histograms.write_histograms(folder / layout.BOXES / "boxes.parquet", report.rejects, folder / layout.BOX_PLOTS)
     write_json(folder / layout.counts("filter"), report.as_dict())
     return report.as_dict()

@@ -4,15 +4,15 @@ import dataclasses
 import json
 from pathlib import Path
 
-from flows import layout
-from flows.progress import Bars, silent
-from flows.provenance import hashes, tracking_uri
+from flows.provenance import provenance_tags, tracking_uri
 from flows.stage import Counts, main, stage_flow
+from pbe import layout
 from pbe.serving import registry
 from pbe.settings import Settings
+from pbe.types import ProgressBars, no_progress_bars
 
 
-def register(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
+def register(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Register models/pbe with its metrics, ask the gate, and write registered.json."""
     registered = registry.register(
         folder / layout.MODEL,
@@ -21,7 +21,7 @@ def register(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
         tracking_uri=tracking_uri(folder),
         experiment=layout.EXPERIMENT,
         run_id=last_run(folder / layout.LAST_RUN),
-        hashes=hashes(folder),
+        hashes=provenance_tags(folder),
     )
     registry.write_registered(registered, folder / layout.REGISTERED)
     return dataclasses.asdict(registered)

@@ -1,11 +1,10 @@
-"""What every stage shares: settings, lock, leash, progress, its Prefect flow, and how a mistake is told.
+"""What all stages share: settings, lock, progress, the Prefect flow, and how an error ends.
 
-A stage is a plain function of (settings, project folder, bars) that returns its counts; `stage_flow` wraps it in a
-Prefect flow and `main` is its command line. A person's mistake (ValueError, OSError) ends in one line on stderr and
-exit code 2, its traceback saved under .pbe/; anything else is our own bug: exit code 1 and the traceback shown.
+A stage is a function of (settings, project folder, progress bars) that returns its counts. `stage_flow` wraps it in a
+Prefect flow, and `main` is its command line. A `UserError` ends in one line on stderr and exit code 2 (75 for an
+`UnavailableError`, which a scheduled run retries); any other exception is a bug, with its traceback and exit code 1.
 """
 
-import json
 import os
 import sys
 import traceback
@@ -22,61 +21,73 @@ from prefect.flows import Flow
 from prefect.states import Failed
 
 from flows import server
-from flows.process import STATE, die_with_parent, hold
-from flows.progress import Bars, shown
-from pbe.files import written_whole
+from flows.progress import stage_progress
+from pbe import layout
+from pbe.errors import UnavailableError, UserError, disk_error, one_line
+from pbe.runtime.child_processes import exit_with_parent
+from pbe.runtime.locks import hold_lock
 from pbe.settings import Settings, load_settings
+from pbe.types import ProgressBars
 
-PARAMS = Path("params.yaml")
-PARENT_TASK_RUN = "PBE_PARENT_TASK_RUN_ID"  # how the pipeline's task tells the stage's process where to nest its run
-MISTAKE = "Mistake"  # name of the failed state that a person can put right
-MISTAKE_CODE, BUG_CODE = 2, 1
+PARENT_TASK_RUN = "PBE_PARENT_TASK_RUN_ID"  # the task run below which a stage's process nests its flow run
+USER_ERROR, UNAVAILABLE = "UserError", "Unavailable"  # names of failed states
+EXIT_CODES = {USER_ERROR: 2, UNAVAILABLE: 75}  # 75: EX_TEMPFAIL
+BUG_CODE, INTERRUPTED_CODE = 1, 130
+_LOCK_TIMEOUT_S = 30.0  # a stage whose parent was killed needs some seconds to end
+_GRACE_S = 8.0
 
 Counts = Mapping[str, Any]
-Work = Callable[[Settings, Path, Bars], Counts]
+Work = Callable[[Settings, Path, ProgressBars], Counts]
 StageFlow = Flow[[], Any]
 
 
 def stage_flow(name: str, work: Work) -> StageFlow:
-    """The Prefect flow of a stage: runs `work` on ./params.yaml in the working directory."""
+    """Return the Prefect flow of a stage: it runs `work` on params.yaml in the working directory."""
 
     def run() -> Counts | State[Any]:
-        return carry_out(name, work)
+        return run_stage(name, work)
 
     return flow(name=name, description=(work.__doc__ or name).strip(), persist_result=False)(run)
 
 
-def carry_out(name: str, work: Work) -> Counts | State[Any]:
+def run_stage(name: str, work: Work) -> Counts | State[Any]:
     """Run a stage's work under its lock and report its counts.
 
-    Returns the counts, or the failed state named Mistake with a message of one line, when the work raised
-    ValueError or OSError: Prefect would log a raised exception with its traceback.
+    Returns the counts, or a failed state with a message of one line for an error that is the user's to correct: Prefect
+    would log a raised exception with its traceback.
     """
     try:
-        with hold(name):
-            counts = work(load_settings(PARAMS), Path(), shown(name))
-    except (ValueError, OSError) as error:
-        STATE.mkdir(exist_ok=True)
-        (STATE / f"{name}.traceback").write_text(traceback.format_exc())
-        return Failed(name=MISTAKE, message=one_line(error))
-    rows = list(flat(counts))
+        with hold_lock(layout.stage_lock(name), _LOCK_TIMEOUT_S):
+            counts = work(load_settings(layout.PARAMS), Path(), stage_progress(name))
+    except UserError as error:
+        return failed_state(error)
+    except OSError as error:
+        if (user_error := disk_error(error)) is None:
+            raise
+        return failed_state(user_error)
+    rows = list(flatten(counts))
     create_table_artifact([{"what": key, "value": value} for key, value in rows], key=f"{name}-counts")
     print(f"{name}: " + (", ".join(f"{key} {value}" for key, value in rows) or "done"), flush=True)
     return counts
 
 
+def failed_state(error: UserError) -> State[Any]:
+    """Return the failed state that stands for a UserError; its name decides about retries and the exit code."""
+    return Failed(name=UNAVAILABLE if isinstance(error, UnavailableError) else USER_ERROR, message=one_line(error))
+
+
 def main(stage: StageFlow) -> None:
-    """A stage's command line, `python -m flows.<stage>` in the project's folder; exits with 2 or 1 when it failed."""
-    if "DVC_STAGE" in os.environ:
-        die_with_parent()
+    """Run a stage's command line, `python -m flows.<stage>` in the project's folder; exit with its code if it fails."""
+    if "DVC_STAGE" in os.environ:  # kill -9 of `dvc repro` would leave this process to write beside the next one's
+        exit_with_parent(grace_s=_GRACE_S)
     try:
-        load_settings(PARAMS)  # a mistake there should not wait for a server to start
+        load_settings(layout.PARAMS)  # an error in it is reported before a server starts
         with server.available():
             state = run_nested(stage)
-    except ValueError as error:
-        fail(one_line(error), MISTAKE_CODE)
+    except UserError as error:
+        fail(one_line(error), EXIT_CODES[USER_ERROR])
     except KeyboardInterrupt:
-        fail(f"{stage.name} was interrupted", 130)
+        fail(f"{stage.name} was interrupted", INTERRUPTED_CODE)
     finish(stage.name, state)
 
 
@@ -93,11 +104,11 @@ def run_nested(stage: StageFlow) -> State[Any]:
 
 
 def finish(name: str, state: State[Any]) -> None:
-    """Return when the run completed; else say why in one line on stderr and exit with 2 (a mistake) or 1 (a bug)."""
+    """Return when the run completed; otherwise print the reason on one line of stderr and exit with its code."""
     if state.is_completed():
         return
-    if state.name == MISTAKE:
-        fail(state.message or name, MISTAKE_CODE)
+    if state.name in EXIT_CODES:
+        fail(state.message or name, EXIT_CODES[state.name])
     cause = state.result(raise_on_failure=False)
     if isinstance(cause, BaseException):
         traceback.print_exception(cause)
@@ -110,26 +121,10 @@ def fail(message: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def one_line(error: Exception) -> str:
-    """An error's message on one line; a file error as `file: what`, one that came through Ray as its own cause's."""
-    cause = getattr(error, "cause", None)  # a RayTaskError's text is its traceback
-    if isinstance(cause, Exception):
-        error = cause
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}"
-    return " ".join(str(error).split())
-
-
-def flat(counts: Counts, prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested counts as (dotted name, value), in order."""
+def flatten(counts: Counts, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return nested counts as (dotted name, value), in order."""
     rows: list[tuple[str, Any]] = []
     for key, value in counts.items():
         name = f"{prefix}{key}"
-        rows += flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
+        rows += flatten(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
     return rows
-
-
-def write_json(path: Path, payload: Mapping[str, Any]) -> None:
-    """Write JSON that is the same bytes for the same payload, whole or not at all."""
-    with written_whole(path) as part:
-        part.write_text(json.dumps(payload, indent=2, sort_keys=True) + "\n")

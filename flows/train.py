@@ -3,21 +3,21 @@
 import os
 from pathlib import Path
 
-from flows import layout
-from flows.progress import Bars, silent
-from flows.provenance import hashes, tracking_uri
-from flows.stage import Counts, flat, main, stage_flow, write_json
-from pbe.data.cluster import check_room, ray_cluster
-from pbe.files import written_whole
+from flows.provenance import provenance_tags, tracking_uri
+from flows.stage import Counts, flatten, main, stage_flow
+from pbe import layout
+from pbe.runtime.files import atomic_file, write_json
+from pbe.runtime.ray_cluster import check_room, ray_cluster
 from pbe.settings import Settings
 from pbe.training import run
 from pbe.training.job import TrainJob, run_key
 from pbe.training.journal import StepRecord
 from pbe.training.run import Timing
 from pbe.training.tracking import RUN_FILE, RunTracker
+from pbe.types import ProgressBars, no_progress_bars
 
 
-def train(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
+def train(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Train from the last checkpoint of the same settings and data, or from the backbone."""
     storage = settings.train.storage
     bucket = storage if storage and "://" in storage else None
@@ -34,13 +34,13 @@ def train(settings: Settings, folder: Path, bars: Bars = silent) -> Counts:
     )
     run_file = job.folder / run_key(job) / RUN_FILE
     parameters = settings.model_dump(mode="json", include={"seed", "method", "encode", "train", "backbone"})
-    named = {name: str(value) for name, value in flat(parameters)}
+    named = {name: str(value) for name, value in flatten(parameters)}
     bar = bars("steps")
     speed: list[float] = [0.0]
     address = os.environ.get("RAY_ADDRESS")
     num_cpus = settings.train.num_workers * settings.train.cpus_per_worker
     with (
-        RunTracker(tracking_uri(folder), layout.EXPERIMENT, run_file, named, hashes(folder)) as tracker,
+        RunTracker(tracking_uri(folder), layout.EXPERIMENT, run_file, named, provenance_tags(folder)) as tracker,
         ray_cluster(address, num_cpus + 1),
     ):
         check_room(num_cpus, settings.train.num_workers if settings.train.use_gpu else 0, bool(address))
@@ -68,7 +68,7 @@ def write_losses(path: Path, records: list[StepRecord]) -> None:
     """One CSV row a step, as in StepRecord; what a step does not have is left empty."""
     names = list(StepRecord.__annotations__)
     rows = [",".join("" if v is None else f"{v:.6g}" for v in r.__dict__.values()) for r in records]
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         part.write_text("\n".join([",".join(names), *rows]) + "\n")
 
 

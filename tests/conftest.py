@@ -1,6 +1,7 @@
-"""What all tests share: no telemetry, and a backbone of random weights."""
+"""What all tests share: no telemetry, a backbone of random weights, and a small demo world served from S3."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,12 @@ environment.apply()  # the libraries read it at import
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: a second thread would wait for the other's
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tests.tiny_models import write_backbone  # noqa: E402
+from pbe.demo.bucket import write_bucket  # noqa: E402
+from pbe.demo.endpoint import serve_bucket  # noqa: E402
+from tests.support import parameters  # noqa: E402
+from tests.support.tiny_models import write_backbone  # noqa: E402
+
+SMALL_WORLD = parameters.world(train_images=80, validation_images=40, fault_frac=0.05)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,3 +30,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole backbone with random weights."""
     return write_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "bucket"
+    write_bucket(folder, SMALL_WORLD, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def endpoint(bucket: Path) -> Iterator[str]:
+    with serve_bucket(bucket) as url:
+        yield url

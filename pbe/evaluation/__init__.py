@@ -1,1 +1,1 @@
-"""The benchmark in COCOEE's layout: cases, metrics, baselines, the report (section 4)."""
+"""Stage evaluate: a bench in COCOEE's layout, metrics, baselines and the report (section 4)."""

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pbe.data.world.drawing import COLOURS, PATTERNS, SHAPES, Attributes
+from pbe.demo.scenes import COLOURS, PATTERNS, SHAPES, Attributes
 from pbe.evaluation.bench import Box, Image
 from pbe.method.exemplars import crop_exemplar, resize
 

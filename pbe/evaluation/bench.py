@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from pbe.data.images import read_image
-from pbe.data.world.drawing import Attributes
-from pbe.files import written_whole
+from pbe.dataset.images import read_image
+from pbe.demo.scenes import Attributes
+from pbe.errors import UserError
 from pbe.method.windows import mask_box
+from pbe.runtime.files import atomic_file
 
 Image = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
@@ -134,7 +135,7 @@ def result_path(folder: Path, case_id: int) -> Path:
 
 def write_image(path: Path, image: Image) -> None:
     """Write a PNG, (H, W, 3) RGB or (H, W) grey uint8, whole or not at all."""
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         PillowImage.fromarray(image).save(part, format="PNG")
 
 
@@ -161,7 +162,7 @@ def write_index(folder: Path, origins: Sequence[Origin]) -> None:
 def read_bench(folder: Path) -> Bench:
     """Open a bench and check every case of it.
 
-    Raises ValueError naming the file and the ids when the list is not one of unique ids, a file is missing, a mask has
+    Raises UserError naming the file and the ids when the list is not one of unique ids, a file is missing, a mask has
     another size than its source, a mask is empty, or cases.csv does not follow the list.
     """
     ids = _read_ids(folder)
@@ -174,16 +175,16 @@ def read_bench(folder: Path) -> Bench:
 def _read_ids(folder: Path) -> tuple[int, ...]:
     path = folder / "id_list.npy"
     if not path.is_file():
-        raise ValueError(f"{path}: missing; a bench in COCOEE's layout has one")
+        raise UserError(f"{path}: missing; a bench in COCOEE's layout has one")
     try:
         ids = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not an array of ids ({error})") from None
+        raise UserError(f"{path}: not an array of ids ({error})") from None
     if ids.ndim != 1 or ids.dtype.kind not in "iu" or len(ids) == 0:
-        raise ValueError(f"{path}: should be a list of whole numbers, is {ids.dtype} of shape {ids.shape}")
+        raise UserError(f"{path}: should be a list of whole numbers, is {ids.dtype} of shape {ids.shape}")
     values, counts = np.unique(ids, return_counts=True)
     if counts.max() > 1:
-        raise ValueError(f"{path}: id {values[counts.argmax()]} is listed {counts.max()} times")
+        raise UserError(f"{path}: id {values[counts.argmax()]} is listed {counts.max()} times")
     return tuple(int(i) for i in ids)
 
 
@@ -193,7 +194,7 @@ def _check_present(folder: Path, ids: Sequence[int]) -> None:
         if missing:
             shown = ", ".join(str(i) for i in missing[:_SHOWN])
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-            raise ValueError(f"{path_of(folder, missing[0])}: missing (ids without this file: {shown}{more})")
+            raise UserError(f"{path_of(folder, missing[0])}: missing (ids without this file: {shown}{more})")
 
 
 def _check_mask(folder: Path, case_id: int) -> None:
@@ -202,12 +203,12 @@ def _check_mask(folder: Path, case_id: int) -> None:
         with PillowImage.open(source_path(folder, case_id)) as source, PillowImage.open(path) as mask:
             sizes, filled = (source.size, mask.size), bool((np.asarray(mask.convert("L")) > 127).any())
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: it or its source cannot be decoded ({error})") from None
+        raise UserError(f"{path}: it or its source cannot be decoded ({error})") from None
     if sizes[0] != sizes[1]:
         (w, h), (mask_w, mask_h) = sizes
-        raise ValueError(f"{path}: the mask of id {case_id} is {mask_w} x {mask_h} px, its source {w} x {h} px")
+        raise UserError(f"{path}: the mask of id {case_id} is {mask_w} x {mask_h} px, its source {w} x {h} px")
     if not filled:
-        raise ValueError(f"{path}: the mask of id {case_id} is empty: nothing to repaint")
+        raise UserError(f"{path}: the mask of id {case_id} is empty: nothing to repaint")
 
 
 def _read_origins(path: Path, ids: Sequence[int]) -> tuple[Origin, ...] | None:
@@ -217,9 +218,9 @@ def _read_origins(path: Path, ids: Sequence[int]) -> tuple[Origin, ...] | None:
         reader = csv.DictReader(file)
         lacking = {f.name for f in fields(Origin)} - set(reader.fieldnames or ())
         if lacking:
-            raise ValueError(f"{path}: column {min(lacking)} is missing")
+            raise UserError(f"{path}: column {min(lacking)} is missing")
         rows = [{f.name: row[f.name] or "" for f in fields(Origin)} for row in reader]
     origins = tuple(Origin(int(row.pop("case_id")), **row) for row in rows)
     if [o.case_id for o in origins] != list(ids):
-        raise ValueError(f"{path}: does not list the same ids in the same order as id_list.npy")
+        raise UserError(f"{path}: does not list the same ids in the same order as id_list.npy")
     return origins

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import CLIPVisionModelWithProjection
 
+from pbe.errors import UserError
 from pbe.evaluation.bench import Image
 from pbe.method.conditioner import Conditioner
 from pbe.method.exemplars import resize
@@ -77,7 +78,7 @@ class ClipEncoder:
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder}: no CLIP model here (config.json is missing); see evaluate.encoder")
+            raise UserError(f"{folder}: no CLIP model here (config.json is missing); see evaluate.encoder")
         self._model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True).train(False)
         config = self._model.config
         self.input_px = int(config.image_size)
@@ -94,7 +95,7 @@ class ClipEncoder:
 
 
 def open_encoder(encoder: str, tower: Conditioner) -> FeatureEncoder:
-    """The encoder that `evaluate.encoder` names: "tower", or a CLIP model's folder (ValueError when it is none)."""
+    """The encoder that `evaluate.encoder` names: "tower", or a CLIP model's folder (UserError when it is none)."""
     if encoder != "tower":
         return ClipEncoder(Path(encoder))
     config = tower.config
@@ -108,7 +109,7 @@ def encode_images(encoder: FeatureEncoder, images: Iterable[Image], batch_size: 
     """Features (N, D) of whole images of any size, as FID and QS are measured on."""
     batches = [encode_whole(encoder, batch) for batch in _batches(images, batch_size)]
     if not batches:
-        raise ValueError("there are no images to take features of")
+        raise UserError("there are no images to take features of")
     return np.concatenate(batches)
 
 

@@ -12,17 +12,17 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pbe.data.images import read_image
+from pbe.dataset.images import read_image
 from pbe.evaluation import baselines
 from pbe.evaluation.attributes import WORDS, AttributeJudge, Readings
 from pbe.evaluation.bench import Bench, Case, Image, result_path, write_image
 from pbe.evaluation.encoders import FeatureEncoder, encode_images
+from pbe.evaluation.metric_rows import DIGITS, judge_row, sweep_rows, table_row
 from pbe.evaluation.metrics import fit_quality
 from pbe.evaluation.painting import Paint, PaintJob
 from pbe.evaluation.results import METHOD, Metrics, Progress, paint_bench, part_of, results_name, shown_scales
 from pbe.evaluation.scores import ResultOf, Scores, score_methods
-from pbe.evaluation.table import DIGITS, judge_row, sweep_rows, table_row
-from pbe.files import written_whole
+from pbe.runtime.files import atomic_file
 from pbe.settings import Evaluate
 
 
@@ -77,7 +77,7 @@ def evaluate(
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
     """Write metrics.json, whole or not at all."""
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
@@ -120,7 +120,7 @@ def _kept(method: ResultOf, folder: Path) -> ResultOf:
 def _write_case_scores(path: Path, bench: Bench, scores: Scores) -> None:
     """One line a case for the painter's results: what the report picks its worst cases by."""
     words = {} if scores.readings is None else scores.readings
-    with written_whole(path) as part, part.open("w", newline="") as file:
+    with atomic_file(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["case_id", "clip_score", *words])
         for i, case_id in enumerate(bench.ids):

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
+from pbe.errors import UserError
+
 Floats = NDArray[np.float64]
 
 # Stand-ins that become the page's own variables, so that the figures follow light and dark.
@@ -58,12 +60,12 @@ class Losses:
 
 
 def read_losses(path: Path) -> Losses:
-    """Read losses.csv (step, loss, lr, ...); raises ValueError naming the column that is missing."""
+    """Read losses.csv (step, loss, lr, ...); raises UserError naming the column that is missing."""
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         lacking = {"step", "loss", "lr"} - set(reader.fieldnames or ())
         if lacking:
-            raise ValueError(f"{path}: column {min(lacking)} is missing")
+            raise UserError(f"{path}: column {min(lacking)} is missing")
         rows = [(float(row["step"]), float(row["loss"]), float(row["lr"])) for row in reader]
     columns = np.array(rows, np.float64).reshape(-1, 3)
     return Losses(columns[:, 0], columns[:, 1], columns[:, 2])

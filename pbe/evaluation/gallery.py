@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from pbe.data.images import read_image
-from pbe.data.world.drawing import Attributes
+from pbe.dataset.images import read_image
+from pbe.demo.scenes import Attributes
+from pbe.errors import UserError
 from pbe.evaluation.bench import Bench, Box, Image, result_path, write_image
 from pbe.method.windows import mask_box
 
@@ -88,11 +89,11 @@ def worst_cases(case_scores: Mapping[int, Mapping[str, str]], num_cases: int) ->
 def write_gallery_png(rows: Sequence[GalleryRow], columns: Sequence[str], path: Path, scale: int = 3) -> None:
     """Write a labelled contact sheet: the source with its box outlined, the exemplar, the results under their captions.
 
-    `columns` are the captions of the results. Pictures are enlarged `scale` times, bicubically. Raises ValueError for
+    `columns` are the captions of the results. Pictures are enlarged `scale` times, bicubically. Raises UserError for
     no rows.
     """
     if not rows:
-        raise ValueError(f"{path}: a gallery of no rows")
+        raise UserError(f"{path}: a gallery of no rows")
     side = max(max(row.source.shape[:2]) for row in rows) * scale
     gap, head, margin = max(4, side // 16), max(24, side // 7), max(10, side // 10)
     captions = ["source, box to repaint", "exemplar", *columns]

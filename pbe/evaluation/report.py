@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image as PillowImage
 
+from pbe.errors import UserError
 from pbe.evaluation.bench import Bench, Image
 from pbe.evaluation.figures import guidance_figure, read_losses, training_figure
 from pbe.evaluation.gallery import (
@@ -22,8 +23,8 @@ from pbe.evaluation.gallery import (
     write_gallery_png,
 )
 from pbe.evaluation.results import results_folder, shown_scales
-from pbe.files import written_whole
 from pbe.method.exemplars import resize
+from pbe.runtime.files import atomic_file
 from pbe.settings import Evaluate
 
 NUM_ROWS = 24
@@ -71,7 +72,7 @@ def write_report(
     """Write the page for an evaluation in `out`, with what else there is of training and data.
 
     `losses` is reports/losses.csv; `counts` are JSON files of counts by reason, such as reports/filter.json. Those that
-    do not exist are left out of the page. Raises ValueError when a file that exists cannot be read.
+    do not exist are left out of the page. Raises UserError when a file that exists cannot be read.
     """
     columns = _columns(out, settings, shown_scales(settings))
     whole = _columns(out, settings, sorted({1.0, settings.guidance_scale}))
@@ -99,7 +100,7 @@ def write_report(
             funnels={p.stem: read_counts(p) for p in counts if p.is_file()},
         )
     )
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         part.write_text(page)
 
 
@@ -136,11 +137,11 @@ def relative_accuracies(metrics: Mapping[str, Any]) -> dict[str, dict[str, float
 
 
 def read_counts(path: Path) -> list[Count]:
-    """The counts in a JSON file that are not 0, nested names joined; raises ValueError when it is not JSON."""
+    """The counts in a JSON file that are not 0, nested names joined; raises UserError when it is not JSON."""
     try:
         flat = dict(_leaves(json.loads(path.read_text())))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        raise UserError(f"{path}: not JSON ({error})") from None
     largest = max(flat.values(), default=1)
     counted = [(name.replace("_", " "), number) for name, number in flat.items() if number]
     return [Count(name, number, number / largest) for name, number in counted]

@@ -12,7 +12,7 @@ from typing import Any
 
 from pbe.evaluation.bench import Bench, exemplar_path, mask_path, source_path
 from pbe.evaluation.painting import Paint, PaintJob
-from pbe.files import written_whole
+from pbe.runtime.files import atomic_file
 from pbe.settings import Evaluate
 
 Progress = Callable[[int, int], None]
@@ -88,7 +88,7 @@ def _keep_results_of(results: Path, names: Iterable[str], origin: Mapping[str, o
     path = results / "key.json"
     if not (path.is_file() and path.read_text() == key):
         shutil.rmtree(results, ignore_errors=True)
-        with written_whole(path) as part:
+        with atomic_file(path) as part:
             part.write_text(key)
     for folder in results.iterdir():
         if folder.is_dir() and folder.name not in {*names, "copy_paste"}:

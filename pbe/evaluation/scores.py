@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pbe.errors import UserError
 from pbe.evaluation.attributes import AttributeJudge, Readings, join_readings, read_boxes, read_exemplars
 from pbe.evaluation.bench import Bench, Case, Image
 from pbe.evaluation.encoders import FeatureEncoder, Features, encode_batch, encode_whole
@@ -60,7 +61,7 @@ def score_methods(
 ) -> tuple[dict[str, Scores], Readings | None]:
     """Score every method on every case; returns the scores by method, and what the judge read off the exemplars.
 
-    Raises ValueError naming the case when a result has another size than its source.
+    Raises UserError naming the case when a result has another size than its source.
     """
     parts = {name: _Parts() for name in methods}
     exemplar_readings: list[Readings] = []
@@ -88,7 +89,7 @@ def _score_batch(
 ) -> None:
     for case, result in zip(cases, results, strict=True):
         if result.shape != case.source.shape:
-            raise ValueError(f"case {case.id}: the result is {result.shape}, its source {case.source.shape}")
+            raise UserError(f"case {case.id}: the result is {result.shape}, its source {case.source.shape}")
         parts.differences.append(unmasked_max_abs_diff(result, case.source, case.mask))
     boxes = [case.box for case in cases]
     crops = [image[y0:y1, x0:x1] for image, (x0, y0, x1, y1) in zip(results, boxes, strict=True)]

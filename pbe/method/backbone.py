@@ -6,6 +6,8 @@ A backbone is a text-to-image model with a CLIP image tower, as in the paper, or
 import json
 from pathlib import Path
 
+from pbe.errors import UserError
+
 PAINTER_PARTS = ("unet", "vae", "scheduler", "image_encoder")
 PARTS = (*PAINTER_PARTS, "text_encoder", "tokenizer")
 INDEX = "model_index.json"
@@ -24,11 +26,11 @@ def parts_of(folder: Path) -> tuple[str, ...]:
 
 
 def check_backbone(folder: Path) -> None:
-    """Raise ValueError naming the first part of the backbone that the folder lacks."""
+    """Raise UserError naming the first part of the backbone that the folder lacks."""
     parts = parts_of(folder)
     for part in parts:
         if not (folder / part).is_dir():
-            raise ValueError(f"{folder}: the backbone lacks its part {part}/; it needs {', '.join(parts)}")
+            raise UserError(f"{folder}: the backbone lacks its part {part}/; it needs {', '.join(parts)}")
 
 
 def write_backbone_card(folder: Path, origin: dict[str, str]) -> None:

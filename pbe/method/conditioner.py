@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
+from pbe.errors import UserError
 from pbe.method.pretrained import check_tensors
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -147,10 +148,10 @@ class Conditioner(nn.Module):
     def from_pretrained(cls, folder: Path) -> "Conditioner":
         """Load a conditioner, ours or the published one.
 
-        Raises ValueError when the folder holds none, or its weights lack a tensor or have one too many.
+        Raises UserError when the folder holds none, or its weights lack a tensor or have one too many.
         """
         if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder}: no image encoder here (config.json is missing)")
+            raise UserError(f"{folder}: no image encoder here (config.json is missing)")
         config = json.loads((folder / "config.json").read_text())
         state = _read_weights(folder)
         tower = CLIPVisionConfig.from_dict(config)
@@ -178,7 +179,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     elif (folder / PICKLED_WEIGHTS).is_file():
         state = torch.load(folder / PICKLED_WEIGHTS, map_location="cpu", weights_only=True)
     else:
-        raise ValueError(f"{folder}: no image encoder here ({WEIGHTS} is missing)")
+        raise UserError(f"{folder}: no image encoder here ({WEIGHTS} is missing)")
     named = {name.replace("model.vision_model.", "model."): tensor.float() for name, tensor in state.items()}
     return {name: tensor for name, tensor in named.items() if not name.endswith(".position_ids")}
 

@@ -6,6 +6,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from pbe.errors import UserError
 from pbe.method.backbone import check_backbone, is_painter
 from pbe.method.conditioner import Conditioner
 from pbe.method.denoiser import NUM_EXTRA_CHANNELS, NUM_LATENT_CHANNELS, PAPER_ORDER, reorder_input, widen_input
@@ -30,7 +31,7 @@ def build_painter(
 
     `seed` decides all new weights. The switches are the paper's ablation: without `prior` the UNet and v are random,
     without `bottleneck` the exemplar's spatial tokens pass, without `guidance` v is not trained. A backbone that is a
-    painter is the painter at step 0. Raises ValueError when the backbone lacks a part, its UNet has neither 4 nor 9
+    painter is the painter at step 0. Raises UserError when the backbone lacks a part, its UNet has neither 4 nor 9
     input channels or predicts no noise, or it is a painter that the switches do not describe.
     """
     check_backbone(folder)
@@ -61,7 +62,7 @@ def trained_painter(folder: Path, image_px: int, *, prior: bool, bottleneck: boo
         ("guidance (train.drop_probability above 0)", was.guidance, guidance),
     ):
         if given != wanted:
-            raise ValueError(f"{folder}: this painter was trained with {key} {wanted}, and cannot go on with {given}")
+            raise UserError(f"{folder}: this painter was trained with {key} {wanted}, and cannot go on with {given}")
     painter.image_px = image_px
     return painter
 
@@ -73,7 +74,7 @@ def load_prior(folder: Path) -> UNet2DConditionModel:
     if num_channels == NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS:
         return reorder_input(unet, PAPER_ORDER)
     if num_channels != NUM_LATENT_CHANNELS:
-        raise ValueError(f"{folder}: a UNet of {num_channels} input channels; text-to-image has 4, inpainting 9")
+        raise UserError(f"{folder}: a UNet of {num_channels} input channels; text-to-image has 4, inpainting 9")
     return unet
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pbe.errors import UserError
 from pbe.method.backbone import INDEX, PAINTER_CLASS, PAINTER_PARTS
 from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.denoiser import MaskChannel, attend_to_one_token, denoiser_input, mask_latents, shared_prefix
@@ -146,12 +147,12 @@ class Painter(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "Painter":
-        """Load a painter in fp32; raises ValueError that names the part that the folder lacks."""
+        """Load a painter in fp32; raises UserError that names the part that the folder lacks."""
         if not (folder / INDEX).is_file():
-            raise ValueError(f"{folder}: no model here ({INDEX} is missing)")
+            raise UserError(f"{folder}: no model here ({INDEX} is missing)")
         for part in PAINTER_PARTS:
             if not (folder / part).is_dir():
-                raise ValueError(f"{folder}: the model lacks its part {part}/")
+                raise UserError(f"{folder}: the model lacks its part {part}/")
         index = json.loads((folder / INDEX).read_text())
         unet, vae = load_unet(folder / "unet"), load_vae(folder)
         conditioner = Conditioner.from_pretrained(folder / "image_encoder")

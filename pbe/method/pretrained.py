@@ -9,6 +9,8 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from pbe.errors import UserError
+
 
 def load_unet(folder: Path) -> UNet2DConditionModel:
     return _load(UNet2DConditionModel, folder)
@@ -20,11 +22,11 @@ def load_vae(folder: Path) -> AutoencoderKL:
 
 
 def load_scheduler(folder: Path) -> PNDMScheduler:
-    """The noise schedule; raises ValueError unless it is Stable Diffusion's and the model predicts the noise."""
+    """The noise schedule; raises UserError unless it is Stable Diffusion's and the model predicts the noise."""
     scheduler = PNDMScheduler.from_pretrained(folder)
     for key, wanted in (("beta_schedule", "scaled_linear"), ("prediction_type", "epsilon")):
         if scheduler.config[key] != wanted:
-            raise ValueError(f"{folder}: {key} is {scheduler.config[key]}; only {wanted} can be painted with")
+            raise UserError(f"{folder}: {key} is {scheduler.config[key]}; only {wanted} can be painted with")
     return scheduler
 
 
@@ -36,7 +38,7 @@ def forget_origin(config: Path) -> None:
 
 
 def _load(kind: Any, folder: Path) -> Any:
-    """Load in fp32; raises ValueError naming the first tensors that are missing or too many."""
+    """Load in fp32; raises UserError naming the first tensors that are missing or too many."""
     model, info = kind.from_pretrained(
         folder, torch_dtype=torch.float32, low_cpu_mem_usage=False, output_loading_info=True
     )
@@ -45,15 +47,15 @@ def _load(kind: Any, folder: Path) -> Any:
 
 
 def check_tensors(where: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Raise ValueError naming the first tensors that a file lacks, or has too many, or in another shape."""
+    """Raise UserError naming the first tensors that a file lacks, or has too many, or in another shape."""
     _check_names(where, wanted.keys() - given.keys(), given.keys() - wanted.keys())
     for name, tensor in wanted.items():
         if tensor.shape != given[name].shape:
-            raise ValueError(f"{where}: {name} is {tuple(given[name].shape)}, and not {tuple(tensor.shape)}")
+            raise UserError(f"{where}: {name} is {tuple(given[name].shape)}, and not {tuple(tensor.shape)}")
 
 
 def _check_names(where: Path, missing: Iterable[str], unknown: Iterable[str]) -> None:
     for what, names in (("lacks", sorted(missing)), ("has unknown", sorted(unknown))):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ValueError(f"{where}: {what} {', '.join(names[:3])}{more}")
+            raise UserError(f"{where}: {what} {', '.join(names[:3])}{more}")

@@ -1,1 +1,1 @@
-"""From a trained folder to a picture: the gate, the registry, the served model, the editor and the `pbe` command."""
+"""Stage register and what follows it: the gate, the model registry, the served model, the editor and the `pbe` command."""

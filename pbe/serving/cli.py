@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pbe.files import folder_written_whole, written_whole
+from pbe.errors import UserError
+from pbe.runtime.files import atomic_file, atomic_folder
 
 if TYPE_CHECKING:
     from pbe.method.close_up import Mask
@@ -117,7 +118,7 @@ def _edit(arguments: argparse.Namespace) -> None:
 
 
 def _checked_inputs(arguments: argparse.Namespace) -> tuple["Image", "Mask", "Image"]:
-    from pbe.data.images import read_image
+    from pbe.dataset.images import read_image
     from pbe.serving.editor import check_mask, check_options, read_mask
 
     check_options(arguments.guidance_scale, arguments.num_steps, arguments.seed, arguments.max_magnification)
@@ -129,35 +130,35 @@ def _checked_inputs(arguments: argparse.Namespace) -> tuple["Image", "Mask", "Im
 
 def _check_out(out: Path) -> None:
     if out.is_dir():
-        raise ValueError(f"--out {out}: is a folder; give a file name in it, such as {out / 'result.png'}")
+        raise UserError(f"--out {out}: is a folder; give a file name in it, such as {out / 'result.png'}")
     if out.suffix.lower() not in LOSSLESS:
-        raise ValueError(f"--out {out}: name it .png; only {', '.join(LOSSLESS)} keep unmasked pixels as they are")
+        raise UserError(f"--out {out}: name it .png; only {', '.join(LOSSLESS)} keep unmasked pixels as they are")
     _check_folder_of(out)
 
 
 def _check_folder_of(out: Path) -> None:
     if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+        raise UserError(f"--out {out}: there is no folder {out.parent}")
     if not os.access(out.parent, os.W_OK):
-        raise ValueError(f"--out {out}: the folder {out.parent} cannot be written to")
+        raise UserError(f"--out {out}: the folder {out.parent} cannot be written to")
 
 
 def _model_folder(model: str) -> Path:
     """A folder as it is given; else the registered model, from MLFLOW_TRACKING_URI or the project's own registry."""
     if not model.startswith("models:/"):
         if not Path(model).is_dir():
-            raise ValueError(f"--model {model}: no such folder, and not a registered model such as {DEFAULT_MODEL}")
+            raise UserError(f"--model {model}: no such folder, and not a registered model such as {DEFAULT_MODEL}")
         return Path(model)
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or _project_registry()
     if tracking_uri is None:
-        raise ValueError(f"--model {model}: there is no registry here yet; run `make demo` or give a folder")
+        raise UserError(f"--model {model}: there is no registry here yet; run `make demo` or give a folder")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from pbe.serving.registry import painter_folder
 
     try:
         return painter_folder(model, tracking_uri=tracking_uri)
-    except ValueError as error:
-        raise ValueError(f"--model: {error}; run `make demo` to train and register one") from None
+    except UserError as error:
+        raise UserError(f"--model: {error}; run `make demo` to train and register one") from None
 
 
 def _project_registry() -> str | None:
@@ -199,18 +200,18 @@ def _write(image: "Image", out: Path) -> None:
     """Write the picture whole or not at all."""
     from PIL import Image as PILImage
 
-    with written_whole(out) as part:
+    with atomic_file(out) as part:
         PILImage.fromarray(image).save(part, format=LOSSLESS[out.suffix.lower()])
 
 
 def _import(options: argparse.Namespace) -> None:
     if not options.origin.exists():
-        raise ValueError(f"--from {options.origin}: no such file or folder")
+        raise UserError(f"--from {options.origin}: no such file or folder")
     _check_new(options.out)
     from pbe.method.interchange.ldm import read_ldm
 
     painter = _load(options.origin) if options.origin.is_dir() else read_ldm(options.origin)
-    with folder_written_whole(options.out) as part:
+    with atomic_folder(options.out) as part:
         painter.save_pretrained(part)
     print(f"{options.out}: paints {painter.image_px} px; try: pbe edit --model {options.out} ...")
 
@@ -225,7 +226,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.format == "ldm":
         write_ldm(painter, options.out)
     else:
-        with folder_written_whole(options.out) as part:
+        with atomic_folder(options.out) as part:
             write_published(painter, part)
     turned = "" if painter.mask_channel == "keep" else "; its mask channel is turned, see docs/interchange.md"
     print(f"{options.out}: {options.format}{turned}")
@@ -234,23 +235,22 @@ def _export(options: argparse.Namespace) -> None:
 def _check_new(out: Path) -> None:
     _check_folder_of(out)
     if out.exists():
-        raise ValueError(f"--out {out}: is there already; name another, or remove it")
+        raise UserError(f"--out {out}: is there already; name another, or remove it")
 
 
 def _browse(options: argparse.Namespace) -> None:
-    from pbe.data.curation.browse import browse
-    from pbe.data.curation.catalogue import DATASET
-    from pbe.data.mongo import HOME
+    from pbe.curation.app import browse
+    from pbe.layout import FIFTYONE_DATASET, FIFTYONE_HOME
 
     def on_ready(address: str) -> None:
         print(f"{address}  (Ctrl-C ends it)", flush=True)
 
     uri = os.environ.get("FIFTYONE_DATABASE_URI")
-    browse(HOME, DATASET, uri=uri, port=options.port, on_ready=on_ready)
+    browse(FIFTYONE_HOME, FIFTYONE_DATASET, uri=uri, port=options.port, on_ready=on_ready)
 
 
 def _attribute(options: argparse.Namespace) -> None:
-    from pbe.data.attributions import write_attributions
+    from pbe.dataset.attributions import write_attributions
 
     _check_folder_of(options.out)
     images, unknown = write_attributions(Path("data/raw"), Path("data/curated"), options.out)
@@ -258,16 +258,17 @@ def _attribute(options: argparse.Namespace) -> None:
 
 
 def _pull_verdicts(options: argparse.Namespace) -> None:
-    from pbe.data.curation.catalogue import DATASET
-    from pbe.data.curation.verdicts import FILE, pull
-    from pbe.data.mongo import HOME, connected_fiftyone, running_mongod
+    from pbe.curation.verdicts import pull
+    from pbe.layout import FIFTYONE_DATASET, FIFTYONE_HOME, VERDICTS
+    from pbe.runtime.fiftyone_connection import connected_fiftyone
+    from pbe.runtime.mongod import running_mongod
 
     uri = os.environ.get("FIFTYONE_DATABASE_URI")
-    if uri is None and not (HOME / "db").is_dir():
-        raise ValueError(f"{HOME}: no FiftyOne database; run: dvc repro curate")
-    with running_mongod(HOME, uri) as running, connected_fiftyone(running, HOME) as fo:
-        fresh = pull(fo, DATASET, FILE)
-    print(f"{FILE}: {len(fresh)} new" + ("; dvc repro obeys them" if fresh else ""))
+    if uri is None and not (FIFTYONE_HOME / "db").is_dir():
+        raise UserError(f"{FIFTYONE_HOME}: no FiftyOne database; run: dvc repro curate")
+    with running_mongod(FIFTYONE_HOME, uri) as running, connected_fiftyone(running, FIFTYONE_HOME) as fo:
+        fresh = pull(fo, FIFTYONE_DATASET, VERDICTS)
+    print(f"{VERDICTS}: {len(fresh)} new" + ("; dvc repro obeys them" if fresh else ""))
 
 
 def _one_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from PIL import ImageOps
 
+from pbe.errors import UserError
 from pbe.method.close_up import MAX_MAGNIFICATION, Mask, cut_close_up, put_back
 from pbe.method.exemplars import Image, resize
 
@@ -58,7 +59,7 @@ def edit(
 
     source (H, W, 3) and exemplar (h, w, 3) uint8 of any sizes, the exemplar resized to a square as in the official
     code; mask (H, W) 0/1, small ones magnified (see `close_up`). Returns (H, W, 3) uint8, bit-identical to the source
-    where mask == 0. Raises ValueError when the mask has another size or marks nothing, or an option is out of range.
+    where mask == 0. Raises UserError when the mask has another size or marks nothing, or an option is out of range.
     """
     check_options(guidance_scale, num_steps, seed, max_magnification)
     check_mask(mask, source)
@@ -78,42 +79,42 @@ def edit(
 def check_options(
     guidance_scale: float, num_steps: int, seed: int, max_magnification: float = MAX_MAGNIFICATION
 ) -> None:
-    """Raise ValueError naming the option and its value when one is out of range."""
+    """Raise UserError naming the option and its value when one is out of range."""
     if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
-        raise ValueError(f"guidance scale is {guidance_scale:g}: give a number of 0 or more (1 is no guidance)")
+        raise UserError(f"guidance scale is {guidance_scale:g}: give a number of 0 or more (1 is no guidance)")
     if not 1 <= num_steps <= MAX_STEPS:
-        raise ValueError(f"number of steps is {num_steps}: give a whole number from 1 to {MAX_STEPS}")
+        raise UserError(f"number of steps is {num_steps}: give a whole number from 1 to {MAX_STEPS}")
     if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed is {seed}: give a whole number from 0 to {MAX_SEED}")
+        raise UserError(f"seed is {seed}: give a whole number from 0 to {MAX_SEED}")
     if not 1 <= max_magnification <= 16:
-        raise ValueError(f"magnification is {max_magnification:g}: give a number from 1 (none) to 16")
+        raise UserError(f"magnification is {max_magnification:g}: give a number from 1 (none) to 16")
 
 
 def check_mask(mask: Mask, source: Image, *, mask_name: str = "mask", source_name: str = "source") -> None:
-    """Raise ValueError when the mask (H, W) is not the source's size, not 0/1, or marks no pixel."""
+    """Raise UserError when the mask (H, W) is not the source's size, not 0/1, or marks no pixel."""
     if mask.shape != source.shape[:2]:
-        raise ValueError(
+        raise UserError(
             f"{mask_name} is {_size(mask)} but {source_name} is {_size(source)}: make the mask the source's size"
         )
     if mask.max(initial=0) > 1:
-        raise ValueError(f"{mask_name} holds the value {mask.max()}: a mask is 0 or 1")
+        raise UserError(f"{mask_name} holds the value {mask.max()}: a mask is 0 or 1")
     if not mask.any():
-        raise ValueError(f"{mask_name} marks nothing: paint white (above 127) where the picture is to be repainted")
+        raise UserError(f"{mask_name} marks nothing: paint white (above 127) where the picture is to be repainted")
 
 
 def read_mask(file: Path | bytes, name: str | None = None) -> Mask:
     """Read a mask picture, (H, W) uint8: 1 (repaint) where its luminance is above 127 of 255, whatever its mode.
 
-    Raises ValueError naming the file when it is missing or cannot be decoded.
+    Raises UserError naming the file when it is missing or cannot be decoded.
     """
     name = name or (str(file) if isinstance(file, Path) else "mask")
     try:
         with PILImage.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
             return (_luminance(picture) > 127).astype(np.uint8)
     except FileNotFoundError:
-        raise ValueError(f"{name}: no such file") from None
+        raise UserError(f"{name}: no such file") from None
     except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
-        raise ValueError(f"{name}: not a picture that can be read ({error})") from None
+        raise UserError(f"{name}: not a picture that can be read ({error})") from None
 
 
 def _luminance(picture: PILImage.Image) -> NDArray[np.float32]:

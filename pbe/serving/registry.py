@@ -21,7 +21,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-from pbe.files import written_whole
+from pbe.errors import UserError
+from pbe.runtime.files import atomic_file
 from pbe.serving.gate import Metrics, decide
 from pbe.settings import Register
 
@@ -69,7 +70,7 @@ def register(
     `metrics` is the content of reports/metrics.json; `hashes` (git commit, data, code) become tags of the version. The
     model is logged to the run `run_id` where that exists, else to a run of its own in `experiment`, which is made with
     `artifact_location` if it is new. The same weights and metrics again give the same version. Points this process's
-    MLflow at `tracking_uri`. Raises ValueError when the folder holds no model.
+    MLflow at `tracking_uri`. Raises UserError when the folder holds no model.
     """
     model_hash = hash_model(model_folder, metrics)
     mlflow.set_tracking_uri(tracking_uri)
@@ -85,7 +86,7 @@ def register(
 
 def write_registered(registered: Registered, path: Path) -> None:
     """Write reports/registered.json whole or not at all."""
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         part.write_text(json.dumps(dataclasses.asdict(registered), indent=2) + "\n")
 
 
@@ -104,16 +105,16 @@ def champion_version(name: str, *, tracking_uri: str) -> int | None:
 def painter_folder(model_uri: str, *, tracking_uri: str) -> Path:
     """The local folder of a registered model's painter: in place where its artifacts are on this disk, else downloaded.
 
-    model_uri is `models:/name@alias` or `models:/name/version`. Raises ValueError when there is no such model.
+    model_uri is `models:/name@alias` or `models:/name/version`. Raises UserError when there is no such model.
     """
     mlflow.set_tracking_uri(tracking_uri)
     try:
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
     except (MlflowException, OSError) as error:
-        raise ValueError(f"no model {model_uri} in {tracking_uri}: {' '.join(str(error).split())}") from None
+        raise UserError(f"no model {model_uri} in {tracking_uri}: {' '.join(str(error).split())}") from None
     artifacts = yaml.safe_load((root / "MLmodel").read_text())["flavors"]["python_function"].get("artifacts") or {}
     if ARTIFACT not in artifacts:
-        raise ValueError(f"{model_uri} is not a model of this project: it has no artifact '{ARTIFACT}'")
+        raise UserError(f"{model_uri} is not a model of this project: it has no artifact '{ARTIFACT}'")
     return root / str(artifacts[ARTIFACT]["path"])
 
 
@@ -121,7 +122,7 @@ def hash_model(model_folder: Path, metrics: Metrics) -> str:
     """Hash every file of the folder, by name and content, together with the metrics; 64 hex digits."""
     files = sorted(path for path in model_folder.rglob("*") if path.is_file())
     if not files:
-        raise ValueError(f"{model_folder}: holds no model; train one first (make demo)")
+        raise UserError(f"{model_folder}: holds no model; train one first (make demo)")
     digest = hashlib.sha256(json.dumps(metrics, sort_keys=True).encode())
     for path in files:
         with path.open("rb") as file:
@@ -137,7 +138,7 @@ def pip_requirements() -> list[str]:
         try:
             pins.append(f"{name}=={version(name).split('+')[0]}")
         except PackageNotFoundError:
-            raise ValueError(f"the model needs {name}, which is not installed here: run make install") from None
+            raise UserError(f"the model needs {name}, which is not installed here: run make install") from None
     return pins
 
 

@@ -1,1 +1,1 @@
-"""Training: the loop, its distributed run and its checkpoints; and the recipe of the bundled weights."""
+"""Stage train: the loop, its distributed run with Ray Train, and its checkpoints."""

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from pbe import settings
-from pbe.data.encoders import FrozenEncoders
-from pbe.data.samples import SampleDrawer, read_boxes
-from pbe.data.shards import LatentShards
-from pbe.training.model import Batch
+from pbe.latents.frozen_encoders import FrozenEncoders
+from pbe.latents.latent_cache import LatentShards
+from pbe.latents.samples import SampleDrawer, read_boxes
+from pbe.training.painting_loss import Batch
 
 Encoded = dict[str, Tensor]
 

@@ -6,22 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pbe import settings
-from pbe.data.shards import INDEX
-from pbe.files import digest_code, digest_files
+from pbe.latents.latent_cache import INDEX
+from pbe.runtime.code_digest import digest_code
+from pbe.runtime.files import digest_files
 
 MODEL = "model"  # in a bucket: the averaged model
 STOPPED = "stopped.json"  # why a run stopped for good, with its batch
-CODE = (
-    "data/archive.py",
-    "data/encoders.py",
-    "data/images.py",
-    "data/samples.py",
-    "method",
-    "training/batches.py",
-    "training/loop.py",
-    "training/model.py",
-    "training/optimiser.py",
-)
+CODE = "pbe.training.worker"  # the root of the imports that train a model
 
 
 APART = {"keep_checkpoints", "checkpoint_every", "validate_every", "validation_samples", "storage"}  # decide no weights
@@ -51,7 +42,7 @@ def run_key(job: TrainJob) -> str:
     digest = hashlib.blake2b(digest_size=8)
     settings_of = {"train": job.train.model_dump(exclude=APART),
                    "method": job.method.model_dump(), "seed": job.seed,
-                   "code": digest_code(*CODE)}  # fmt: skip
+                   "code": digest_code(CODE)}  # fmt: skip
     digest.update(json.dumps(settings_of, sort_keys=True).encode())
     files = [job.curated / "boxes.parquet", *(file for file in sorted(job.backbone.rglob("*")) if file.is_file())]
     manifest = job.images.parent / "manifest.parquet"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pbe.files import written_whole
+from pbe.runtime.files import atomic_file
 
 JOURNAL = "journal.jsonl"
 TIMINGS = "timings.jsonl"
@@ -38,7 +38,7 @@ class Lines:
     """
 
     def __init__(self, path: Path, first: Iterable[Mapping[str, Any]]) -> None:
-        with written_whole(path) as part:
+        with atomic_file(path) as part:
             part.write_text("".join(json.dumps(dict(row)) + "\n" for row in first))
         self._file = path.open("a")
 

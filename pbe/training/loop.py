@@ -19,8 +19,8 @@ from pbe import settings
 from pbe.method.painter import Painter
 from pbe.training.batches import BatchSource, PreparedAhead
 from pbe.training.journal import NUM_BANDS, StepRecord
-from pbe.training.model import Batch, ExponentialMovingAverage, PaintingLoss, prepare_unet
-from pbe.training.optimiser import build_optimiser
+from pbe.training.optimizer import build_optimiser
+from pbe.training.painting_loss import Batch, ExponentialMovingAverage, PaintingLoss, prepare_unet
 
 CONV_IN = "unet.conv_in.weight"
 

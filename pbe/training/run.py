@@ -17,7 +17,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-from pbe.files import digest_code, folder_written_whole
+from pbe.errors import UserError
+from pbe.runtime.code_digest import digest_code
+from pbe.runtime.files import atomic_folder
 from pbe.training.checkpoints import list_checkpoints
 from pbe.training.job import CODE, MODEL, STOPPED, TrainJob, run_key
 from pbe.training.journal import JOURNAL, TIMINGS, StepRecord, read_journal, read_lines
@@ -38,7 +40,7 @@ def train(
 
     `job.folder` is the parent of the runs' folders, `job.bucket` that of their prefixes. Ray must be initialised; `out`
     is written by the first worker, so that without a bucket it lies where every node sees it. Returns the records of
-    all steps. Raises ValueError when a loss is not finite, naming the boxes, and, when workers failed more than three
+    all steps. Raises UserError when a loss is not finite, naming the boxes, and, when workers failed more than three
     times without a new checkpoint, ValueError or RuntimeError with the cause; each in one line.
     """
     key = run_key(job)
@@ -49,14 +51,14 @@ def train(
     with _Watch(job.folder, bucket, on_record, on_picture, on_timing) as watch:
         stopped = _fit_on(job, out.absolute(), bucket)
     if stopped:
-        raise ValueError(f"training stopped: {stopped}; the whole batch is in {watch.folder / STOPPED}")
+        raise UserError(f"training stopped: {stopped}; the whole batch is in {watch.folder / STOPPED}")
     if bucket:
         _fetch_model(bucket, out)
     return read_journal(job.folder / JOURNAL)
 
 
 def _fetch_model(bucket: Bucket, out: Path) -> None:
-    with folder_written_whole(out) as part:
+    with atomic_folder(out) as part:
         bucket.get_folder(MODEL, part)
 
 
@@ -94,7 +96,7 @@ def _fit(job: TrainJob, out: Path) -> str | None:
     resources = {"CPU": job.train.cpus_per_worker, **({"GPU": 1} if job.train.use_gpu else {})}
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": job, "out": out, "code": digest_code(*CODE)},
+        train_loop_config={"job": job, "out": out, "code": digest_code(CODE)},
         torch_config=TorchConfig(backend="nccl" if job.train.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=job.train.num_workers, use_gpu=job.train.use_gpu, resources_per_worker=resources

@@ -11,6 +11,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from pbe.errors import UserError
 from pbe.training.checkpoints import (
     CHECKSUM,
     STATE,
@@ -28,7 +29,7 @@ class Bucket:
     """A prefix of an object store, `s3://bucket/prefix`; objects appear whole or not at all.
 
     Credentials, region and endpoint are the machine's own, as AWS's tools take them (AWS_ENDPOINT_URL and so on).
-    Raises ValueError for an address that cannot be understood.
+    Raises UserError for an address that cannot be understood.
     """
 
     def __init__(self, address: str) -> None:
@@ -36,7 +37,7 @@ class Bucket:
         try:
             self._fs, self._root = fs.FileSystem.from_uri(self.address)
         except (ValueError, OSError) as error:
-            raise ValueError(f"train.storage: {address}: {error}") from error
+            raise UserError(f"train.storage: {address}: {error}") from error
 
     def put(self, path: Path, name: str) -> None:
         with path.open("rb") as source, self._fs.open_output_stream(f"{self._root}/{name}") as target:

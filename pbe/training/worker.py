@@ -12,18 +12,20 @@ import ray.train
 import ray.train.torch
 import torch.distributed as dist
 
-from pbe.data.samples import read_boxes
-from pbe.files import digest_code, folder_written_whole, written_whole
+from pbe.errors import UserError
+from pbe.latents.samples import read_boxes
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Painter
+from pbe.runtime.code_digest import digest_code
+from pbe.runtime.files import atomic_file, atomic_folder
 from pbe.training.batches import BatchSource, cached_source, fresh_source
 from pbe.training.checkpoints import load_checkpoint
 from pbe.training.job import CODE, MODEL, STOPPED, TrainJob
 from pbe.training.journal import JOURNAL, TIMINGS, Lines, StepRecord
 from pbe.training.loop import NotFiniteError, Trainer, limit_threads, train_to_end
-from pbe.training.meter import Meter, sample_flops
-from pbe.training.panel import Panel, draw_panel, draw_validation
 from pbe.training.storage import Bucket, RunStorage
+from pbe.training.throughput import Meter, sample_flops
+from pbe.training.validation import Panel, draw_panel, draw_validation
 
 SHARE_EVERY_S = 5.0
 NAMED = 8  # samples, in the message of a run that stopped
@@ -33,10 +35,10 @@ def work(job: TrainJob, out: Path, code: str, clock: Callable[[], float]) -> str
     """Train to the last step; the first worker then saves the averaged model to `out`, or to the job's bucket.
 
     Returns None, or why the run stopped for good: a loss that is not finite would come again at each new start.
-    Raises ValueError when this node has other code than the driver, whose digest is `code`.
+    Raises UserError when this node has other code than the driver, whose digest is `code`.
     """
-    if digest_code(*CODE) != code:
-        raise ValueError(f"{socket.gethostname()} has another version of pbe than the driver; install the same there")
+    if digest_code(CODE) != code:
+        raise UserError(f"{socket.gethostname()} has another version of pbe than the driver; install the same there")
     context = ray.train.get_context()
     device = str(ray.train.torch.get_device()) if job.train.use_gpu else "cpu"
     if not job.train.use_gpu:
@@ -121,7 +123,7 @@ class RunKeeper:
             loss = trainer.validation_loss(self.samples)
             trainer.losses.train()
         path = self.storage.folder / f"panel-{trainer.step:08d}.png"
-        with written_whole(path) as part:
+        with atomic_file(path) as part:
             cv2.imwrite(str(part), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         self.storage.share(path)
         return loss
@@ -160,7 +162,7 @@ def _tell_stop(job: TrainJob, error: NotFiniteError, trainer: Trainer, storage: 
     if trainer.rank == 0:
         told = {"step": error.step, "what": error.what, "not_finite": bad, "batch": batch}
         path = storage.folder / STOPPED
-        with written_whole(path) as part:
+        with atomic_file(path) as part:
             part.write_text(json.dumps(told, indent=2) + "\n")
         storage.share(path)
     some = ", ".join(f"{b['box_id']} of image {b['image_id']}" for b in (bad or batch)[:NAMED])
@@ -182,5 +184,5 @@ def _deliver(painter: Painter, out: Path, storage: RunStorage) -> None:
 
 def export(painter: Painter, out: Path) -> None:
     """Save a painter in diffusers' layout; the folder appears whole or not at all."""
-    with folder_written_whole(out) as part:
+    with atomic_folder(out) as part:
         painter.eval().save_pretrained(part)

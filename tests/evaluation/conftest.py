@@ -10,15 +10,16 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from transformers import CLIPVisionConfig
 
-from pbe.data.archive import write_tar
-from pbe.data.world import drawing
-from pbe.data.world.faults import encode_jpeg
+from pbe.dataset.image_shards import write_tar
+from pbe.demo import scenes
+from pbe.demo.attribute_classifier import Judge
+from pbe.demo.faults import encode_jpeg
 from pbe.evaluation.bench import Bench
-from pbe.evaluation.cases import make_bench
+from pbe.evaluation.case_selection import make_bench
 from pbe.method.conditioner import Conditioner
 from pbe.method.painter import Painter
 from pbe.settings import Evaluate
-from pbe.training.judge import Judge
+from tests.support import parameters
 
 NUM_IMAGES = {"train": 6, "validation": 10}
 
@@ -39,7 +40,7 @@ def write_world(root: Path) -> None:
     (root / "raw" / "images").mkdir(parents=True)
     for split, count in NUM_IMAGES.items():
         rng = np.random.default_rng(count)
-        scenes = {f"{split}{n}": drawing.draw_scene(rng, max_objects=2, rare_kinds=False) for n in range(count)}
+        scenes = {f"{split}{n}": scenes.draw_scene(rng, max_objects=2, rare_kinds=False) for n in range(count)}
         files = [(image_id, encode_jpeg(scene.image)) for image_id, scene in scenes.items()]
         refs = write_tar(root / "raw" / "images" / f"{split}-00000.tar", files)
         for number, (image_id, scene) in enumerate(scenes.items()):
@@ -58,7 +59,7 @@ def write_world(root: Path) -> None:
 
 
 def box_row(
-    box_id: str, image_id: str, split: str, shape: tuple[int, ...], o: drawing.SceneObject
+    box_id: str, image_id: str, split: str, shape: tuple[int, ...], o: scenes.SceneObject
 ) -> dict[str, str | int | bool]:
     return {
         "box_id": box_id,
@@ -83,7 +84,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings() -> Evaluate:
-    return Evaluate(num_cases=12, sweep=(1.0, 5.0, 7.0), sweep_cases=5, num_steps=2, batch_size=4, num_workers=2)
+    return parameters.evaluate(
+        num_cases=12, sweep=(1.0, 5.0, 7.0), sweep_cases=5, num_steps=2, batch_size=4, num_workers=2
+    )
 
 
 @pytest.fixture(scope="session")

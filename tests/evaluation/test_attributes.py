@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pbe.data.world.drawing import Attributes
+from pbe.demo.attribute_classifier import CLASSES, CROP_PX, Judge
+from pbe.demo.scenes import Attributes
 from pbe.evaluation.attributes import (
     WORDS,
     accuracies,
@@ -11,7 +12,6 @@ from pbe.evaluation.attributes import (
     read_exemplars,
     truth_readings,
 )
-from pbe.training.judge import CLASSES, CROP_PX, Judge
 
 TRUTH = (
     Attributes("star", "red", "plain", "red"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pbe.demo.attribute_classifier import Judge
 from pbe.evaluation.attributes import accuracies, read_boxes, read_exemplars
 from pbe.evaluation.baselines import copy_paste
 from pbe.evaluation.bench import Bench, Case, result_path, write_image
@@ -12,11 +13,11 @@ from pbe.evaluation.encoders import FeatureEncoder, encode_images
 from pbe.evaluation.evaluate import evaluate, write_metrics
 from pbe.evaluation.metrics import clip_scores, frechet_distance
 from pbe.evaluation.painting import PaintJob
-from pbe.evaluation.real import real_images
+from pbe.evaluation.reference_images import real_images
 from pbe.evaluation.results import paint_jobs, results_folder, shown_scales
 from pbe.evaluation.scores import score_methods
 from pbe.settings import Evaluate
-from pbe.training.judge import Judge
+from tests.support import parameters
 
 Metrics = dict[str, object]
 Run = Callable[..., dict]
@@ -144,13 +145,13 @@ def test_case_scores_average_to_the_table(run: Run, tmp_path: Path) -> None:
 
 
 def test_guidance_1_is_painted_once_where_it_is_the_scale_of_the_table(bench: Bench, tmp_path: Path) -> None:
-    settings = Evaluate(guidance_scale=1.0, sweep=(1.0,))
+    settings = parameters.evaluate(guidance_scale=1.0, sweep=(1.0,))
     assert [(j.guidance_scale, j.num_cases) for j in paint_jobs(bench, settings, tmp_path)] == [(1.0, 12)]
     assert results_folder(tmp_path, 1.0, settings).name == "paint_by_example"
 
 
 def test_the_scale_of_the_table_is_always_part_of_the_sweep(bench: Bench, tmp_path: Path) -> None:
-    settings = Evaluate(guidance_scale=4.0, sweep=(7.0, 1.0), sweep_cases=5)
+    settings = parameters.evaluate(guidance_scale=4.0, sweep=(7.0, 1.0), sweep_cases=5)
     assert shown_scales(settings) == [1.0, 4.0, 7.0]
     jobs = paint_jobs(bench, settings, tmp_path)
     assert [(j.guidance_scale, j.num_cases) for j in jobs] == [(4, 12), (1, 12), (7, 5)]

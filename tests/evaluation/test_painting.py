@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pbe.data.images import read_image
+from pbe.dataset.images import read_image
 from pbe.evaluation.bench import Bench, Case, read_bench, result_path, write_case, write_image
 from pbe.evaluation.painting import PaintJob, Sampling, case_seed, paint_batch, paint_cases
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pbe.demo.attribute_classifier import Judge
 from pbe.evaluation.baselines import copy_paste
 from pbe.evaluation.bench import Bench, result_path, write_image
 from pbe.evaluation.encoders import FeatureEncoder
@@ -21,7 +22,6 @@ from pbe.evaluation.report import (
     write_report,
 )
 from pbe.settings import Evaluate
-from pbe.training.judge import Judge
 
 VOID = {"meta", "link", "img", "br"}
 

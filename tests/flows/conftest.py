@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.toy_project import ROOT, Project, free_port, healthy, make_project, wait_for
+from tests.support.toy_project import ROOT, Project, free_port, healthy, make_project, wait_for
 
 
 @pytest.fixture(scope="session")

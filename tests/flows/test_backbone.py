@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows import backbone as stage
-from flows import layout
+from pbe import layout
 from pbe.method.backbone import PAINTER_PARTS, PARTS
 from pbe.method.initialization import build_painter
 from pbe.settings import Settings

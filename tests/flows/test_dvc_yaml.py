@@ -10,13 +10,13 @@ import yaml
 
 from flows.pipeline import STAGES
 from pbe.settings import Settings
-from tests.flows.toy_project import ROOT
+from tests.support.toy_project import ROOT
 
 DESIGN = ["acquire", "filter", "curate", "backbone", "encode", "train", "evaluate", "register"]
 # How a stage is run, not what it makes; the settings' values are tracked as parameters.
 MACHINERY = {
     f"flows.{name}" for name in ("environment", "layout", "process", "progress", "provenance", "server", "stage")
-} | {"pbe.settings", "pbe.files"}
+} | {"pbe.settings", "pbe.runtime.files"}
 
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.flows.toy_project import Project, running, wait_for
+from tests.support.toy_project import Project, running, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.process import hold
-from tests.flows.toy_project import ROOT, running, wait_for
+from tests.support.toy_project import ROOT, running, wait_for
 
 HOLDER = """
 import time

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from flows.stage import flat, one_line, write_json
-from tests.flows.toy_project import Project
+from tests.support.toy_project import Project
 
 
 def test_a_wrong_parameter_is_one_line_and_exit_code_2(lone_project: Project) -> None:

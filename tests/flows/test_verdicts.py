@@ -5,9 +5,10 @@ import json
 import pytest
 import yaml
 
-from pbe.data.curation.verdicts import FILE, write_verdicts
+from pbe.curation.verdicts import write_verdicts
+from pbe.layout import VERDICTS
 from tests.flows.test_dvc_yaml import PIPELINE, outputs
-from tests.flows.toy_project import ROOT, Project
+from tests.support.toy_project import ROOT, Project
 
 STAND_IN = """
 import hashlib, json, sys
@@ -25,9 +26,10 @@ with open("ran.txt", "a") as ran:
 TWICE = """
 from pathlib import Path
 from dvc.repo import Repo
-from pbe.data.curation.verdicts import FILE, write_verdicts
+from pbe.layout import VERDICTS
+from pbe.curation.verdicts import write_verdicts
 Repo(".").reproduce()
-write_verdicts(FILE, {("image", "train", "0011"): "reject"})
+write_verdicts(VERDICTS, {("image", "train", "0011"): "reject"})
 with open("ran.txt", "a") as ran:
     ran.write("|")
 Repo(".").reproduce()
@@ -49,7 +51,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Project:
         if not (folder / dep).exists():  # a folder that holds another one is made by then
             (folder / dep).parent.mkdir(parents=True, exist_ok=True)
             (folder / dep).write_text(dep)
-    write_verdicts(folder / FILE, {})
+    write_verdicts(folder / VERDICTS, {})
     (folder / ".dvc").mkdir()
     (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     return Project(folder, None)

@@ -8,18 +8,19 @@ import pytest
 import torch
 from diffusers import PNDMScheduler
 
-from pbe.data.encoders import FrozenEncoders
-from pbe.data.samples import Sample
+from pbe.latents.frozen_encoders import FrozenEncoders
+from pbe.latents.samples import Sample
 from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.exemplars import augment_exemplar
 from pbe.method.initialization import build_painter
 from pbe.method.masks import draw_mask
 from pbe.method.painter import Painter
 from pbe.method.pretrained import load_scheduler
-from pbe.settings import ExemplarAugmentation, Mask, Train, load_settings
+from pbe.settings import load_settings
 from pbe.training.batches import BatchSource
 from pbe.training.loop import Trainer
-from tests.tiny_models import tiny_unet
+from tests.support import parameters
+from tests.support.tiny_models import tiny_unet
 
 NUM_TOKENS = 1 + 4  # the tiny tower cuts 32 px into patches of 16
 BOX = (20, 24, 44, 40)
@@ -38,7 +39,7 @@ def samples(n=4):
 def trained(backbone, steps=3, drop=0.2, **switches):
     """A painter after a few steps on encoded samples, and its trainer."""
     encoded = FrozenEncoders(backbone, bottleneck=switches.get("bottleneck", True)).encode(samples())
-    train = Train(num_workers=1, batch_size=4, steps=steps, warmup_steps=0, drop_probability=drop)
+    train = parameters.train(num_workers=1, batch_size=4, steps=steps, warmup_steps=0, drop_probability=drop)
     source = BatchSource(4, lambda i, e: {k: v[i].float() for k, v in encoded.items()}, train, 0)
     painter = build_painter(backbone, 64, 0, guidance=drop > 0, **switches)
     before = {k: v.clone() for k, v in painter.state_dict().items()}
@@ -109,11 +110,11 @@ def test_the_settings_refuse_guidance_without_the_drop(tmp_path):
 
 def test_box_masks_and_plain_crops():
     rng = np.random.default_rng(0)
-    mask = draw_mask(BOX, 64, Mask(shape="box"), rng)
+    mask = draw_mask(BOX, 64, parameters.mask(shape="box"), rng)
     assert mask.sum() == 24 * 16
     assert mask[24:40, 20:44].all()
     crop = samples()[0].exemplars[0]
-    assert (augment_exemplar(crop, ExemplarAugmentation(augment=False), rng) == crop).all()
+    assert (augment_exemplar(crop, parameters.augmentation(augment=False), rng) == crop).all()
 
 
 def test_an_inpainting_backbone_is_brought_into_the_papers_order(backbone, tmp_path):

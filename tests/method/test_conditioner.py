@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pbe.method.conditioner import Conditioner, to_pixels
-from tests.tiny_models import WIDTH, tiny_tower_config
+from tests.support.tiny_models import WIDTH, tiny_tower_config
 
 
 def make(context_dim=WIDTH):

@@ -11,7 +11,7 @@ from pbe.method.denoiser import (
     shared_prefix,
     widen_input,
 )
-from tests.tiny_models import WIDTH, tiny_unet
+from tests.support.tiny_models import WIDTH, tiny_unet
 
 
 def inputs(num_tokens=1):

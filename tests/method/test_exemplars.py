@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pbe.method.exemplars import augment_exemplar, crop_exemplar, resize, resize_fast
-from pbe.settings import ExemplarAugmentation
+from tests.support import parameters
 
 NEVER = {"flip_probability": 0, "rotate_probability": 0, "blur_probability": 0, "elastic_probability": 0}
 
@@ -23,19 +23,21 @@ def test_a_box_outside_is_refused_by_its_numbers():
 
 
 def test_without_probabilities_nothing_changes():
-    out = augment_exemplar(picture(), ExemplarAugmentation(**NEVER), np.random.default_rng(0))
+    out = augment_exemplar(picture(), parameters.augmentation(**NEVER), np.random.default_rng(0))
     np.testing.assert_array_equal(out, picture())
 
 
 def test_flip_mirrors():
-    out = augment_exemplar(picture(), ExemplarAugmentation(**NEVER | {"flip_probability": 1}), np.random.default_rng(0))
+    out = augment_exemplar(
+        picture(), parameters.augmentation(**NEVER | {"flip_probability": 1}), np.random.default_rng(0)
+    )
     np.testing.assert_array_equal(out, picture()[:, ::-1])
 
 
 def test_rotation_stays_within_its_limit():
     ramp = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None], 64, 0)
     image = np.stack([ramp] * 3, -1)
-    augmentation = ExemplarAugmentation(**NEVER | {"rotate_probability": 1, "max_rotation_deg": 20})
+    augmentation = parameters.augmentation(**NEVER | {"rotate_probability": 1, "max_rotation_deg": 20})
     rng = np.random.default_rng(0)
     angles = []
     for _ in range(200):
@@ -49,19 +51,19 @@ def test_rotation_stays_within_its_limit():
 def test_elastic_is_real_unlike_the_official_one():
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, ::8] = 255
-    augmentation = ExemplarAugmentation(**NEVER | {"elastic_probability": 1})
+    augmentation = parameters.augmentation(**NEVER | {"elastic_probability": 1})
     out = augment_exemplar(image, augmentation, np.random.default_rng(0))
     assert np.abs(out.astype(float) - image).mean() > 5
 
 
 def test_blur_smooths():
-    augmentation = ExemplarAugmentation(**NEVER | {"blur_probability": 1, "max_blur_frac": 0.05})
+    augmentation = parameters.augmentation(**NEVER | {"blur_probability": 1, "max_blur_frac": 0.05})
     out = augment_exemplar(picture(), augmentation, np.random.default_rng(0))
     assert np.diff(out.astype(float), axis=1).var() < np.diff(picture().astype(float), axis=1).var()
 
 
 def test_the_same_generator_gives_the_same_exemplar():
-    a, b = (augment_exemplar(picture(), ExemplarAugmentation(), np.random.default_rng(5)) for _ in range(2))
+    a, b = (augment_exemplar(picture(), parameters.augmentation(), np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(a, b)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pbe.data.encoders import FrozenEncoders
-from pbe.data.samples import Sample
+from pbe.latents.frozen_encoders import FrozenEncoders
+from pbe.latents.samples import Sample
 from pbe.method.initialization import build_painter
 from pbe.method.interchange.folder import write_published
 from pbe.method.painter import Painter

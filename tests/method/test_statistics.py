@@ -10,7 +10,7 @@ import pytest
 from pbe.method.exemplars import draw_change
 from pbe.method.masks import box_outline, draw_mask, extend_box, irregular_mask
 from pbe.method.windows import square_window
-from pbe.settings import ExemplarAugmentation, Mask
+from tests.support import parameters
 
 NUM = 10_000
 SIZE = 512
@@ -39,7 +39,7 @@ def uniform(values, low, high):
 @pytest.fixture(scope="module")
 def extensions():
     rng = np.random.default_rng(0)
-    boxes = np.array([extend_box(BOX, SIZE, Mask().max_extension_frac, rng) for _ in range(NUM)])
+    boxes = np.array([extend_box(BOX, SIZE, parameters.mask().max_extension_frac, rng) for _ in range(NUM)])
     return np.abs(boxes - np.array(BOX))  # px a side
 
 
@@ -51,7 +51,7 @@ def test_each_side_of_a_box_mask_moves_by_0_to_40_percent_of_the_free_space(exte
 
 def test_the_bezier_shape_has_the_area_of_its_curves(extensions):
     """Each edge's curve rises by half the extension: a parabola over the edge, of 2/3 of edge times height."""
-    edges, points = np.array([192, 128, 192, 128]), Mask().points_per_edge
+    edges, points = np.array([192, 128, 192, 128]), parameters.mask().points_per_edge
     exact = AREA + (1 - 1 / points**2) * (extensions * edges).sum(1) / 3  # of a polygon on the parabolas
     corners = np.array(BOX) + extensions * np.array([-1, -1, 1, 1])
     outlines = np.stack([box_outline(BOX, tuple(box), points) for box in corners[:2500]])
@@ -60,7 +60,9 @@ def test_the_bezier_shape_has_the_area_of_its_curves(extensions):
     np.testing.assert_allclose(np.abs(shoelace.sum(1)) / 2, exact[:2500])
     assert near(exact, AREA + (1 - 1 / points**2) * 0.2 * (FREE * edges).sum() / 3)
     for box, outline, area in zip(corners[:300], outlines, exact, strict=False):
-        filled = irregular_mask(BOX, tuple(box), SIZE, Mask(max_offset_frac=0), np.random.default_rng(1)).sum()
+        filled = irregular_mask(
+            BOX, tuple(box), SIZE, parameters.mask(max_offset_frac=0), np.random.default_rng(1)
+        ).sum()
         length = np.linalg.norm(np.roll(outline, -1, 0) - outline, axis=1).sum()
         assert 0 <= filled - area <= 0.75 * length  # a pixel that the outline touches is inside
 
@@ -70,10 +72,10 @@ def test_twenty_points_an_edge_are_jittered_by_up_to_five_pixels_of_512(monkeypa
     drawn = []
     monkeypatch.setattr("cv2.fillPoly", lambda image, points, *_, shift: drawn.append(points[0] / 2**shift + 0.5))
     rng = np.random.default_rng(2)
-    outline = box_outline(BOX, BOX, Mask().points_per_edge)
+    outline = box_outline(BOX, BOX, parameters.mask().points_per_edge)
     assert len(outline) == 4 * 20
     while len(drawn) * len(outline) < NUM:
-        irregular_mask(BOX, BOX, SIZE, Mask(), rng)
+        irregular_mask(BOX, BOX, SIZE, parameters.mask(), rng)
     jitter = np.concatenate([points - outline for points in drawn])
     assert uniform(jitter[:, 0], -5.16, 5.16)
     assert uniform(jitter[:, 1], -5.16, 5.16)
@@ -81,7 +83,7 @@ def test_twenty_points_an_edge_are_jittered_by_up_to_five_pixels_of_512(monkeypa
 
 def test_half_of_the_masks_are_irregular():
     rng = np.random.default_rng(3)
-    masks = [draw_mask((10, 8, 18, 20), 32, Mask(max_offset_frac=0.1), rng) for _ in range(NUM)]
+    masks = [draw_mask((10, 8, 18, 20), 32, parameters.mask(max_offset_frac=0.1), rng) for _ in range(NUM)]
     boxes = [cv2.boundingRect(mask) for mask in masks]
     assert near([mask.sum() < box[2] * box[3] for mask, box in zip(masks, boxes, strict=True)], 0.5)
 
@@ -99,7 +101,7 @@ def test_the_crop_lies_uniformly_among_those_that_hold_the_box():
 @pytest.fixture(scope="module")
 def changes():
     rng = np.random.default_rng(5)
-    return [draw_change(SIDE, ExemplarAugmentation(), rng) for _ in range(NUM)]
+    return [draw_change(SIDE, parameters.augmentation(), rng) for _ in range(NUM)]
 
 
 def test_the_exemplar_is_flipped_half_of_the_time(changes):
@@ -113,7 +115,7 @@ def test_the_exemplar_is_rotated_half_of_the_time_by_up_to_20_degrees(changes):
 
 def test_the_exemplar_is_blurred_at_30_percent(changes):
     assert near([c.blur_px is not None for c in changes], 0.3)
-    widest = ExemplarAugmentation().max_blur_frac * SIDE
+    widest = parameters.augmentation().max_blur_frac * SIDE
     assert uniform([c.blur_px for c in changes if c.blur_px is not None], 0.2 * widest, widest)
 
 
@@ -121,7 +123,7 @@ def test_the_exemplar_is_bent_at_30_percent_by_3_percent_of_its_side(changes):
     flows = [c.flow for c in changes if c.flow is not None]
     assert near([c.flow is not None for c in changes], 0.3)
     size = np.sqrt(np.square(flows).mean((1, 2, 3)))
-    np.testing.assert_allclose(size, ExemplarAugmentation().elastic_frac * SIDE, rtol=1e-3)
+    np.testing.assert_allclose(size, parameters.augmentation().elastic_frac * SIDE, rtol=1e-3)
     steps = np.diff(flows, axis=1)
     assert np.sqrt(np.square(steps).mean()) < 0.6 * size.mean()  # smooth: neighbours move together
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbe.serving.gate import decide
-from pbe.settings import Register
+from tests.support import parameters
 
-SETTINGS = Register()
+SETTINGS = parameters.register()
 
 
 def bench(
@@ -57,8 +57,8 @@ def test_table(challenger: dict[str, Any], champion: dict[str, Any] | None, prom
 
 
 def test_the_least_gain_is_a_setting() -> None:
-    assert decide(bench(clip=54.0), None, Register(min_clip_score_gain=3.0)).promoted
-    assert not decide(bench(clip=54.0), None, Register(min_clip_score_gain=4.0)).promoted
+    assert decide(bench(clip=54.0), None, parameters.register(min_clip_score_gain=3.0)).promoted
+    assert not decide(bench(clip=54.0), None, parameters.register(min_clip_score_gain=4.0)).promoted
 
 
 numbers = st.floats(0.0, 100.0)

@@ -25,7 +25,7 @@ from pbe.serving.registry import (
     register,
     write_registered,
 )
-from pbe.settings import Register
+from tests.support import parameters
 
 URI = "models:/paint-by-example@champion"
 
@@ -58,7 +58,7 @@ def project(empty_registry: Path, tmp_path: Path) -> Iterator[Path]:
 
 def put(project: Path, model: Path, metrics: dict[str, Any], **more: Any) -> Registered:
     uri, location = local_tracking_uri(project), (project / "mlruns").as_uri()
-    return register(model, metrics, Register(), tracking_uri=uri, artifact_location=location, **more)
+    return register(model, metrics, parameters.register(), tracking_uri=uri, artifact_location=location, **more)
 
 
 def versions() -> list[Any]:

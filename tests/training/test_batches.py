@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pbe.settings import Train
 from pbe.training.batches import BatchSource
+from tests.support import parameters
 
 NUM_SAMPLES = 23
 
@@ -22,7 +22,10 @@ def fetch(indices, epochs):
 
 def source(num_workers=1, batch_size=8, accumulate=1, seed=0, **kw):
     return BatchSource(
-        NUM_SAMPLES, fetch, Train(num_workers=num_workers, batch_size=batch_size, accumulate=accumulate, **kw), seed
+        NUM_SAMPLES,
+        fetch,
+        parameters.train(num_workers=num_workers, batch_size=batch_size, accumulate=accumulate, **kw),
+        seed,
     )
 
 

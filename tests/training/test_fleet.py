@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.tiny_data import write_scenes
+from tests.support.tiny_data import write_scenes
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ TIMEOUT_S = 400  # for a machine busy with other tests
 SCRIPT = f"""
 import json, sys
 from pathlib import Path
-from pbe.data.cluster import ray_cluster
+from pbe.runtime.ray_cluster import ray_cluster
 from pbe.settings import Method, Train
 from pbe.training import run
 from pbe.training.job import TrainJob
@@ -37,11 +37,11 @@ def noted(config):
 run.train_worker = noted
 with ray_cluster(address, 0):
     for workers in (1, 2, 4):
-        settings = Train(
+        settings = parameters.train(
             cache=False, num_workers=workers, batch_size={GLOBAL_BATCH} // workers, steps={STEPS}, lr=2e-3,
             warmup_steps=0, decay="constant", validation_samples=4, loader_threads=1,
         )
-        job = TrainJob(root / "images", root, backbone, root / "none", root / "runs", Method(), settings, 0)
+        job = TrainJob(root / "images", root, backbone, root / "none", root / "runs", parameters.method(), settings, 0)
         out = root / f"model-{{workers}}"
         records = [record.__dict__ for record in run.train(job, out)]
         nodes = [out.with_suffix(f".node{{rank}}").read_text() for rank in range(workers)]

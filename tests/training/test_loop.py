@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from pbe.method.initialization import build_painter
-from pbe.settings import Train
 from pbe.training.batches import BatchSource, PreparedAhead
 from pbe.training.journal import JOURNAL, Lines, read_journal
 from pbe.training.loop import NotFiniteError, Trainer, learning_rate, train_to_end
-from pbe.training.model import ExponentialMovingAverage
-from pbe.training.optimiser import build_optimiser
+from pbe.training.optimizer import build_optimiser
+from pbe.training.painting_loss import ExponentialMovingAverage
 from pbe.training.storage import RunStorage
 from pbe.training.worker import resume
+from tests.support import parameters
 
 
 def fetch(indices, epochs):
@@ -29,7 +29,7 @@ def fetch(indices, epochs):
 
 
 def make(backbone, **changes):
-    train = Train(
+    train = parameters.train(
         **{"num_workers": 1, "batch_size": 4, "steps": 8, "lr": 2e-3, "checkpoint_every": 3, "validate_every": 4}
         | changes
     )
@@ -142,7 +142,7 @@ def test_eight_bits_on_a_cpu_are_refused(backbone):
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is there")
 def test_eight_bits_without_the_library_say_what_to_install():
     with pytest.raises(ValueError, match=r"needs bitsandbytes, .* pip install 'paint-by-example\[8bit\]'"):
-        build_optimiser([], Train(optimizer="adamw8bit"), "cuda:0")
+        build_optimiser([], parameters.train(optimizer="adamw8bit"), "cuda:0")
 
 
 def test_the_averaged_weights_are_validated_and_the_trained_ones_are_back(backbone, tmp_path):
@@ -210,10 +210,10 @@ def test_the_layer_with_the_new_channels_may_take_larger_steps(backbone):
 
 
 def test_rate_warms_up_and_falls_to_zero():
-    train = Train(steps=100, warmup_steps=10, lr=1.0)
+    train = parameters.train(steps=100, warmup_steps=10, lr=1.0)
     assert learning_rate(0, train) == pytest.approx(0.1)
     assert learning_rate(99, train) < 1e-3
-    assert learning_rate(50, Train(steps=100, warmup_steps=10, lr=0.5, decay="constant")) == 0.5
+    assert learning_rate(50, parameters.train(steps=100, warmup_steps=10, lr=0.5, decay="constant")) == 0.5
 
 
 def test_the_journal_leaves_out_a_line_still_being_written(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pbe.method.painter import Painter
-from tests.tiny_data import write_scenes
+from tests.support.tiny_data import write_scenes
 
 pytestmark = pytest.mark.slow
 
@@ -19,14 +19,14 @@ STEPS = 12
 SCRIPT = f"""
 import json, sys
 from pathlib import Path
-from pbe.data.cluster import ray_cluster
+from pbe.runtime.ray_cluster import ray_cluster
 from pbe.settings import Method, Train
 from pbe.training import run
 from pbe.training.job import TrainJob
 root, backbone, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-settings = Train(cache=False, steps={STEPS}, batch_size=2, checkpoint_every=2, validate_every=6, lr=1e-3)
+settings = parameters.train(cache=False, steps={STEPS}, batch_size=2, checkpoint_every=2, validate_every=6, lr=1e-3)
 with ray_cluster(None, 3):
-    job = TrainJob(root / "images", root, backbone, root / "none", root / f"runs-{{name}}", Method(), settings, 0)
+    job = TrainJob(root / "images", root, backbone, root / "none", root / f"runs-{{name}}", parameters.method(), settings, 0)
     run.train(job, root / f"model-{{name}}", lambda r: print(json.dumps(r.__dict__), flush=True))
 """
 

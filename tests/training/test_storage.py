@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pbe.data.world.endpoint import serve_bucket
+from pbe.demo.endpoint import serve_bucket
 from pbe.training.checkpoints import load_checkpoint
 from pbe.training.storage import Bucket, RunStorage
 

@@ -6,19 +6,23 @@ import pytest
 import torch
 
 from pbe.method.painter import Painter
-from pbe.settings import Method, Train
 from pbe.training.job import STOPPED, TrainJob
 from pbe.training.journal import JOURNAL, TIMINGS, read_journal, read_lines
 from pbe.training.loop import NotFiniteError, Trainer, train_to_end
 from pbe.training.worker import RunKeeper, _deliver, _source, _tell_stop, open_storage, painter_at_start, resume
-from tests.tiny_data import write_scenes
+from tests.support import parameters
+from tests.support.tiny_data import write_scenes
 
 
 @pytest.fixture
 def job(backbone, tmp_path):
     write_scenes(tmp_path)
-    train = Train(cache=False, num_workers=1, steps=3, batch_size=2, checkpoint_every=2, validation_samples=2, lr=1e-3)
-    return TrainJob(tmp_path / "images", tmp_path, backbone, tmp_path, tmp_path / "run", Method(), train, seed=0)
+    train = parameters.train(
+        cache=False, num_workers=1, steps=3, batch_size=2, checkpoint_every=2, validation_samples=2, lr=1e-3
+    )
+    return TrainJob(
+        tmp_path / "images", tmp_path, backbone, tmp_path, tmp_path / "run", parameters.method(), train, seed=0
+    )
 
 
 @pytest.fixture

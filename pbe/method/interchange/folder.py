@@ -14,7 +14,7 @@ from pbe.method.painter import Painter
 
 
 def write_published(painter: Painter, folder: Path) -> None:
-    """Write a painter in the published layout; raises ValueError where it cannot be said in it."""
+    """Write a painter in the published layout; raises UserError where it cannot be said in it."""
     keeping(painter).save_pretrained(folder)
     (folder / "feature_extractor").mkdir(exist_ok=True)
     _write_json(folder / "feature_extractor" / "preprocessor_config.json", _preprocessor(painter.conditioner))

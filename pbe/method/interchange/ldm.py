@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, serialization
 
-from pbe.files import written_whole
+from pbe.errors import UserError
 from pbe.method.interchange.architecture import AUTHORS, Architecture, architecture_of, empty_painter
 from pbe.method.interchange.mask_channel import keeping
 from pbe.method.interchange.names import TOWER, Names, painter_names
 from pbe.method.painter import Painter
 from pbe.method.pretrained import check_tensors
+from pbe.runtime.files import atomic_file
 
 ARCHITECTURE = "pbe_architecture"
 _POSITIONS = f"{TOWER}embeddings.position_ids"
@@ -32,7 +33,7 @@ _SCHEDULE = ("alphas_cumprod", "betas", "posterior_", "log_one_minus", "logvar",
 def read_ldm(file: Path) -> Painter:
     """Load a painter from a `.ckpt` or `.safetensors` file with LDM names.
 
-    Raises ValueError when it cannot be read, lacks a tensor, has one too many, or one of another shape.
+    Raises UserError when it cannot be read, lacks a tensor, has one too many, or one of another shape.
     """
     content = _load(file)
     told = content.get(ARCHITECTURE)
@@ -40,9 +41,9 @@ def read_ldm(file: Path) -> Painter:
 
 
 def write_ldm(painter: Painter, file: Path) -> None:
-    """Write a painter as the authors' code reads it, whole or not at all; raises ValueError where it cannot be said."""
+    """Write a painter as the authors' code reads it, whole or not at all; raises UserError where it cannot be said."""
     content = {"state_dict": to_ldm(painter), ARCHITECTURE: architecture_of(painter).to_json()}
-    with written_whole(file) as part:
+    with atomic_file(file) as part:
         torch.save(content, part)
 
 
@@ -55,7 +56,7 @@ def to_ldm(painter: Painter) -> dict[str, Tensor]:
 
 
 def from_ldm(tensors: dict[str, Tensor], architecture: Architecture = AUTHORS, where: Path = Path("LDM")) -> Painter:
-    """The painter of these tensors, in fp32; fp32 tensors are not copied. Raises ValueError, beginning with `where`."""
+    """The painter of these tensors, in fp32; fp32 tensors are not copied. Raises UserError, beginning with `where`."""
     painter = empty_painter(architecture)
     names, empty = painter_names(painter), painter.state_dict()
     wanted = {name: _stack([empty[one] for one in ours], name) for name, ours in names.items()}
@@ -89,7 +90,7 @@ def _load(file: Path) -> dict[str, Any]:
         with serialization.safe_globals(others):
             content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{file}: not a checkpoint that can be read ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{file}: not a checkpoint that can be read ({' '.join(str(error).split())[:200]})") from None
     return content
 
 

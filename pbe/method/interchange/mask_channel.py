@@ -11,6 +11,7 @@ first layer differs in a rim of one latent, there alone.
 
 import torch
 
+from pbe.errors import UserError
 from pbe.method.interchange.architecture import architecture_of, empty_painter
 from pbe.method.painter import Painter
 
@@ -22,10 +23,10 @@ _MASK = slice(8, 9)
 def keeping(painter: Painter) -> Painter:
     """The same painter with a mask channel of 1 = keep; it shares every tensor but the first convolution's.
 
-    Raises ValueError for a painter without the bottleneck, which neither of the authors' layouts can say.
+    Raises UserError for a painter without the bottleneck, which neither of the authors' layouts can say.
     """
     if not painter.conditioner.bottleneck:
-        raise ValueError("a model trained with method.bottleneck false has no equal in the authors' layouts")
+        raise UserError("a model trained with method.bottleneck false has no equal in the authors' layouts")
     if painter.mask_channel == "keep":
         return painter
     state = painter.state_dict()

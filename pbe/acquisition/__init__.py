@@ -1,0 +1,1 @@
+"""Stage acquire: annotations and images from any source, checked, resumable, packed into image shards."""

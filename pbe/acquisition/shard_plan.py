@@ -1,0 +1,169 @@
+"""Which images go into which shard, and where those lie that are here already.
+
+The ids of a split, in order, are cut into groups of a fixed number: each shard depends on its own images alone. The
+plan is a file with a row group for each shard, of which each process takes one after the other: none holds it whole.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from pbe.dataset.image_shards import LOCATION, ImageRef, Member, scan_shard, shard_name
+from pbe.settings import Acquire
+
+_IMAGES_PER_SHARD = 600  # at OpenImages' mean of 322 KB, 190 MB
+_BYTES_PER_SQUARE = 0.45  # of an image made smaller, over the square of its shorter side
+_FOUND = {"split": pl.String, "image_id": pl.String, "is_old": pl.Boolean, **LOCATION}
+_PLANNED = {"target": pl.String, **_FOUND}
+
+
+class Held(NamedTuple):
+    """An image that is here, as its header tells, in a shard of `images`, or of `old`."""
+
+    is_old: bool
+    ref: ImageRef
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to fill, and where each of its images is held, if it is."""
+
+    split: str
+    name: str
+    image_ids: Sequence[str]
+    held: Sequence[Held | None]
+
+
+class Folders(NamedTuple):
+    """`images` the shards' own, and beside data/raw: `new` for those in the making, `old` for what they are made of."""
+
+    images: Path
+    new: Path
+    old: Path
+    results: Path  # a parquet file of RESULTS for each shard
+    taken: Path  # an empty file for each shard that a process has taken
+    plan: Path
+
+    @classmethod
+    def within(cls, out: Path, parts: Path) -> "Folders":
+        """Those of the output `out`, made where they are missing."""
+        names = ("new", "old", "results", "taken")
+        new, old, results, taken = (parts / name for name in names)
+        folders = cls(out / "images", new, old, results, taken, parts / "plan.parquet")
+        for folder in folders[:-1]:
+            folder.mkdir(parents=True, exist_ok=True)
+        return folders
+
+
+def images_per_shard(settings: Acquire) -> int:
+    """`acquire.images_per_shard`, else as many as make 100 to 250 MB."""
+    if settings.images_per_shard is not None:
+        return settings.images_per_shard
+    if settings.short_side_px is None:
+        return _IMAGES_PER_SHARD
+    smaller = 322_000 / (_BYTES_PER_SQUARE * settings.short_side_px**2)
+    return max(_IMAGES_PER_SHARD, 100 * round(_IMAGES_PER_SHARD * smaller / 100))
+
+
+class Plan:
+    """The shards of a selection. To make one finds what of their images is here and writes the file of it.
+
+    Shards that hold images of other groups are set aside in `old` to be copied from, and go when nothing needs them.
+    """
+
+    def __init__(self, wanted: Mapping[str, pl.Series], size: int, folders: Folders) -> None:
+        self._old = folders.old
+        self.num_images = sum(len(ids) for ids in wanted.values())
+        groups = {
+            shard_name(split, number): (split, ids[start : start + size])
+            for split, ids in wanted.items()
+            for number, start in enumerate(range(0, len(ids), size))
+        }
+        self.shards = list(groups)
+        self._needs = _write_plan(groups, _find_images(groups, folders), folders.plan)
+        self._num_users = Counter(shard for needed in self._needs.values() for shard in needed)
+        for path in sorted(folders.old.iterdir()):
+            if path.name not in self._num_users:
+                path.unlink()
+
+    def release(self, name: str) -> None:
+        """Remove the old shards that only the shard `name`, which is done, still needed."""
+        for shard in self._needs.pop(name, ()):
+            self._num_users[shard] -= 1
+            if not self._num_users[shard]:
+                (self._old / shard).unlink()
+
+
+def take_tasks(folders: Folders) -> Iterator[ShardTask]:
+    """The shards of the plan, in order, that no other process has taken; each is taken when it is asked for."""
+    with pq.ParquetFile(folders.plan) as plan:
+        for number in range(plan.num_row_groups):
+            try:
+                (folders.taken / str(number)).touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            rows = pl.DataFrame(plan.read_row_group(number))
+            held = [
+                Held(is_old, ImageRef(*place)) if is_old is not None else None
+                for is_old, *place in rows.select("is_old", *LOCATION).iter_rows()
+            ]
+            yield ShardTask(rows["split"][0], rows["target"][0], rows["image_id"].to_list(), held)
+
+
+def _write_plan(groups: Mapping[str, tuple[str, pl.Series]], found: pl.DataFrame, path: Path) -> dict[str, set[str]]:
+    """Write each group's images with where they are held; returns which old shards a shard needs, if any."""
+    needs = {}
+    by_split = {str(split): table.sort("image_id") for (split,), table in found.group_by("split")}
+    with pq.ParquetWriter(path, pl.DataFrame(schema=_PLANNED).to_arrow().schema) as writer:
+        for name, (split, ids) in groups.items():
+            held = by_split.get(split, found.clear())
+            first, last = (
+                held["image_id"].search_sorted(ids[0], "left"),
+                held["image_id"].search_sorted(ids[-1], "right"),
+            )
+            group = pl.DataFrame({"image_id": ids}, schema={"image_id": pl.String}).join(
+                held[first:last].drop("split"), on="image_id", how="left", maintain_order="left"
+            )
+            planned = group.with_columns(pl.lit(name).alias("target"), pl.lit(split).alias("split"))
+            writer.write_table(planned.select(*_PLANNED).to_arrow())
+            old = set(group.filter("is_old")["shard"])
+            if old:
+                needs[name] = old
+    return needs
+
+
+def _find_images(groups: Mapping[str, tuple[str, pl.Series]], folders: Folders) -> pl.DataFrame:
+    """Every image that is here, once: split, image_id, is_old and its place in images or old."""
+    frames = [pl.DataFrame(schema=_FOUND)]
+    for path in sorted(folders.new.iterdir()):
+        _set_aside(path, folders.old)
+    for path in sorted(folders.images.iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path)
+            continue
+        members = scan_shard(path)
+        if path.name in groups and {member.image_id for member in members} <= set(groups[path.name][1]):
+            frames.append(_table(path, members, is_old=False))
+        else:
+            _set_aside(path, folders.old)
+    frames += [_table(path, scan_shard(path), is_old=True) for path in sorted(folders.old.iterdir())]
+    return pl.concat(frames).unique(["split", "image_id"], keep="first", maintain_order=True)
+
+
+def _set_aside(path: Path, old: Path) -> None:
+    places = (old / f"{path.stem}.{number}{path.suffix}" for number in count())
+    path.rename(next(place for place in places if not place.exists()))
+
+
+def _table(path: Path, members: Sequence[Member], is_old: bool) -> pl.DataFrame:
+    kinds = {"image_id": pl.String, "offset": pl.Int64, "num_bytes": pl.Int64}
+    same = {"split": path.name.rsplit("-", 1)[0], "is_old": is_old, "shard": path.name}
+    table = pl.DataFrame(members, schema=kinds, orient="row")
+    return table.with_columns(pl.lit(value).alias(name) for name, value in same.items()).select(*_FOUND)

@@ -1,0 +1,1 @@
+"""Stage curate: measures every image, rejects faulty and duplicate ones, and applies the verdicts of reviewers."""

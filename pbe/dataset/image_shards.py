@@ -1,0 +1,187 @@
+"""Images in shards: tar files of some 200 MB each, written in one go and read by offset.
+
+`{split}-{number:05d}.tar` holds `{image_id}.jpg` in the order of the ids, uncompressed: WebDataset's convention, which
+tar itself and many loaders read. Headers tell name and length alone, so the same images are the same bits. Where the
+bytes of each image lie is in manifest.parquet, and from there in boxes.parquet: reading one is one `pread`.
+"""
+
+import io
+import os
+import tarfile
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pbe.dataset.images import decode_image, image_size
+from pbe.errors import UserError
+
+LOCATION = {"shard": pl.String, "offset": pl.Int64, "num_bytes": pl.Int64}  # of an image, in every table that tells it
+SUFFIX = ".tar"
+
+_BLOCK_BYTES = 512
+_END = bytes(2 * _BLOCK_BYTES)
+_OPEN_SHARDS = 64
+_COPY_BYTES = 1 << 20
+
+
+class ImageRef(NamedTuple):
+    """Where an image's bytes lie: `shard` is the name of a file in data/raw/images."""
+
+    shard: str
+    offset: int
+    num_bytes: int
+
+
+class Member(NamedTuple):
+    """One image of a shard; `offset` is that of its bytes, not of its header."""
+
+    image_id: str
+    offset: int
+    num_bytes: int
+
+
+class ImageArchive:
+    """The images of a folder of shards; any number of threads and processes may read at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open = lru_cache(maxsize=_OPEN_SHARDS)(_Descriptor)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+        return type(self), (self.folder,)  # each process opens the files itself
+
+    def read_bytes(self, ref: ImageRef) -> bytes:
+        """The bytes of an image, as acquired; raises UserError naming the shard when it is missing or too short."""
+        path = self.folder / ref.shard
+        try:
+            opened = self._open(path)  # a name of its own: it is closed when nothing refers to it
+            content = os.pread(opened.number, ref.num_bytes, ref.offset)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; run acquire again") from None
+        if len(content) != ref.num_bytes:
+            raise UserError(f"{path}: {len(content)} bytes at {ref.offset} of {ref.num_bytes}; run acquire again")
+        return content
+
+    def read_image(self, ref: ImageRef, reduction: int = 1) -> NDArray[np.uint8]:
+        """Decode an image as `pbe.dataset.images.read_image` does; raises what that raises, naming shard and offset."""
+        return decode_image(self.read_bytes(ref), self._locate(ref), reduction)
+
+    def image_size(self, ref: ImageRef) -> tuple[int, int]:
+        """(width, height) of an image, from its header."""
+        return image_size(io.BytesIO(self.read_bytes(ref)), self._locate(ref))
+
+    def _locate(self, ref: ImageRef) -> str:
+        return f"{self.folder / ref.shard} at {ref.offset}"
+
+
+class _Descriptor:
+    """A file opened for reading, closed when nothing refers to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+class TarWriter:
+    """Writes a shard to `part`, then renames it to `path`; what `path` holds in the same place is not written again."""
+
+    def __init__(self, path: Path, part: Path) -> None:
+        self._path, self._part = path, part
+        self._file: BinaryIO | None = None
+        self._end = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if self._file is not None:
+                self._file.close()
+        finally:
+            if isinstance(error, OSError):  # on a full disk a piece of a shard is in the way
+                self._part.unlink(missing_ok=True)
+
+    def add(self, image_id: str, content: bytes, kept_at: int | None = None) -> int:
+        """Append an image and return the offset of its bytes; `kept_at` is where `path` holds it, whole, if it does."""
+        header = _header(image_id, len(content))
+        offset = self._end + len(header)
+        if self._file is None and kept_at != offset:
+            self._begin()
+        if self._file is not None:
+            self._file.write(header + content + bytes(-len(content) % _BLOCK_BYTES))
+        self._end = offset + len(content) + -len(content) % _BLOCK_BYTES
+        return offset
+
+    def finish(self) -> bool:
+        """End the shard; returns whether it had to be written."""
+        if self._file is None and not self._is_whole():
+            self._begin()
+        if self._file is None:
+            return False
+        self._file.write(_END)
+        self._file.close()
+        self._part.replace(self._path)
+        return True
+
+    def _begin(self) -> None:
+        """Start the file, with what has been kept so far."""
+        self._file = self._part.open("wb")
+        if self._end:
+            with self._path.open("rb") as kept:
+                for start in range(0, self._end, _COPY_BYTES):
+                    self._file.write(kept.read(min(_COPY_BYTES, self._end - start)))
+
+    def _is_whole(self) -> bool:
+        """Whether what is kept is all there is."""
+        if not self._path.is_file():
+            return False
+        with self._path.open("rb") as file:
+            file.seek(self._end)
+            return file.read(len(_END) + 1) == _END
+
+
+def shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:05d}{SUFFIX}"
+
+
+def write_tar(path: Path, images: Iterable[tuple[str, bytes]]) -> dict[str, ImageRef]:
+    """Write (image_id, bytes), in that order, as the shard `path`; returns where each image lies."""
+    with TarWriter(path, path.with_suffix(".part")) as writer:
+        refs = {i: ImageRef(path.name, writer.add(i, content), len(content)) for i, content in images}
+        writer.finish()
+    return refs
+
+
+def scan_shard(path: Path) -> list[Member]:
+    """The images that a shard, or a piece of one, holds whole, up to the first header that `TarWriter` never wrote.
+
+    Whether their bytes are the right ones is for their MD5 to say.
+    """
+    members: list[Member] = []
+    size = path.stat().st_size
+    try:
+        with tarfile.open(path, "r:") as tar, path.open("rb") as file:
+            for info in tar:
+                image_id = info.name.removesuffix(".jpg")
+                header = os.pread(file.fileno(), info.offset_data - info.offset, info.offset)
+                if info.offset_data + info.size > size or header != _header(image_id, info.size):
+                    break
+                members.append(Member(image_id, info.offset_data, info.size))
+    except tarfile.ReadError:
+        pass  # it ends within a header
+    return members
+
+
+def _header(image_id: str, num_bytes: int) -> bytes:
+    info = tarfile.TarInfo(f"{image_id}.jpg")
+    info.size = num_bytes
+    return info.tobuf(tarfile.GNU_FORMAT)

@@ -1,0 +1,87 @@
+"""The faults planted in the demo world, so that curation has something to find and can be checked against the truth.
+
+Each kind hits the same share of a split's images: undecodable ones, badly exposed and blurred ones, copies of another
+image under another id, and train images that repeat a validation image, which would flatter every metric.
+"""
+
+import io
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image as PillowImage
+
+from pbe.demo.scenes import Box, Image
+
+COPIES = ("exact_duplicate", "near_duplicate")
+SPOILT = ("truncated", "dark", "bright", "blurred")
+LEAK = "leak"
+QUALITY = 95
+
+_NEAR_QUALITY = 80
+_STREAM = 0xFA17
+
+
+class Fault(NamedTuple):
+    """What is wrong with an image; copies are `of` the image with that index, a leak of that validation image."""
+
+    kind: str
+    of: int | None = None
+
+
+def plan_faults(num_images: dict[str, int], fault_frac: float, seed: int) -> dict[tuple[str, int], Fault]:
+    """Choose the faulty images of each split: (split, index) -> Fault, `fault_frac` of the split's images a kind.
+
+    No image has two faults, and a copy is always of an image without any. `num_images` has "train" and "validation".
+    """
+    plan: dict[tuple[str, int], Fault] = {}
+    clean: dict[str, list[int]] = {}
+    for number, split in enumerate(("validation", "train")):
+        rng = np.random.default_rng([seed, _STREAM, number])
+        order = iter(rng.permutation(num_images[split]).tolist())
+        kinds = (*SPOILT, *COPIES, *([LEAK] if split == "train" else []))
+        # Beside its faulty images a split needs as many clean originals for its own copies.
+        count = min(round(fault_frac * num_images[split]), num_images[split] // (len(kinds) + len(COPIES)))
+        hit = {kind: [next(order) for _ in range(count)] for kind in kinds}
+        clean[split] = list(order)
+        originals = iter(clean[split])
+        for kind in SPOILT:
+            plan.update({(split, index): Fault(kind) for index in hit[kind]})
+        for kind in COPIES:
+            plan.update({(split, index): Fault(kind, next(originals)) for index in hit[kind]})
+        if split == "train":
+            leaked = rng.choice(clean["validation"], size=count, replace=count > len(clean["validation"]))
+            pairs = zip(hit[LEAK], leaked.tolist(), strict=True)
+            plan.update({(split, index): Fault(LEAK, of) for index, of in pairs})
+    return plan
+
+
+def encode_jpeg(image: Image, quality: int = QUALITY) -> bytes:
+    """JPEG without chroma subsampling; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    PillowImage.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def spoil(image: Image, kind: str) -> bytes:
+    """The JPEG of `image` with a fault of SPOILT: cut off, nearly black, washed out or out of focus."""
+    if kind == "truncated":
+        whole = encode_jpeg(image)
+        return whole[: len(whole) * 3 // 5]
+    if kind == "dark":
+        return encode_jpeg((image * 0.1).astype(np.uint8))
+    if kind == "bright":
+        return encode_jpeg((255 - (255 - image) * 0.1).astype(np.uint8))
+    assert kind == "blurred", kind
+    return encode_jpeg(np.asarray(cv2.GaussianBlur(image, (0, 0), 5.0), np.uint8))
+
+
+def encode_near_copy(image: Image) -> bytes:
+    """The JPEG of `image` moved one pixel to the right and compressed harder: the same picture, no equal byte."""
+    moved = np.concatenate([image[:, :1], image[:, :-1]], axis=1)
+    return encode_jpeg(moved, _NEAR_QUALITY)
+
+
+def move_box(box: Box, width: int) -> Box:
+    """The box of an object in `encode_near_copy` of an image `width` wide."""
+    return Box(min(box.x0 + 1, width - 1), box.y0, min(box.x1 + 1, width), box.y1)

@@ -1,0 +1,43 @@
+"""The command of the recipe; see the package."""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from pbe.demo import weights
+from pbe.demo.weights.classifier import train_judge
+from pbe.demo.weights.clip import train_clip
+from pbe.demo.weights.prior import train_prior
+from pbe.demo.weights.recipe import Recipe
+from pbe.demo.weights.vae import train_vae
+
+PARTS: dict[str, Callable[[Recipe, Path], dict[str, float]]] = {
+    "vae": train_vae,
+    "clip": train_clip,
+    "judge": train_judge,
+    "prior": train_prior,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=weights.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    record_path = arguments.out / "recipe.json"
+    record = json.loads(record_path.read_text()) if record_path.exists() else {"quality": {}}
+    recipe = Recipe()
+    for part in arguments.parts:
+        torch.set_num_threads(recipe.prior_threads if part == "prior" else 1)
+        record["quality"][part] = PARTS[part](recipe, arguments.out)
+        record |= {"recipe": asdict(recipe), "torch": torch.__version__}
+        record_path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

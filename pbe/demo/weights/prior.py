@@ -1,0 +1,112 @@
+"""The text-to-image prior that the painter starts from."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, PNDMScheduler, UNet2DConditionModel
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from pbe.demo import scenes
+from pbe.demo.weights.clip import tokenize
+from pbe.demo.weights.crops import draw_scenes, to_tensor
+from pbe.demo.weights.recipe import CONTEXT_DIM, IMAGE_PX, Recipe, optimise
+from pbe.method.denoiser import attend_to_one_token
+from pbe.method.pretrained import load_vae
+from pbe.method.windows import cut_window, square_window
+
+SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def build_prior() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=IMAGE_PX // 4,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(64, 96),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=CONTEXT_DIM,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def train_prior(recipe: Recipe, out: Path) -> dict[str, float]:
+    """Train the text-to-image prior on single objects, each caption given by its end token alone, slightly noisy.
+
+    A caption's end token sums it up, as CLIP's class token sums up an image: a prior that draws from it alone is ready
+    for the paper's one-token condition, and the noise covers the gap between the two modalities (as in unCLIP).
+    Late timesteps, where the composition is decided, are drawn more often.
+    """
+    torch.manual_seed(recipe.seed + 6)
+    rng = np.random.default_rng([recipe.seed, 6])
+    scenes = [
+        s for s in draw_scenes(recipe.num_scenes, recipe.seed + 6, max_objects=1) if not s.objects[0].is_truncated
+    ]
+    latents, inside = encode_scenes(scenes, out, rng)
+    contexts, empty = encode_captions([scenes[i].caption for i in inside], out)
+    unet, schedule = attend_to_one_token(build_prior()), DDPMScheduler(**SCHEDULE)
+    ema = EMAModel(unet.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
+
+    def loss_of(step: int) -> Tensor:
+        index = torch.from_numpy(rng.integers(len(latents), size=recipe.prior_batch))
+        dropped = torch.from_numpy(rng.random(len(index)) < recipe.prior_drop)[:, None, None]
+        context = torch.where(dropped, empty, contexts[index])
+        context = context + recipe.prior_context_noise * context.std() * torch.randn_like(context)
+        timesteps = torch.from_numpy(1000 * np.sqrt(rng.random(len(index)))).long()
+        return denoising_loss(unet, schedule, latents[index], context, timesteps)
+
+    losses = []
+    PNDMScheduler(**SCHEDULE, skip_prk_steps=True, steps_offset=1).save_pretrained(out / "scheduler")
+    for loss in optimise(list(unet.parameters()), loss_of, recipe.prior_steps, recipe.prior_lr, "prior"):
+        losses.append(loss)
+        ema.step(unet.parameters())
+        if len(losses) % 500 == 0 or len(losses) == recipe.prior_steps:
+            averaged = build_prior()
+            ema.copy_to(averaged.parameters())
+            averaged.half().save_pretrained(out / "unet")
+    return {"loss": float(np.mean(losses[-500:]))}
+
+
+def denoising_loss(
+    unet: UNet2DConditionModel, schedule: DDPMScheduler, latents: Tensor, context: Tensor, timesteps: Tensor
+) -> Tensor:
+    noise = torch.randn_like(latents)
+    predicted = unet(schedule.add_noise(latents, noise, timesteps), timesteps, context).sample
+    return F.mse_loss(predicted, noise)
+
+
+@torch.no_grad()
+def encode_scenes(scenes: list[scenes.Scene], folder: Path, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
+    """Scaled latents of two windows of each scene that hold the whole object, and the scene of each."""
+    vae = load_vae(folder)
+    crops, inside = [], []
+    for i, scene in enumerate(scenes):
+        for _ in range(2):
+            window = square_window(scene.image.shape[0], scene.image.shape[1], scene.objects[0].box, rng)
+            crops.append(cut_window(scene.image, window, IMAGE_PX))
+            inside.append(i)
+    chunks = [
+        vae.encode(to_tensor(crops[i : i + 64])).latent_dist.mode() for i in tqdm(range(0, len(crops), 64), "latents")
+    ]
+    return torch.cat(chunks) * vae.config.scaling_factor, inside
+
+
+@torch.no_grad()
+def encode_captions(captions: list[str], folder: Path) -> tuple[Tensor, Tensor]:
+    """End tokens' states of the captions, (N, 1, 128), and of the empty caption, (1, 1, 128)."""
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    tower = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+
+    def encode(texts: list[str]) -> Tensor:
+        return torch.as_tensor(tower(**tokenize(tokenizer, texts)).pooler_output[:, None])
+
+    unique = sorted(set(captions))
+    table = dict(zip(unique, torch.cat([encode(unique[i : i + 256]) for i in range(0, len(unique), 256)]), strict=True))
+    return torch.stack([table[c] for c in captions]), encode([""])

@@ -1,0 +1,133 @@
+"""What is optimised: the whole UNet, the mapper with its projection, and v. VAE and CLIP tower stay frozen, outside.
+
+L = E || eps_theta(y_t, (1-m) * x_s, m, MLP(CLIP(A(x_r))), t) - eps ||^2,   c replaced by v for a share of the samples
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from pbe import settings
+from pbe.method.denoiser import denoiser_input
+from pbe.method.diffusion import add_noise, denoising_loss
+from pbe.method.guidance import drop_context
+from pbe.method.painter import Painter
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cached encodings and the draws of one step, all of the same length B."""
+
+    source_latents: Tensor  # (B, 4, h, w)
+    masked_latents: Tensor  # (B, 4, h, w)
+    mask: Tensor  # (B, 1, h, w)
+    class_tokens: Tensor  # (B, T, W)
+    noise: Tensor  # (B, 4, h, w)
+    timesteps: Tensor  # (B,)
+    dropped: Tensor  # (B,) bool: conditions replaced by v
+
+    def to(self, device: str | torch.device) -> "Batch":
+        return Batch(*(t.to(device, non_blocking=True) for t in self.__dict__.values()))
+
+    def pinned(self) -> "Batch":
+        """In memory that a GPU reads by itself."""
+        return Batch(*(t.pin_memory() for t in self.__dict__.values()))
+
+    def split(self, size: int) -> "list[Batch]":
+        """Batches of at most `size` samples."""
+        return [Batch(*parts) for parts in zip(*(t.split(size) for t in self.__dict__.values()), strict=True)]
+
+
+class PaintingLoss(nn.Module):
+    """A painter's trainable parts; a batch goes in, one loss a sample comes out, (B,)."""
+
+    def __init__(self, painter: Painter) -> None:
+        super().__init__()
+        self.unet = painter.unet
+        self.mapper = painter.conditioner.mapper
+        self.final_layer_norm = painter.conditioner.final_layer_norm
+        self.proj_out = painter.conditioner.proj_out
+        self.uncond_vector = painter.conditioner.uncond_vector
+        self.mask_channel = painter.mask_channel
+        self.alphas_cumprod: Tensor
+        self.register_buffer("alphas_cumprod", painter.alphas_cumprod, persistent=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        context = self.proj_out(self.final_layer_norm(self.mapper(batch.class_tokens)))  # (B, T, D)
+        context = drop_context(context, self.uncond_vector, batch.dropped)
+        noisy = add_noise(batch.source_latents, batch.noise, batch.timesteps, self.alphas_cumprod)
+        x = denoiser_input(noisy, batch.masked_latents, batch.mask, self.mask_channel)  # (B, 9, h, w)
+        return denoising_loss(self.unet(x, batch.timesteps, context).sample, batch.noise)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def prepare_unet(unet: UNet2DConditionModel, train: settings.Train, device: str) -> None:
+    """Bring a UNet into the form that trains fastest on the device, or in the least memory; what it computes stays."""
+    if device.startswith("cuda"):
+        unet.to(memory_format=torch.channels_last)
+        torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
+    if train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if train.compile:
+        unet.compile()
+
+
+class ExponentialMovingAverage:
+    """Averaged weights; the decay rises with the step so that the start is soon forgotten.
+
+    `place` "cpu" keeps them off the device; "none" averages nothing: the weights are the parameters themselves.
+    `every` > 1 averages in every so many steps alone, as strongly as in that many.
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, nn.Parameter],
+        decay: float,
+        place: settings.AverageDevice = "device",
+        every: int = 1,
+    ) -> None:
+        self.decay, self.place, self.every = decay, place, every
+        self.weights = {name: self._keep(p.detach()) for name, p in parameters.items()}
+
+    def _keep(self, weight: Tensor) -> Tensor:
+        if self.place == "none":
+            return weight
+        return weight.to("cpu", copy=True) if self.place == "cpu" else weight.clone()
+
+    @torch.no_grad()
+    def update(self, parameters: dict[str, nn.Parameter], step: int) -> None:
+        if self.place == "none" or (step + 1) % self.every:
+            return
+        share = 1 - min(self.decay, (1 + step) / (10 + step)) ** self.every
+        if self.place == "device":
+            torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in parameters.values()], share)
+        else:
+            for name, parameter in parameters.items():
+                self.weights[name].lerp_(parameter.detach().to("cpu"), share)
+
+    @torch.no_grad()
+    def copy_to(self, parameters: dict[str, nn.Parameter]) -> None:
+        for name, parameter in parameters.items():
+            parameter.copy_(self.weights[name])
+
+    @contextmanager
+    def swapped_in(self, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
+        """The parameters hold the averaged weights inside the block; one at a time, so that no second copy is held."""
+        self._swap(parameters)
+        try:
+            yield
+        finally:
+            self._swap(parameters)
+
+    @torch.no_grad()
+    def _swap(self, parameters: dict[str, nn.Parameter]) -> None:
+        for name, parameter in parameters.items():
+            held = parameter.clone()
+            parameter.copy_(self.weights[name])
+            self.weights[name].copy_(held)

@@ -1,0 +1,54 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pbe.demo import faults
+from pbe.demo.faults import plan_faults
+from pbe.demo.scenes import Box, draw_scene
+
+
+@given(train=st.integers(1, 300), validation=st.integers(1, 60), frac=st.floats(0, 0.1), seed=st.integers(0, 9))
+def test_copies_are_of_clean_images_and_counts_are_equal(train, validation, frac, seed):
+    num_images = {"train": train, "validation": validation}
+    plan = plan_faults(num_images, frac, seed)
+    assert plan == plan_faults(num_images, frac, seed)
+    for (split, index), fault in plan.items():
+        assert 0 <= index < num_images[split]
+        origin = "validation" if fault.kind == faults.LEAK else split
+        assert (fault.of is None) == (fault.kind in faults.SPOILT)
+        assert fault.of is None or (origin, fault.of) not in plan
+    for split in num_images:
+        kinds = [fault.kind for (s, _), fault in plan.items() if s == split]
+        assert len({kinds.count(kind) for kind in (*faults.SPOILT, *faults.COPIES)}) == 1
+
+
+def test_a_share_of_each_kind():
+    plan = plan_faults({"train": 1000, "validation": 200}, 0.01, seed=0)
+    assert sum(fault.kind == faults.LEAK for fault in plan.values()) == 10
+    assert sum(fault.kind == "dark" for fault in plan.values()) == 12
+
+
+def decoded(jpeg):
+    return np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), float) / 255
+
+
+def test_spoilt_images_are_as_named():
+    scene = draw_scene(np.random.default_rng(2))
+    good = decoded(faults.encode_jpeg(scene.image))
+    assert decoded(faults.spoil(scene.image, "dark")).mean() < 0.12 < good.mean()
+    assert decoded(faults.spoil(scene.image, "bright")).mean() > 0.9 > good.mean()
+    assert np.abs(np.diff(decoded(faults.spoil(scene.image, "blurred")))).mean() < 0.3 * np.abs(np.diff(good)).mean()
+    with pytest.raises(OSError, match="truncated"):
+        decoded(faults.spoil(scene.image, "truncated"))
+
+
+def test_near_copy_is_moved_by_one_pixel_with_its_box():
+    image = draw_scene(np.random.default_rng(2)).image
+    original, copy = decoded(faults.encode_jpeg(image)), decoded(faults.encode_near_copy(image))
+    assert np.abs(copy[:, 1:] - original[:, :-1]).mean() < 0.02
+    assert faults.move_box(Box(3, 4, 20, 30), 64) == Box(4, 4, 21, 30)
+    assert faults.move_box(Box(3, 4, 64, 30), 64) == Box(4, 4, 64, 30)

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from pbe.evaluation.reference_images import centre_square, real_images
+
+
+def test_only_curated_train_images_count(demo: Path) -> None:
+    images = list(real_images(demo / "raw", demo / "curated", None, 32, 100))
+    assert len(images) == 5  # six, of which curation rejected one
+    assert {image.shape for image in images} == {(32, 32, 3)}
+    assert len(list(real_images(demo / "raw", demo / "curated", None, 32, 3))) == 3
+
+
+def test_a_folder_of_ones_own_may_hold_any_pictures(tmp_path: Path, demo: Path) -> None:
+    for name in ("b.png", "a.JPG", "notes.txt"):
+        PillowImage.new("L", (20, 10), 7).save(tmp_path / name, format="PNG")
+    images = list(real_images(demo / "raw", demo / "curated", str(tmp_path), 8, 100))
+    assert [image.shape for image in images] == [(8, 8, 3)] * 2
+
+
+def test_the_square_is_the_centre() -> None:
+    image = np.zeros((4, 10, 3), np.uint8)
+    image[:, 3:7] = 9
+    assert (centre_square(image, 4) == 9).all()
+    assert (centre_square(image.transpose(1, 0, 2), 4) == 9).all()
+
+
+def test_too_few_images_are_refused_before_any_is_read(tmp_path: Path, demo: Path) -> None:
+    with pytest.raises(ValueError, match="two real images at least"):
+        real_images(demo / "raw", demo / "curated", str(tmp_path), 8, 100)
+    with pytest.raises(ValueError, match=r"no such folder; see evaluate\.real"):
+        real_images(demo / "raw", demo / "curated", str(tmp_path / "absent"), 8, 100)
