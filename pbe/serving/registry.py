@@ -164,7 +164,7 @@ def _log(model_folder: Path, metrics: Metrics) -> str:
         warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
         info = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(Path(__file__).with_name("model.py")),
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
             artifacts={ARTIFACT: str(model_folder)},
             code_paths=[str(Path(__file__).parents[1])],
             signature=SIGNATURE,
