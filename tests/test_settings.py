@@ -1,4 +1,4 @@
-"""params.yaml: what is accepted, and how a mistake in it is told."""
+"""params.yaml: which values it takes, and how an error in it is reported."""
 
 from pathlib import Path
 from typing import Any
@@ -7,71 +7,112 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from pbe.errors import UserError
 from pbe.settings import Settings, load_settings
+from tests.support.parameters import PARAMETERS, ROOT
 
-ROOT = Path(__file__).parents[1]
+SHIPPED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
-def load(folder: Path, text: str) -> Settings:
-    (folder / "params.yaml").write_text(text)
-    return load_settings(folder / "params.yaml")
+def load(folder: Path, content: object) -> Settings:
+    path = folder / "params.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return load_settings(path)
+
+
+def changed(key: str, value: object) -> dict[str, Any]:
+    """Return the shipped parameters with one dotted key set."""
+    tree = yaml.safe_load(yaml.safe_dump(SHIPPED))
+    *parents, last = key.split(".")
+    section = tree
+    for parent in parents:
+        section = section[parent]
+    section[last] = value
+    return tree
+
+
+def without(key: str) -> dict[str, Any]:
+    """Return the shipped parameters without one dotted key."""
+    tree = changed(key, None)
+    *parents, last = key.split(".")
+    section = tree
+    for parent in parents:
+        section = section[parent]
+    del section[last]
+    return tree
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("key", "value", "message"),
     [
-        ("sead: 1\n", "sead: unknown key; did you mean seed?"),
-        ("filter:\n  min_area: 0.1\n", "filter.min_area: unknown key; did you mean min_area_frac?"),
+        ("sead", 1, "sead: unknown key; did you mean seed?"),
+        ("filter.min_area", 0.1, "filter.min_area: unknown key; did you mean min_area_frac?"),
+        ("method.mask.jitter", 1, "method.mask.jitter: unknown key; the keys here are irregular"),
+        ("train.lr", -1, "train.lr: input should be greater than 0 (got -1)"),
+        ("train.steps", "many", "train.steps: input should be a valid integer"),
         (
-            "method:\n  mask:\n    jitter: 1\n",
-            "method.mask.jitter: unknown key; the keys here are irregular",
-        ),
-        ("train:\n  lr: -1\n", "train.lr: input should be greater than 0 (got -1)"),
-        ("train:\n  steps: many\n", "train.steps: input should be a valid integer"),
-        (
-            "acquire:\n  source: ftp\n",
+            "acquire.source",
+            "ftp",
             "acquire.source: input should be 'demo', 'openimages', 's3', 'folder', 'coco', 'yolo', 'voc', 'csv', ",
         ),
-        ("evaluate:\n  guidance_scale: -1\n", "evaluate.guidance_scale: input should be greater than or equal to 0"),
-        ("train: [\n", "not YAML"),
-        ("- seed\n", "(top level): "),
+        ("evaluate.guidance_scale", -1, "evaluate.guidance_scale: input should be greater than or equal to 0"),
+        ("acquire.short_side_px", 32, "(top level): value error, acquire.short_side_px 32 is below method.image_px 64"),
+        ("train.drop_probability", 0, "(top level): value error, train.drop_probability 0 does not train v"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(ValueError, match=r"params\.yaml") as caught:
+def test_an_error_is_one_line_that_names_file_and_key(tmp_path: Path, key: str, value: object, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, changed(key, value))
+    assert f"params.yaml: {message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["train: [\n", "\xff\n\x00"])
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"params\.yaml: not valid YAML"):
         load(tmp_path, text)
-    message = str(caught.value)
-    assert f"params.yaml: {told}" in message
-    assert "\n" not in message
+
+
+def test_a_list_is_no_parameter_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"params\.yaml: \(top level\): "):
+        load(tmp_path, "- seed\n")
 
 
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"params.yaml: no such file; run inside the project"):
+    with pytest.raises(UserError, match=r"params.yaml: no such file; run this command in the project folder"):
         load_settings(tmp_path / "params.yaml")
 
 
-def test_two_mistakes_are_told_together(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"sead: unknown key; did you mean seed\?; .*|.*; sead: unknown key"):
-        load(tmp_path, "sead: 1\nseed: -1\n")
+def test_two_errors_are_reported_together(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"seed: .*; sead: unknown key; did you mean seed\?"):
+        load(tmp_path, changed("seed", -1) | {"sead": 1})
 
 
-def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
-    assert load(tmp_path, "") == Settings()
+def keys(tree: Any, prefix: str = "") -> list[str]:
+    if not isinstance(tree, dict):
+        return [prefix.removeprefix(".")]
+    return [name for key, value in tree.items() for name in keys(value, f"{prefix}.{key}")]
+
+
+@pytest.mark.parametrize("key", keys(SHIPPED))
+def test_a_deleted_line_is_an_error_and_no_other_value(tmp_path: Path, key: str) -> None:
+    with pytest.raises(UserError, match=rf"params\.yaml: {key}: missing; params\.yaml must set every parameter"):
+        load(tmp_path, without(key))
+
+
+def test_an_empty_file_lacks_every_section(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"seed: missing.*register: missing"):
+        load(tmp_path, "")
 
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
-        Settings().train.steps = 1  # type: ignore[misc]
+        PARAMETERS.train.steps = 1  # type: ignore[misc]
 
 
-def test_params_yaml_names_every_key() -> None:
-    """A key that is left out would follow a changed default without DVC seeing it."""
-    known = Settings().model_dump(by_alias=True)
-    assert keys(yaml.safe_load((ROOT / "params.yaml").read_text())) == keys(known)
-    load_settings(ROOT / "params.yaml")
-
-
-def keys(tree: Any, prefix: str = "") -> set[str]:
-    if not isinstance(tree, dict):
-        return {prefix}
-    return {name for key, value in tree.items() for name in keys(value, f"{prefix}.{key}")}
+def test_a_replaced_value_is_validated() -> None:
+    assert PARAMETERS.train.replace(steps=3).steps == 3
+    with pytest.raises(ValidationError):
+        PARAMETERS.train.replace(steps=0)
+    with pytest.raises(ValidationError):
+        PARAMETERS.train.replace(stepz=1)

@@ -1,4 +1,4 @@
-"""The tests' Prefect server, and toy projects with and without it."""
+"""A Prefect server for the tests, and toy projects with and without it."""
 
 import os
 import subprocess
@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.toy_project import ROOT, Project, free_port, healthy, make_project, wait_for
+from pbe.runtime.ports import free_port
+from tests.support.toy_project import ROOT, Project, healthy, make_project, wait_for
 
 
 @pytest.fixture(scope="session")
 def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server of the tests' own."""
+    """Start a Prefect server for the tests."""
     folder, port = tmp_path_factory.mktemp("prefect"), free_port()
     url = f"http://127.0.0.1:{port}/api"
     env = os.environ | {"PREFECT_HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from flows.pipeline import STAGES
-from pbe.settings import Settings
+from tests.support.parameters import PARAMETERS
 from tests.support.toy_project import ROOT
 
 DESIGN = ["acquire", "filter", "curate", "backbone", "encode", "train", "evaluate", "register"]
@@ -60,7 +60,7 @@ def test_every_code_file_among_the_deps_exists() -> None:
 
 
 def test_every_parameter_is_a_setting() -> None:
-    known: Any = Settings().model_dump(by_alias=True)
+    known: Any = PARAMETERS.model_dump(by_alias=True)
     for stage in PIPELINE.values():
         for key in stage["params"]:
             tree = known

@@ -5,7 +5,7 @@ import pytest
 from flows import environment
 
 
-def test_telemetry_is_off_and_a_persons_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_telemetry_is_off_and_a_users_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in environment.TELEMETRY_OFF:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")

@@ -1,11 +1,14 @@
-"""The pipeline over a toy project: DVC decides, Prefect records, and a killed run leaves nothing in the way."""
+"""The pipeline over a toy project: DVC decides, Prefect records, and a killed run blocks nothing."""
 
 import signal
 from typing import Any
 
 import httpx
 import pytest
+from dvc.exceptions import ReproductionError
+from dvc.stage.exceptions import StageCmdFailedError
 
+from flows.pipeline import dvc_failure, is_retryable, reproduce
 from tests.support.toy_project import Project, running, wait_for
 
 pytestmark = pytest.mark.slow
@@ -35,7 +38,7 @@ def test_stages_run_nested_under_the_pipeline_then_are_cached(project: Project) 
     )
     assert parents == {each["id"] for each in tasks.json()}
     again = project.run(*PIPELINE, *TWO)
-    assert (again.returncode, again.stdout) == (0, "all is up to date\nthe end\n")
+    assert (again.returncode, again.stdout) == (0, "every stage is up to date\nthe end\n")
     assert runs(project)["pipeline"]["id"] == found["pipeline"]["id"]  # nothing was even started
 
 
@@ -43,14 +46,25 @@ def test_a_failing_stage_ends_the_pipeline_with_its_exit_code(project: Project) 
     project.naps(13)
     ended = project.run(*PIPELINE, *TWO)
     assert ended.returncode == 2
-    told = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
-    assert told[0] == "error: naps.txt: 13 is unlucky; give another number"
-    assert told[1].startswith("error: stage acquire failed; its own message is above")
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
+    assert errors[0] == "error: naps.txt: 13 is unlucky; give another number"
+    assert errors[1].startswith("error: stage acquire failed, see its error above")
     assert "Traceback" not in ended.stderr
     assert not (project.folder / "filter.out").exists()
 
 
-def test_an_unknown_stage_is_told(project: Project) -> None:
+@pytest.mark.parametrize(("naps", "code", "name"), [(13, 2, "UserError"), (16, 75, "Unavailable"), (15, 1, None)])
+def test_the_exit_code_of_a_stage_names_the_pipelines_state(naps: int, code: int, name: str | None) -> None:
+    """DVC keeps the exit code in its message alone; the state's name decides about retries."""
+    failed = StageCmdFailedError("python toy.py acquire", code)
+    error = ReproductionError("acquire")
+    error.__cause__ = failed
+    state = dvc_failure("acquire", error)
+    assert state.name == (name or "Failed")
+    assert is_retryable(reproduce, None, state) == (name != "UserError")  # type: ignore[arg-type]
+
+
+def test_an_unknown_stage_is_named(project: Project) -> None:
     ended = project.run(*PIPELINE, "aquire")
     assert ended.returncode == 2
     assert "aquire" in ended.stderr.splitlines()[-1]
@@ -64,12 +78,12 @@ def test_with_no_server_configured_the_pipeline_starts_and_stops_its_own(lone_pr
     assert (lone_project.folder / "filter.out").read_text() == "2"
 
 
-def test_after_kill_of_dvc_repro_the_stage_goes_and_the_next_repro_finishes(project: Project) -> None:
+def test_a_stage_ends_after_dvc_repro_is_killed_and_the_next_repro_completes(project: Project) -> None:
     project.naps(600)
     dvc = project.start("dvc", "repro")
-    lock = project.folder / ".pbe/acquire.lock"
-    assert wait_for(lambda: lock.exists() and lock.read_text() != "")
-    stage = int(lock.read_text())
+    holder = project.folder / ".pbe/acquire.pid"
+    assert wait_for(lambda: holder.exists() and holder.read_text() != "")
+    stage = int(holder.read_text())
     dvc.send_signal(signal.SIGKILL)
     dvc.communicate()
     project.naps(1)

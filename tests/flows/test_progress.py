@@ -1,20 +1,22 @@
-"""The time that is left, by the pace of the last half minute."""
+"""A line of progress says how far a loop is, how it goes and how long it still takes."""
 
-from flows.progress import TimeLeft, clock_time
+import re
 
+import pytest
 
-def test_the_time_left_follows_the_pace():
-    left = TimeLeft()
-    assert left.estimate(0.0, 10, 100) is None
-    assert left.estimate(5.0, 20, 100) == 40.0
+from flows.progress import stage_progress
 
 
-def test_a_pace_of_long_ago_is_forgotten():
-    left = TimeLeft()
-    for second in range(200):
-        estimate = left.estimate(float(second), min(second, 100) * 10 + max(second - 100, 0), 2000)
-    assert estimate == 901.0
+def test_a_finished_loop_prints_one_line_with_its_note(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = stage_progress("train")("steps")
+    bar(1, 4, "loss 0.9")
+    bar(4, 4, "loss 0.5")
+    line = r"train: steps 4/4 \(100 %, loss 0\.5, 00:00 elapsed, 00:00 left\)\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
 
 
-def test_times_as_people_write_them():
-    assert [clock_time(s) for s in (5, 125, 3725)] == ["0:05", "2:05", "1:02:05"]
+def test_a_loop_may_report_the_same_count_again_and_a_new_total(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = stage_progress("encode")("shards")
+    for done, total in ((0, 2), (1, 2), (1, 3), (3, 3)):
+        bar(done, total)
+    assert capsys.readouterr().err.startswith("encode: shards 3/3 (100 %, ")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pymongo
 import pytest
 
+from pbe.errors import UnavailableError
 from pbe.runtime import mongod
 
 OWNER = """
@@ -96,7 +97,7 @@ def test_honours_a_given_address(tmp_path: Path) -> None:
 
 
 def test_an_address_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    no_answer = pytest.raises(ValueError, match=r"no MongoDB answers at mongodb://127\.0\.0\.1:9")
+    no_answer = pytest.raises(UnavailableError, match=r"mongodb://127\.0\.0\.1:9: no MongoDB answers")
     with no_answer, mongod.running_mongod(tmp_path, "mongodb://127.0.0.1:9"):
         pass
 

@@ -1,29 +1,35 @@
-"""A toy project in a folder of its own: real stages of the real machinery, whose work is to take naps."""
+"""A toy project in its own folder: the real machinery of stages, whose work is to take naps."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
-from socket import socket
 from time import monotonic, sleep
 
 import httpx
 
 ROOT = Path(__file__).parents[2]
 TOY = """
-import sys, time
+import errno, sys, time
 from pathlib import Path
+import numpy as np
 from flows.stage import main, stage_flow
+from pbe.errors import UnavailableError, UserError
 
 def work(settings, folder, bars):
-    '''Takes as many naps as naps.txt says; 13 is a mistake and 14 a bug.'''
+    '''Takes as many naps as naps.txt says; some numbers stand for errors.'''
     num_naps = int((folder / "naps.txt").read_text())
     if num_naps == 13:
-        raise ValueError("naps.txt: 13 is unlucky;\\n  give another number")
+        raise UserError("naps.txt: 13 is unlucky;\\n  give another number")
     if num_naps == 14:
-        raise TypeError("what a bug")
+        raise TypeError("a planted bug")
+    if num_naps == 15:
+        np.zeros(2) + np.zeros(3)
+    if num_naps == 16:
+        raise UnavailableError("http://127.0.0.1:9: does not answer")
+    if num_naps == 17:
+        raise OSError(errno.ENOSPC, "No space left on device", "data/raw")
     bar = bars("naps")
     for i in range(num_naps):
         time.sleep(0.1)
@@ -49,7 +55,7 @@ stages:
 
 
 class Project:
-    """The toy project's folder and the commands run in it."""
+    """The toy project's folder, and commands that run in it."""
 
     def __init__(self, folder: Path, api_url: str | None) -> None:
         self.folder = folder
@@ -70,12 +76,6 @@ class Project:
         (self.folder / "naps.txt").write_text(str(number))
 
 
-def free_port() -> int:
-    with closing(socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_for(happened: Callable[[], bool], within_s: float = 60.0) -> bool:
     deadline = monotonic() + within_s
     while monotonic() < deadline:
@@ -86,7 +86,7 @@ def wait_for(happened: Callable[[], bool], within_s: float = 60.0) -> bool:
 
 
 def running(pid: int) -> bool:
-    """Whether the process is alive; a zombie is not."""
+    """Return whether the process is alive; a zombie is not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -105,7 +105,7 @@ def make_project(folder: Path, api_url: str | None) -> Project:
     project = Project(folder, api_url)
     (folder / "toy.py").write_text(TOY)
     (folder / "dvc.yaml").write_text(DVC_YAML)
-    (folder / "params.yaml").write_text("seed: 0\n")
+    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     (folder / "prefect.toml").write_text((ROOT / "prefect.toml").read_text())
     (folder / ".dvc").mkdir()
     (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
