@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pbe.latents.samples import Sample
 from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.denoiser import mask_latents
 from pbe.method.pretrained import load_vae
+from pbe.method.training_triplet import TrainingTriplet
 
 
 class FrozenEncoders:
@@ -22,7 +22,7 @@ class FrozenEncoders:
         self.conditioner = tower.to(device)
 
     @torch.inference_mode()
-    def encode(self, samples: list[Sample]) -> dict[str, Tensor]:
+    def encode(self, samples: list[TrainingTriplet]) -> dict[str, Tensor]:
         """Samples => fp16 latents (B, 4, h, w) twice, mask (B, 1, h, w), class tokens (B, E, T, W)."""
         source = to_pixels(np.stack([s.source for s in samples]), device=self.device)
         mask = torch.from_numpy(np.stack([s.mask for s in samples])).to(self.device)[:, None].float()

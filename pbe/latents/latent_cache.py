@@ -23,7 +23,8 @@ from torch import Tensor
 
 from pbe import settings
 from pbe.errors import UserError
-from pbe.latents.samples import BoxRow, Sample, SampleDrawer, read_boxes
+from pbe.latents.samples import BoxRow, SampleDrawer, read_boxes
+from pbe.method.training_triplet import TrainingTriplet
 from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import atomic_file, digest_files
 
@@ -71,7 +72,7 @@ class ShardWriter:
         write_shard(self.job.out / shard_name(shard), tensors)
         return {"shard": shard, "rows": len(rows)}
 
-    def _draw(self, row: int) -> Sample:
+    def _draw(self, row: int) -> TrainingTriplet:
         box: BoxRow = self.boxes[row // self.job.encode.variants]
         return self.drawer.draw(box, row % self.job.encode.variants)
 

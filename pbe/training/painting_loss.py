@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from pbe import settings
 from pbe.method.denoiser import denoiser_input
-from pbe.method.diffusion import add_noise, denoising_loss
-from pbe.method.guidance import drop_context
+from pbe.method.diffusion import denoising_loss
 from pbe.method.painter import Painter
 
 
@@ -57,11 +56,22 @@ class PaintingLoss(nn.Module):
         self.register_buffer("alphas_cumprod", painter.alphas_cumprod, persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:
-        context = self.proj_out(self.final_layer_norm(self.mapper(batch.class_tokens)))  # (B, T, D)
-        context = drop_context(context, self.uncond_vector, batch.dropped)
-        noisy = add_noise(batch.source_latents, batch.noise, batch.timesteps, self.alphas_cumprod)
-        x = denoiser_input(noisy, batch.masked_latents, batch.mask, self.mask_channel)  # (B, 9, h, w)
-        return denoising_loss(self.unet(x, batch.timesteps, context).sample, batch.noise)
+        return denoising_loss(
+            self._predict,
+            batch.source_latents,
+            batch.masked_latents,
+            batch.mask,
+            self.proj_out(self.final_layer_norm(self.mapper(batch.class_tokens))),  # (B, T, D)
+            self.uncond_vector,
+            batch.dropped,
+            batch.noise,
+            batch.timesteps,
+            self.alphas_cumprod,
+        )
+
+    def _predict(self, noisy: Tensor, masked: Tensor, mask: Tensor, context: Tensor, timesteps: Tensor) -> Tensor:
+        x = denoiser_input(noisy, masked, mask, self.mask_channel)  # (B, 9, h, w)
+        return torch.as_tensor(self.unet(x, timesteps, context).sample)
 
     def trained(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.named_parameters() if p.requires_grad}

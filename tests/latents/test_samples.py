@@ -5,7 +5,8 @@ import pytest
 from pbe.dataset.image_shards import LOCATION, write_tar
 from pbe.dataset.object_masks import pack_mask
 from pbe.demo.faults import encode_jpeg
-from pbe.latents.samples import SampleDrawer, decoding_reduction, read_boxes
+from pbe.latents.samples import SampleDrawer, read_boxes
+from pbe.method.training_triplet import decoding_reduction
 from tests.support import parameters
 
 

@@ -9,13 +9,13 @@ import torch
 from diffusers import PNDMScheduler
 
 from pbe.latents.frozen_encoders import FrozenEncoders
-from pbe.latents.samples import Sample
 from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.exemplars import augment_exemplar
 from pbe.method.initialization import build_painter
 from pbe.method.masks import draw_mask
 from pbe.method.painter import Painter
 from pbe.method.pretrained import load_scheduler
+from pbe.method.training_triplet import TrainingTriplet
 from pbe.settings import load_settings
 from pbe.training.batches import BatchSource
 from pbe.training.loop import Trainer
@@ -32,7 +32,7 @@ def samples(n=4):
     masks[:, 20:40, 20:44] = 1
     sources = rng.integers(0, 256, (n, 64, 64, 3), dtype=np.uint8)
     return [
-        Sample(*parts) for parts in zip(sources, masks, rng.integers(0, 256, (n, 2, 32, 32, 3), np.uint8), strict=True)
+        TrainingTriplet(*parts) for parts in zip(sources, masks, rng.integers(0, 256, (n, 2, 32, 32, 3), np.uint8), strict=True)
     ]
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from pbe.latents.frozen_encoders import FrozenEncoders
-from pbe.latents.samples import Sample
 from pbe.method.initialization import build_painter
 from pbe.method.interchange.folder import write_published
 from pbe.method.painter import Painter
+from pbe.method.training_triplet import TrainingTriplet
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_its_encoders_say_what_the_backbones_said(layout, backbone, request):
     source, exemplars = rng.integers(0, 256, (64, 64, 3), np.uint8), rng.integers(0, 256, (1, 32, 32, 3), np.uint8)
     mask = np.zeros((64, 64), np.uint8)
     mask[10:40, 20:50] = 1
-    samples = [Sample(source=source, mask=mask, exemplars=exemplars)]
+    samples = [TrainingTriplet(source=source, mask=mask, exemplars=exemplars)]
     wanted = FrozenEncoders(backbone).encode(samples)
     got = FrozenEncoders(request.getfixturevalue(layout)).encode(samples)
     assert all(torch.equal(tensor, got[name]) for name, tensor in wanted.items())
