@@ -266,11 +266,11 @@ def md5_of_files(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def md5_of_shards(raw: Path) -> Iterator[tuple[str, str]]:
-    from pbe.dataset.image_shards import ImageArchive, ImageRef
+    from pbe.dataset.image_shards import ImageRef, ImageShards
 
-    archive = ImageArchive(raw / "images")
+    shards = ImageShards(raw / "images")
     for row in pl.read_parquet(raw / "manifest.parquet").iter_rows(named=True):
-        content = archive.read_bytes(ImageRef(row["shard"], row["offset"], row["num_bytes"]))
+        content = shards.read_bytes(ImageRef(row["shard"], row["offset"], row["num_bytes"]))
         yield row["image_id"], hashlib.md5(content).hexdigest()
 
 

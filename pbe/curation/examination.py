@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pbe.curation.quality import MEASURES, THUMBNAIL_SIDE_PX, Quality, fault, measure
 from pbe.curation.thumbnails import write_thumbnail
-from pbe.dataset.image_shards import LOCATION, ImageArchive, ImageRef
+from pbe.dataset.image_shards import LOCATION, ImageShards, ImageRef
 from pbe.dataset.images import decode_image
 from pbe.errors import UserError
 from pbe.settings import Curate
@@ -72,7 +72,7 @@ class Seen(NamedTuple):
 class Look:
     """How to look at one image, of which a small copy is left in the file `locate(split, image_id)`."""
 
-    archive: ImageArchive
+    archive: ImageShards
     locate: Locate
     settings: Curate
     embed_px: int

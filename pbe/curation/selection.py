@@ -31,7 +31,7 @@ from pbe.curation.fiftyone_catalogue import BOX_COLUMNS, REASONS, Catalogue, Mar
 from pbe.curation.quality import MEASURES
 from pbe.curation.thumbnails import thumbnail_path
 from pbe.curation.verdicts import BY_PERSON, KEEP, REJECT
-from pbe.dataset.image_shards import LOCATION, ImageArchive
+from pbe.dataset.image_shards import LOCATION, ImageShards
 from pbe.errors import UserError
 from pbe.runtime.fiftyone_connection import connected_fiftyone
 from pbe.runtime.files import atomic_file
@@ -95,7 +95,7 @@ def curate(
     box_table = _read_boxes(boxes, images)
 
     locate = partial(thumbnail_path, home)
-    look = Look(ImageArchive(raw / "images"), locate, settings, embed_px)
+    look = Look(ImageShards(raw / "images"), locate, settings, embed_px)
     seen = examine(images, box_table, look, embed, scratch=home, num_workers=num_workers, progress=bars(PHASES[0]))
     alike = _compare(seen, settings, bars(PHASES[1]))
     final = [_overrule(row, v, people) for row, v in zip(_names(seen), _judge(seen, alike.pairs), strict=True)]

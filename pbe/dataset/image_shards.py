@@ -46,7 +46,7 @@ class Member(NamedTuple):
     num_bytes: int
 
 
-class ImageArchive:
+class ImageShards:
     """The images of a folder of shards; any number of threads and processes may read at once."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,17 +1,17 @@
-"""Image files in and out: whatever the file holds, the project sees (H, W, 3) uint8 RGB, the right way up.
+"""Image files in and out: whatever a file holds, the project gets (H, W, 3) uint8 RGB, upright.
 
-A plain JPEG is decoded by OpenCV, anything else and anything odd by Pillow. Both carry libjpeg-turbo and give the same
-bits; OpenCV writes them once, straight into the array.
+OpenCV decodes plain JPEGs; Pillow decodes every other file. Both use libjpeg-turbo and return the same bits, but OpenCV
+writes them straight into the array, which saves a copy.
 
-What cannot be had right is refused by name, and by its header alone: more than MAX_PIXELS, which a decoder would fill
-the memory with; animations and files of many pages, as nothing says which picture the boxes are of; pixels without an
-agreed range (floats, 32 bits) or colour (LAB); formats other than FORMATS.
+Masks and pictures of numbers pass the same checks. Their header alone decides whether a file is refused: more than
+MAX_PIXELS would fill the memory; in an animation or a file of several pages nothing says which picture the boxes belong
+to; floats, 32-bit integers and LAB have no agreed conversion to RGB; other formats than FORMATS are not supported.
 """
 
 import io
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -23,112 +23,137 @@ from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
 from pbe.errors import UserError, one_line
-
-Image = NDArray[np.uint8]
+from pbe.types import Image, Mask
 
 MAX_PIXELS = 100_000_000  # 10,000 x 10,000; 300 MB as RGB
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 _MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"))
+_INDIRECT_MODES = frozenset(("P", "PA", "La", "RGBa"))  # a palette, or colours multiplied by their alpha
 _SIXTEEN_BITS = "I;16"
 _ORIENTATION_TAG = 0x0112
 _START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_REDUCTIONS = {1: 0, 2: 16, 4: 32, 8: 64}  # the flag of cv2.IMREAD_REDUCED_*, without their order of channels
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error)
-_OTHERS = ((4, b"ftypheic", "HEIC"), (4, b"ftypheix", "HEIC"), (4, b"ftypmif1", "HEIF"), (4, b"ftypmsf1", "HEIF"),
-           (4, b"ftypavif", "AVIF"), (4, b"ftyp", "a film"), (0, b"8BPS", "PSD"), (0, b"%PDF", "PDF"),
-           (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"), (0, b"\xffO\xffQ", "JPEG 2000"),
-           (0, b"\xff\x0a", "JPEG XL"), (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"))  # fmt: skip
+_JPEG_REDUCTIONS = {1: 0, 2: 16, 4: 32, 8: 64}  # the flag of cv2.IMREAD_REDUCED_*, without their channel order
+_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow raises on a damaged file
+_OTHER_FORMATS = ((4, b"ftypheic", "HEIC"), (4, b"ftypheix", "HEIC"), (4, b"ftypmif1", "HEIF"),
+                  (4, b"ftypmsf1", "HEIF"), (4, b"ftypavif", "AVIF"), (4, b"ftyp", "a film"),
+                  (0, b"8BPS", "PSD"), (0, b"%PDF", "PDF"), (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+                  (0, b"\xffO\xffQ", "JPEG 2000"), (0, b"\xff\x0a", "JPEG XL"),
+                  (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"))  # fmt: skip
 
 
 class RefusedImageError(UserError):
-    """An image that may be whole, but is of a kind that is not read."""
+    """The file may be intact, but the project does not support images of its kind."""
 
 
 def read_image(path: Path, reduction: int = 1) -> Image:
-    """Decode a whole image file to (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+    """Decode a complete image file to (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
 
-    `reduction` 2, 4 or 8 gives both sides divided by it, rounded up; JPEGs are then decoded at that scale.
-    Greyscale, palette, CMYK and 16-bit files become RGB; transparency is laid over white.
-    Raises UserError naming the file when it is missing, truncated or not an image, RefusedImageError when it is of a
-    kind that is not read.
+    With `reduction` 2, 4 or 8 both sides are divided by it and rounded up; JPEGs are then decoded at that scale.
+    Greyscale, palette, CMYK and 16-bit files become RGB; transparent pixels are composited over white.
+    Raises UserError naming the file when it is missing, truncated or not an image, and RefusedImageError when its kind
+    is not supported.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {_reason(error)}") from None
-    return decode_image(data, path, reduction)
+    return decode_image(_read_bytes(path), path, reduction)
 
 
 def decode_image(data: bytes, name: object, reduction: int = 1) -> Image:
-    """Decode an image file's bytes as `read_image` does; `name` is what errors call it."""
+    """Decode the bytes of an image file as `read_image` does; errors call the image `name`."""
     plain = _decode_plain_jpeg(data, reduction)
     if plain is not None:
         return plain
-    with _opened(io.BytesIO(data), str(name)) as opened:
-        try:
-            opened.load()
-            image = _as_rgb(_upright(opened))
-            return np.array(image.reduce(reduction) if reduction > 1 else image, np.uint8)
-        except _BROKEN as error:
-            raise UserError(f"{name}: cannot be decoded as an image: {_reason(error)}") from None
+    image = _eight_bits(_load(data, name, _to_rgb)).convert("RGB")
+    return np.array(image.reduce(reduction) if reduction > 1 else image, np.uint8)
+
+
+def read_mask(path: Path) -> Mask:
+    """Decode a mask file to (H, W) uint8, upright: 1 (repaint) where its luminance is above 127 of 255.
+
+    Every mode that `read_image` supports becomes luminance: 16 bits are scaled to 8, a palette is looked up, and alpha
+    is ignored. Raises what `read_image` raises.
+    """
+    return decode_mask(_read_bytes(path), path)
+
+
+def decode_mask(data: bytes, name: object) -> Mask:
+    """Decode the bytes of a mask file as `read_mask` does; errors call the mask `name`."""
+    image = _load(data, name, _to_luminance)
+    threshold = 127 * 257 if _has_sixteen_bits(image) else 127
+    return (np.asarray(image) > threshold).astype(np.uint8)
+
+
+def read_levels(path: Path) -> NDArray[np.int64]:
+    """Decode a picture whose pixels are numbers, such as a label image, to (H, W) int64; 0 is the background.
+
+    A greyscale picture gives its levels, and a palette whose first colour is black gives its indices. In other
+    pictures a pixel is R + 256 G + 65536 B, or its level when the whole picture is grey; where any pixel is
+    transparent, opaque pixels are 1 and all others 0. Raises what `read_image` raises.
+    """
+    image = _load(_read_bytes(path), path, _keep_levels)
+    if image.mode != "RGBA":
+        return np.asarray(image).astype(np.int64)
+    rgba = np.asarray(image).astype(np.int64)
+    if rgba[..., 3].min() < 255:
+        return (rgba[..., 3] > 127).astype(np.int64)
+    is_grey = (rgba[..., :3] == rgba[..., :1]).all()
+    return rgba[..., 0] if is_grey else rgba[..., :3] @ np.array([1, 256, 65536])
 
 
 def image_size(file: Path | BinaryIO, name: str = "") -> tuple[int, int]:
-    """Read (width, height) from the file's header, as `read_image` would return it, without decoding a pixel.
+    """Return the (width, height) of the image that `read_image` would return, from the file's header alone.
 
-    Raises what `read_image` raises, as far as the header tells.
+    Raises what `read_image` raises, as far as the header shows it.
     """
     with _opened(file, name or str(file)) as opened:
         width, height = opened.size
         return (height, width) if _orientation(opened) >= 5 else (width, height)
 
 
-def read_levels(path: Path) -> NDArray[np.int64]:
-    """The (H, W) numbers of a picture that stands for numbers, such as a mask of objects; 0 is none.
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
-    Greyscale gives its levels, a palette whose first colour is black its indices, other colours R + 256 G + 65536 B, or
-    the level where they are grey; where there is transparency, 1 is what is opaque. Raises what `read_image` raises.
+
+def _unreadable(name: object, error: OSError) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{name}: no such file")
+    return UserError(f"{name}: cannot be read: {(error.strerror or str(error)).lower()}")
+
+
+def _load(data: bytes, name: object, convert: Callable[[PillowImage.Image], PillowImage.Image]) -> PillowImage.Image:
+    """Decode the pixels, turn them upright and convert them; `convert` calls Pillow only, whose errors are the file's.
+
+    Raises UserError when the pixels are truncated or damaged, and what `_opened` raises.
     """
-    with _opened(path, str(path)) as opened:
+    with _opened(io.BytesIO(data), str(name)) as opened:
         try:
             opened.load()
-            image = _upright(opened)
-            if image.mode in ("1", "L") or image.mode.startswith(_SIXTEEN_BITS) or _starts_black(image):
-                return np.asarray(image).astype(np.int64)
-            rgba = np.asarray(image.convert("RGBA")).astype(np.int64)
-        except _BROKEN as error:
-            raise UserError(f"{path}: cannot be decoded as an image: {_reason(error)}") from None
-    if rgba[..., 3].min() < 255:
-        return (rgba[..., 3] > 127).astype(np.int64)
-    grey = (rgba[..., :3] == rgba[..., :1]).all()
-    return rgba[..., 0] if grey else rgba[..., :3] @ np.array([1, 256, 65536])
-
-
-def _starts_black(image: PillowImage.Image) -> bool:
-    return image.mode == "P" and (image.getpalette("RGB") or [0])[:3] == [0, 0, 0]
+            return convert(_upright(opened))
+        except _DAMAGED as error:
+            raise UserError(f"{name}: cannot be decoded as an image: {_reason(error)}") from None
 
 
 @contextmanager
 def _opened(file: Path | BinaryIO, name: str) -> Iterator[PillowImage.Image]:
-    """The file's header, read and judged."""
+    """Open an image by its header; raises UserError when it has none, RefusedImageError when it is not supported."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns about odd EXIF blocks; the pixels decide here
+        warnings.simplefilter("ignore")  # Pillow warns about odd EXIF blocks, which do not matter to the pixels
         try:
             opened = PillowImage.open(file, formats=FORMATS)
-        except FileNotFoundError:
-            raise UserError(f"{name}: no such file") from None
         except PillowImage.DecompressionBombError as error:
             raise RefusedImageError(f"{name}: refused: {_reason(error)}") from None
         except UnidentifiedImageError:
-            kind = _other_format(file)
-            if kind:
-                raise RefusedImageError(f"{name}: refused: {kind} is not read; convert it to JPEG or PNG") from None
+            other_format = _other_format(file)
+            if other_format:
+                message = f"{name}: refused: {other_format} is not read; convert it to JPEG or PNG"
+                raise RefusedImageError(message) from None
             raise UserError(f"{name}: not an image, or a damaged one") from None
-        except _BROKEN as error:
+        except _DAMAGED as error:
+            if isinstance(error, OSError) and error.errno:
+                raise _unreadable(name, error) from None
             raise UserError(f"{name}: not an image: {_reason(error)}") from None
         with opened:
             refusal = _refusal(opened)
@@ -138,26 +163,26 @@ def _opened(file: Path | BinaryIO, name: str) -> Iterator[PillowImage.Image]:
 
 
 def _refusal(opened: PillowImage.Image) -> str:
-    """Why an image is not read, or ""."""
+    """Return why an image is not supported, or ""."""
     width, height = opened.size
     if width * height > MAX_PIXELS:
         return f"{width} x {height} px are more than {MAX_PIXELS // 1_000_000} million"
-    if opened.mode not in _MODES and not opened.mode.startswith(_SIXTEEN_BITS):
+    if opened.mode not in _MODES and not _has_sixteen_bits(opened):
         return f"pixels of mode {opened.mode}; convert it to grey or RGB of 8 or 16 bits"
-    if opened.format != "MPO" and _is_animated(opened):  # an MPO is a photograph with previews behind it
-        return f"a {opened.format} of several pictures; save the one that the boxes are of"
+    if opened.format != "MPO" and _is_animated(opened):  # an MPO is a photograph followed by previews of it
+        return f"a {opened.format} of several pictures; save the one that the boxes belong to"
     return ""
 
 
 def _is_animated(opened: PillowImage.Image) -> bool:
     try:
         return bool(getattr(opened, "is_animated", False))
-    except _BROKEN:  # cut off behind the header: decoding will say so
+    except _DAMAGED:  # truncated after the header: decoding reports it
         return False
 
 
 def _other_format(file: Path | BinaryIO) -> str:
-    """The name of a known format that is not read, or "", by the file's first bytes."""
+    """Return the name of a known format that is not supported, or "", by the file's first bytes."""
     try:
         if isinstance(file, Path):
             with file.open("rb") as opened:
@@ -167,11 +192,11 @@ def _other_format(file: Path | BinaryIO) -> str:
             start = file.read(16)
     except OSError:
         return ""
-    return next((kind for place, magic, kind in _OTHERS if start[place:].startswith(magic)), "")
+    return next((name for offset, magic, name in _OTHER_FORMATS if start[offset:].startswith(magic)), "")
 
 
 def _decode_plain_jpeg(data: bytes, reduction: int) -> Image | None:
-    """A whole, upright JPEG of one or three 8-bit channels; None for all else, which is Pillow's to judge."""
+    """Decode a complete, upright JPEG of one or three 8-bit channels; return None for any other file."""
     size = _plain_jpeg_size(data)
     if size is None:
         return None
@@ -183,7 +208,11 @@ def _decode_plain_jpeg(data: bytes, reduction: int) -> Image | None:
 
 
 def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) from the frame header of a JPEG that needs no more than decoding; None for all else."""
+    """Return (height, width) from the frame header of a plain JPEG, None for any other file.
+
+    The header is parsed in this module because neither OpenCV nor Pillow offers both the channels' precision and the
+    size without decoding or opening the file again.
+    """
     if not data.startswith(_START_OF_IMAGE) or _END_OF_IMAGE not in data[-32:]:
         return None
     at = 2
@@ -193,8 +222,8 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
             return None
         if marker in _FRAME_MARKERS:
             bits, height, width, channels = struct.unpack(">BHHB", data[at + 4 : at + 10])
-            plain = bits == 8 and channels in (1, 3) and 0 < height * width <= MAX_PIXELS
-            return (height, width) if plain else None
+            is_plain = bits == 8 and channels in (1, 3) and 0 < height * width <= MAX_PIXELS
+            return (height, width) if is_plain else None
         at += 2 + length
     return None
 
@@ -205,15 +234,15 @@ def _is_upright(data: bytes) -> bool:
             warnings.simplefilter("ignore")
             with PillowImage.open(io.BytesIO(data)) as opened:
                 return _orientation(opened) == 1
-    except _BROKEN:
+    except _DAMAGED:
         return False
 
 
 def _orientation(opened: PillowImage.Image) -> int:
-    """The EXIF orientation, 1..8; 1 where there is none or it cannot be read."""
+    """Return the EXIF orientation, 1..8; 1 when there is none or it cannot be read."""
     try:
         value = opened.getexif().get(_ORIENTATION_TAG, 1)
-    except (*_BROKEN, KeyError, TypeError):
+    except (*_DAMAGED, KeyError, TypeError):
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -224,15 +253,40 @@ def _upright(opened: PillowImage.Image) -> PillowImage.Image:
     return ImageOps.exif_transpose(opened)
 
 
-def _as_rgb(image: PillowImage.Image) -> PillowImage.Image:
-    if image.mode.startswith(_SIXTEEN_BITS):  # convert() would clip it to white
-        levels = np.asarray(image).astype(np.float64) / 257
-        return PillowImage.fromarray(np.clip(levels.round(), 0, 255).astype(np.uint8)).convert("RGB")
+def _has_sixteen_bits(image: PillowImage.Image) -> bool:
+    return image.mode.startswith(_SIXTEEN_BITS)
+
+
+def _to_rgb(image: PillowImage.Image) -> PillowImage.Image:
+    """Convert to RGB over white; 16-bit pixels, which Pillow would clip, are left to `_eight_bits`."""
+    if _has_sixteen_bits(image):
+        return image
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = PillowImage.new("RGBA", rgba.size, (255, 255, 255, 255))
         return PillowImage.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _to_luminance(image: PillowImage.Image) -> PillowImage.Image:
+    """Convert to mode L without alpha; 16-bit pixels, which Pillow would clip, stay."""
+    if _has_sixteen_bits(image):
+        return image
+    return (image.convert("RGBA") if image.mode in _INDIRECT_MODES else image).convert("L")
+
+
+def _keep_levels(image: PillowImage.Image) -> PillowImage.Image:
+    """Convert to RGBA, unless a pixel is a level or an index of a palette that begins with black."""
+    starts_black = image.mode == "P" and (image.getpalette("RGB") or [0])[:3] == [0, 0, 0]
+    return image if image.mode in ("1", "L") or _has_sixteen_bits(image) or starts_black else image.convert("RGBA")
+
+
+def _eight_bits(image: PillowImage.Image) -> PillowImage.Image:
+    """Scale 16-bit levels to 8 bits, rounded; return any other image unchanged."""
+    if not _has_sixteen_bits(image):
+        return image
+    levels = np.asarray(image).astype(np.float64) / 257
+    return PillowImage.fromarray(np.clip(levels.round(), 0, 255).astype(np.uint8))
 
 
 def _reason(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pbe.dataset.image_shards import LOCATION, ImageArchive, ImageRef
+from pbe.dataset.image_shards import LOCATION, ImageShards, ImageRef
 from pbe.demo.scenes import Attributes
 from pbe.errors import UserError
 from pbe.evaluation.bench import Bench, Box, Case, Image, Origin, read_bench, write_case, write_index
@@ -70,9 +70,9 @@ def make_bench(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     truth = _read_truth(raw / "annotations" / "world-attributes.csv")
-    archive = ImageArchive(raw / "images")
+    shards = ImageShards(raw / "images")
     for case_id, plan in enumerate(plans):
-        write_case(partial, _render(case_id, plan, archive, image_px, pad_frac))
+        write_case(partial, _render(case_id, plan, shards, image_px, pad_frac))
     write_index(partial, [_origin(case_id, plan, truth) for case_id, plan in enumerate(plans)])
     _replace_bench(partial, out)
     bench = read_bench(out)
@@ -150,10 +150,10 @@ def _next_exemplar(queue: deque[_BoxRow], source: _BoxRow, used: set[tuple[str, 
     return None
 
 
-def _render(case_id: int, plan: _Plan, archive: ImageArchive, image_px: int, pad_frac: float) -> Case:
-    source = cut_window(archive.read_image(plan.source.image), plan.window, image_px)
+def _render(case_id: int, plan: _Plan, shards: ImageShards, image_px: int, pad_frac: float) -> Case:
+    source = cut_window(shards.read_image(plan.source.image), plan.window, image_px)
     mask = box_mask(box_in_window(plan.source.xyxy, plan.window, image_px), image_px)
-    exemplar_image = archive.read_image(plan.exemplar.image)
+    exemplar_image = shards.read_image(plan.exemplar.image)
     return Case(case_id, source, mask, _crop(exemplar_image, plan.exemplar.xyxy, pad_frac, image_px))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pbe.dataset.image_shards import LOCATION, ImageArchive, ImageRef
+from pbe.dataset.image_shards import LOCATION, ImageShards, ImageRef
 from pbe.dataset.images import read_image
 from pbe.errors import UserError
 from pbe.evaluation.bench import Image
@@ -47,8 +47,8 @@ def _files_of(folder: Path) -> Sequence[Read]:
 
 
 def _curated_train(raw: Path, curated: Path, limit: int) -> Sequence[Read]:
-    archive = ImageArchive(raw / "images")
+    shards = ImageShards(raw / "images")
     kept = pl.col("verdict") == "keep"
     images = pl.read_parquet(curated / "images.parquet").filter(kept & (pl.col("split") == "train"))
     places = images.sort("image_id").head(limit).select(*LOCATION).iter_rows()
-    return [partial(archive.read_image, ImageRef(*place)) for place in places]
+    return [partial(shards.read_image, ImageRef(*place)) for place in places]

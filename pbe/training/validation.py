@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from pbe import settings
-from pbe.dataset.image_shards import ImageArchive
+from pbe.dataset.image_shards import ImageShards
 from pbe.latents.frozen_encoders import FrozenEncoders
 from pbe.latents.samples import BoxRow, SampleDrawer, read_boxes
 from pbe.method.exemplars import crop_exemplar
@@ -50,22 +50,22 @@ def draw_panel(
     order = rng.permutation(len(largest))
     chosen = [largest[i] for i in order][:size]
     others = [largest[order[(i + 1) % len(order)]] for i in range(len(chosen))]
-    archive = ImageArchive(images)
-    parts = [_case(archive, box, other, method, exemplar_px, rng) for box, other in zip(chosen, others, strict=True)]
+    shards = ImageShards(images)
+    parts = [_case(shards, box, other, method, exemplar_px, rng) for box, other in zip(chosen, others, strict=True)]
     sources, masks, exemplars = (np.stack(p) for p in zip(*parts, strict=True))
     return Panel(sources, masks, exemplars)
 
 
 def _case(
-    archive: ImageArchive,
+    shards: ImageShards,
     box: BoxRow,
     other: BoxRow,
     method: settings.Method,
     exemplar_px: int,
     rng: np.random.Generator,
 ) -> tuple[Images, Images, Images]:
-    image = archive.read_image(box.image)
-    exemplar_image = archive.read_image(other.image)
+    image = shards.read_image(box.image)
+    exemplar_image = shards.read_image(other.image)
     window = square_window(image.shape[0], image.shape[1], box.xyxy, rng)
     size = method.image_px
     mask = box_mask(box_in_window(box.xyxy, window, size), size)

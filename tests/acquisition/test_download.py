@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from pbe.acquisition.download import MANIFEST_SCHEMA, acquire
-from pbe.dataset.image_shards import LOCATION, ImageArchive, ImageRef, scan_shard
+from pbe.dataset.image_shards import LOCATION, ImageRef, ImageShards, scan_shard
 from pbe.demo.endpoint import serve_bucket
 from tests.support import parameters
 
@@ -44,9 +44,9 @@ def digest(folder):
 
 def images_of(raw):
     """Every image's bytes, as the manifest says where they lie."""
-    archive = ImageArchive(raw / "images")
+    shards = ImageShards(raw / "images")
     rows = pl.read_parquet(raw / "manifest.parquet").filter(outcome="ok").iter_rows(named=True)
-    return {(row["split"], row["image_id"]): archive.read_bytes(ImageRef(*(row[k] for k in LOCATION))) for row in rows}
+    return {(row["split"], row["image_id"]): shards.read_bytes(ImageRef(*(row[k] for k in LOCATION))) for row in rows}
 
 
 def ids(raw, split):
@@ -121,7 +121,7 @@ def test_another_selection_and_another_cut_use_the_images_that_are_here(raw, end
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from pbe.dataset.image_shards import LOCATION, ImageArchive, ImageRef, scan_shard
+from pbe.dataset.image_shards import LOCATION, ImageRef, ImageShards, scan_shard
 from pbe.acquisition.download import acquire
 from pbe.settings import Acquire
 settings = parameters.acquire(workers=2, processes=1, images_per_shard=20)

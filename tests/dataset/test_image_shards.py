@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from pbe.dataset.image_shards import ImageArchive, ImageRef, TarWriter, scan_shard, shard_name, write_tar
+from pbe.dataset.image_shards import ImageShards, ImageRef, TarWriter, scan_shard, shard_name, write_tar
 
 IMAGES = [("a", b"first" * 300), ("b" * 120, b"long of name"), ("c", b""), ("d.e", b"x" * 512)]
 
@@ -27,12 +27,12 @@ def test_a_shard_is_a_tar_that_says_nothing_but_names_and_bytes(shard):
 
 def test_images_are_read_by_their_place_and_after_pickling(shard):
     refs = write_tar(shard, IMAGES)
-    archive = pickle.loads(pickle.dumps(ImageArchive(shard.parent)))
-    assert [archive.read_bytes(refs[image_id]) for image_id, _ in IMAGES] == [content for _, content in IMAGES]
+    shards = pickle.loads(pickle.dumps(ImageShards(shard.parent)))
+    assert [shards.read_bytes(refs[image_id]) for image_id, _ in IMAGES] == [content for _, content in IMAGES]
     with pytest.raises(ValueError, match=r"train-00008\.tar: no such file; run acquire again"):
-        archive.read_bytes(ImageRef("train-00008.tar", 0, 1))
+        shards.read_bytes(ImageRef("train-00008.tar", 0, 1))
     with pytest.raises(ValueError, match=r"train-00007\.tar: 1024 bytes at \d+ of 9999; run acquire again"):
-        archive.read_bytes(ImageRef(shard.name, shard.stat().st_size - 1024, 9999))
+        shards.read_bytes(ImageRef(shard.name, shard.stat().st_size - 1024, 9999))
 
 
 @pytest.mark.parametrize(("size", "whole"), [(0, 0), (300, 0), (1000, 0), (512 + 1500, 1), (3000, 1), (4608, 3)])
