@@ -1,7 +1,7 @@
-# `make demo` is all a new clone needs; `make test` is what .ci/run runs.
+# A new clone needs only `make demo`; .ci/run runs `make test`.
 PYTHON ?= python3.11
 VENV := .venv/bin
-# uv looks into neither pip's find-links nor its index; where pip has none these change nothing.
+# uv does not read pip's find-links and index; where pip has none, these lines change nothing.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
@@ -21,7 +21,7 @@ lint: install
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 
-# Bytecode is written once here: where PYTHONDONTWRITEBYTECODE is set, every process would compile anew for 20 s.
+# Compiles bytecode once: with PYTHONDONTWRITEBYTECODE set, every process would otherwise compile for 20 s.
 install: .venv/.installed
 
 .venv/.installed: constraints.txt pyproject.toml
@@ -31,19 +31,19 @@ install: .venv/.installed
 	$(VENV)/uv pip install --python $(VENV)/python --no-deps -e .
 	touch $@
 
-ui: install  # Prefect's pages at http://127.0.0.1:4200, the pipeline ready to be started from there
+ui: install  # Prefect's UI at http://127.0.0.1:4200, where you can start the pipeline
 	$(VENV)/python -m flows.pipeline --serve
 
 mlflow: install  # runs and registered models at http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/mlflow server \
 	  --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1
 
-browse: install  # the curated pictures in FiftyOne's App
+browse: install  # the curated images in FiftyOne's App
 	$(VENV)/pbe browse
 
-tiny-backbone: install  # retrain the bundled weights by their recorded recipe
+tiny-backbone: install  # retrains the bundled weights by their recorded recipe
 	$(VENV)/python -m pbe.demo.weights --out data/tiny
 
-clean:  # everything the pipeline made, DVC's cache and the registry included; .venv stays
+clean:  # removes everything the pipeline made, with DVC's cache and the registry; keeps .venv
 	rm -rf data/world-bucket data/raw data/boxes data/curated data/latents data/bench models reports/index.html reports/gallery.png \
 	  .dvc/cache .dvc/tmp .prefect .fiftyone .pbe mlruns mlflow.db
