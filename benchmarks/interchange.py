@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pbe.method.interchange.architecture import AUTHORS, empty_painter
-from pbe.method.interchange.folder import write_published
-from pbe.method.interchange.ldm import read_ldm, write_ldm
+from pbe.interchange.architecture import AUTHORS, empty_painter
+from pbe.interchange.folder import write_published
+from pbe.interchange.ldm import read_ldm, write_ldm
 from pbe.method.painter import Painter
 
 

@@ -208,7 +208,7 @@ def _import(options: argparse.Namespace) -> None:
     if not options.origin.exists():
         raise UserError(f"--from {options.origin}: no such file or folder")
     _check_new(options.out)
-    from pbe.method.interchange.ldm import read_ldm
+    from pbe.interchange.ldm import read_ldm
 
     painter = _load(options.origin) if options.origin.is_dir() else read_ldm(options.origin)
     with atomic_folder(options.out) as part:
@@ -219,8 +219,8 @@ def _import(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     folder = _model_folder(options.model)
     _check_new(options.out)
-    from pbe.method.interchange.folder import write_published
-    from pbe.method.interchange.ldm import write_ldm
+    from pbe.interchange.folder import write_published
+    from pbe.interchange.ldm import write_ldm
 
     painter = _load(folder)
     if options.format == "ldm":

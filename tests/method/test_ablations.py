@@ -16,7 +16,6 @@ from pbe.method.masks import draw_mask
 from pbe.method.painter import Painter
 from pbe.method.pretrained import load_scheduler
 from pbe.method.training_triplet import TrainingTriplet
-from pbe.settings import load_settings
 from pbe.training.batches import BatchSource
 from pbe.training.loop import Trainer
 from tests.support import parameters
@@ -32,7 +31,8 @@ def samples(n=4):
     masks[:, 20:40, 20:44] = 1
     sources = rng.integers(0, 256, (n, 64, 64, 3), dtype=np.uint8)
     return [
-        TrainingTriplet(*parts) for parts in zip(sources, masks, rng.integers(0, 256, (n, 2, 32, 32, 3), np.uint8), strict=True)
+        TrainingTriplet(*parts)
+        for parts in zip(sources, masks, rng.integers(0, 256, (n, 2, 32, 32, 3), np.uint8), strict=True)
     ]
 
 
@@ -98,14 +98,6 @@ def test_without_the_drop_v_stays_and_guidance_is_refused(backbone, tmp_path):
     assert (paint(again, 1.0) == paint(painter, 1.0)).all()
     with pytest.raises(ValueError, match=r"guidance scale 5\.0: this model was trained with train\.drop_probability 0"):
         paint(again)
-
-
-def test_the_settings_refuse_guidance_without_the_drop(tmp_path):
-    (tmp_path / "params.yaml").write_text("train:\n  drop_probability: 0\n")
-    with pytest.raises(
-        ValueError, match=r"drop_probability 0 needs evaluate\.guidance_scale 1 and sweep \[1\.0\]: v learns nothing$"
-    ):
-        load_settings(tmp_path / "params.yaml")
 
 
 def test_box_masks_and_plain_crops():

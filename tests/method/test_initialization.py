@@ -1,14 +1,22 @@
 """A painter as the backbone: training goes on from it, and what does not fit it is named."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from pbe.interchange.folder import write_published
 from pbe.latents.frozen_encoders import FrozenEncoders
 from pbe.method.initialization import build_painter
-from pbe.method.interchange.folder import write_published
 from pbe.method.painter import Painter
 from pbe.method.training_triplet import TrainingTriplet
+from tests.support.tiny_painter import changed_painter
+
+
+@pytest.fixture(scope="module")
+def trained(backbone: Path) -> Painter:
+    return changed_painter(backbone)
 
 
 @pytest.fixture(scope="module")

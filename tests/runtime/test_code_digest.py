@@ -73,7 +73,7 @@ def test_a_change_of_code_changes_the_keys_of_what_imports_it(
     [
         ("pbe/method/masks.py", '"""', '"""Another first sentence. '),  # a docstring
         ("pbe/method/masks.py", "import cv2\n", "import cv2  # a comment\n\n\n"),
-        ("pbe/method/interchange/names.py", "import re\n", "import re\n\nX = 1\n"),  # no stage imports it
+        ("pbe/interchange/names.py", "import re\n", "import re\n\nX = 1\n"),  # no stage imports it
         ("pbe/serving/gate.py", "import math\n", "import math\n\nX = 1\n"),
         ("pbe/settings.py", "le=200", "le=201"),  # parameters' values are in the keys, not what they may be
     ],

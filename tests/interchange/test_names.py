@@ -4,9 +4,9 @@ import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
-from pbe.method.interchange.architecture import AUTHORS, empty_painter
-from pbe.method.interchange.ldm import to_ldm
-from pbe.method.interchange.names import painter_names
+from pbe.interchange.architecture import AUTHORS, empty_painter
+from pbe.interchange.ldm import to_ldm
+from pbe.interchange.names import painter_names
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,19 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil
 
+from pbe.interchange.architecture import architecture_of
+from pbe.interchange.folder import write_published
+from pbe.interchange.ldm import from_ldm, read_ldm, to_ldm, write_ldm
+from pbe.interchange.mask_channel import keeping
 from pbe.method.conditioner import to_pixels
 from pbe.method.initialization import build_painter
-from pbe.method.interchange.architecture import architecture_of
-from pbe.method.interchange.folder import write_published
-from pbe.method.interchange.ldm import from_ldm, read_ldm, to_ldm, write_ldm
-from pbe.method.interchange.mask_channel import keeping
 from pbe.method.painter import Painter
+from tests.support.tiny_painter import changed_painter
 
 
 @pytest.fixture(scope="module")
-def ours(trained):
-    return trained
+def ours(backbone: Path) -> Painter:
+    return changed_painter(backbone)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, serialization
 
 from pbe.errors import UserError
-from pbe.method.interchange.architecture import AUTHORS, Architecture, architecture_of, empty_painter
-from pbe.method.interchange.mask_channel import keeping
-from pbe.method.interchange.names import TOWER, Names, painter_names
+from pbe.interchange.architecture import AUTHORS, Architecture, architecture_of, empty_painter
+from pbe.interchange.mask_channel import keeping
+from pbe.interchange.names import TOWER, Names, painter_names
 from pbe.method.painter import Painter
 from pbe.method.pretrained import check_tensors
 from pbe.runtime.files import atomic_file

@@ -12,7 +12,7 @@ first layer differs in a rim of one latent, there alone.
 import torch
 
 from pbe.errors import UserError
-from pbe.method.interchange.architecture import architecture_of, empty_painter
+from pbe.interchange.architecture import architecture_of, empty_painter
 from pbe.method.painter import Painter
 
 _WEIGHT, _BIAS = "unet.conv_in.weight", "unet.conv_in.bias"

@@ -8,8 +8,8 @@ part loads with diffusers and transformers alone.
 import json
 from pathlib import Path
 
+from pbe.interchange.mask_channel import keeping
 from pbe.method.conditioner import CLIP_MEAN, CLIP_STD, Conditioner
-from pbe.method.interchange.mask_channel import keeping
 from pbe.method.painter import Painter
 
 

@@ -1,14 +1,15 @@
-"""What several tests of the method start from."""
+"""A painter of random weights that looks trained: none of its parts is where it starts."""
 
-import pytest
+from pathlib import Path
+
 import torch
 
 from pbe.method.initialization import build_painter
+from pbe.method.painter import Painter
 
 
-@pytest.fixture(scope="module")
-def trained(backbone):
-    """A painter of this project, 1 = repaint, its new parts away from where they start."""
+def changed_painter(backbone: Path) -> Painter:
+    """Return a painter of this project (1 = repaint) whose new parts are away from their initial values."""
     painter = build_painter(backbone, 64, 0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
