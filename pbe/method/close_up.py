@@ -35,7 +35,11 @@ class CloseUp(NamedTuple):
 
 def cut_close_up(source: Image, mask: Mask, image_px: int, max_magnification: float = MAX_MAGNIFICATION) -> CloseUp:
     """Cut the square around what is 1 in the mask (H, W), and bring it to `image_px`."""
-    window = window_around(mask, image_px, max_magnification)
+    return cut_at(source, mask, window_around(mask, image_px, max_magnification), image_px)
+
+
+def cut_at(source: Image, mask: Mask, window: Window, image_px: int) -> CloseUp:
+    """Cut a window out of the picture, reflected where it reaches over the edge, and bring it to `image_px`."""
     height, width = mask.shape
     patch = np.ix_(_reflected(window.top, window.side, height), _reflected(window.left, window.side, width))
     return CloseUp(resize(source[patch], image_px, image_px), _resize_mask(mask[patch], image_px), window)
