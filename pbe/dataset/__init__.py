@@ -1,1 +1,1 @@
-"""The formats that stages share: OpenImages' tables, image files, image shards, object masks, attributions."""
+"""The formats that stages share: OpenImages' files, tables, images, masks, shards and attributions."""

@@ -1,8 +1,10 @@
-"""Images in shards: tar files of some 200 MB each, written in one go and read by offset.
+"""Images in shards: tar files of some 200 MB each, written sequentially and read by offset.
 
 `{split}-{number:05d}.tar` holds `{image_id}.jpg` in the order of the ids, uncompressed: WebDataset's convention, which
-tar itself and many loaders read. Headers tell name and length alone, so the same images are the same bits. Where the
-bytes of each image lie is in manifest.parquet, and from there in boxes.parquet: reading one is one `pread`.
+tar itself and many data loaders can read. A header holds only the name and the length, so the same images give the same
+bytes. manifest.parquet, and from it boxes.parquet, say where the bytes of each image are: reading one is one `pread`.
+
+The webdataset library is not used: it reads shards sequentially, and this project reads single images by offset.
 """
 
 import io
@@ -14,14 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from pbe.dataset.images import decode_image, image_size
 from pbe.errors import UserError
+from pbe.types import Image
 
-LOCATION = {"shard": pl.String, "offset": pl.Int64, "num_bytes": pl.Int64}  # of an image, in every table that tells it
+LOCATION = {"shard": pl.String, "offset": pl.Int64, "num_bytes": pl.Int64}  # the columns of an `ImageRef`
 SUFFIX = ".tar"
 
 _BLOCK_BYTES = 512
@@ -31,7 +32,7 @@ _COPY_BYTES = 1 << 20
 
 
 class ImageRef(NamedTuple):
-    """Where an image's bytes lie: `shard` is the name of a file in data/raw/images."""
+    """The place of an image's bytes; `shard` is the name of a file in data/raw/images."""
 
     shard: str
     offset: int
@@ -39,7 +40,7 @@ class ImageRef(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One image of a shard; `offset` is that of its bytes, not of its header."""
+    """One image of a shard; `offset` is where its bytes begin, after its header."""
 
     image_id: str
     offset: int
@@ -47,7 +48,7 @@ class Member(NamedTuple):
 
 
 class ImageShards:
-    """The images of a folder of shards; any number of threads and processes may read at once."""
+    """The images in a folder of shards; several threads and processes may read them concurrently."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,23 +58,25 @@ class ImageShards:
         return type(self), (self.folder,)  # each process opens the files itself
 
     def read_bytes(self, ref: ImageRef) -> bytes:
-        """The bytes of an image, as acquired; raises UserError naming the shard when it is missing or too short."""
+        """Return an image's bytes as acquired; raises UserError naming the shard when it is missing or too short."""
         path = self.folder / ref.shard
         try:
-            opened = self._open(path)  # a name of its own: it is closed when nothing refers to it
+            opened = self._open(path)  # keeps the descriptor open during the read: the cache may drop it
             content = os.pread(opened.number, ref.num_bytes, ref.offset)
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file; run acquire again") from None
+            raise UserError(f"{path}: no such file; run the acquire stage again") from None
         if len(content) != ref.num_bytes:
-            raise UserError(f"{path}: {len(content)} bytes at {ref.offset} of {ref.num_bytes}; run acquire again")
+            raise UserError(
+                f"{path}: only {len(content)} of {ref.num_bytes} bytes at {ref.offset}; run the acquire stage again"
+            )
         return content
 
-    def read_image(self, ref: ImageRef, reduction: int = 1) -> NDArray[np.uint8]:
-        """Decode an image as `pbe.dataset.images.read_image` does; raises what that raises, naming shard and offset."""
+    def read_image(self, ref: ImageRef, reduction: int = 1) -> Image:
+        """Decode an image as `pbe.dataset.images.read_image` does; its errors name the shard and the offset."""
         return decode_image(self.read_bytes(ref), self._locate(ref), reduction)
 
     def image_size(self, ref: ImageRef) -> tuple[int, int]:
-        """(width, height) of an image, from its header."""
+        """Return the (width, height) of an image, from its header."""
         return image_size(io.BytesIO(self.read_bytes(ref)), self._locate(ref))
 
     def _locate(self, ref: ImageRef) -> str:
@@ -81,7 +84,7 @@ class ImageShards:
 
 
 class _Descriptor:
-    """A file opened for reading, closed when nothing refers to it."""
+    """A file open for reading; it is closed when the last reference to it goes."""
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -92,7 +95,11 @@ class _Descriptor:
 
 
 class TarWriter:
-    """Writes a shard to `part`, then renames it to `path`; what `path` holds in the same place is not written again."""
+    """Writes a shard to `part` and renames it to `path`.
+
+    Images that an older `path` holds at the same offsets are not written again: when all are, `path` stays untouched.
+    tarfile is not used for writing, because it cannot leave out the members that a file already has.
+    """
 
     def __init__(self, path: Path, part: Path) -> None:
         self._path, self._part = path, part
@@ -107,11 +114,11 @@ class TarWriter:
             if self._file is not None:
                 self._file.close()
         finally:
-            if isinstance(error, OSError):  # on a full disk a piece of a shard is in the way
+            if isinstance(error, OSError):  # on a full disk, an incomplete shard takes the space that is needed
                 self._part.unlink(missing_ok=True)
 
     def add(self, image_id: str, content: bytes, kept_at: int | None = None) -> int:
-        """Append an image and return the offset of its bytes; `kept_at` is where `path` holds it, whole, if it does."""
+        """Append an image and return the offset of its bytes; `kept_at` is their offset in `path` if it has them."""
         header = _header(image_id, len(content))
         offset = self._end + len(header)
         if self._file is None and kept_at != offset:
@@ -122,8 +129,8 @@ class TarWriter:
         return offset
 
     def finish(self) -> bool:
-        """End the shard; returns whether it had to be written."""
-        if self._file is None and not self._is_whole():
+        """Complete the shard; return whether it had to be written."""
+        if self._file is None and not self._ends_here():
             self._begin()
         if self._file is None:
             return False
@@ -133,15 +140,15 @@ class TarWriter:
         return True
 
     def _begin(self) -> None:
-        """Start the file, with what has been kept so far."""
+        """Create `part` with the images that `path` already holds."""
         self._file = self._part.open("wb")
         if self._end:
             with self._path.open("rb") as kept:
                 for start in range(0, self._end, _COPY_BYTES):
                     self._file.write(kept.read(min(_COPY_BYTES, self._end - start)))
 
-    def _is_whole(self) -> bool:
-        """Whether what is kept is all there is."""
+    def _ends_here(self) -> bool:
+        """Return whether `path` holds the images that were added and nothing after them."""
         if not self._path.is_file():
             return False
         with self._path.open("rb") as file:
@@ -150,11 +157,12 @@ class TarWriter:
 
 
 def shard_name(split: str, number: int) -> str:
+    """Return the file name of a shard."""
     return f"{split}-{number:05d}{SUFFIX}"
 
 
 def write_tar(path: Path, images: Iterable[tuple[str, bytes]]) -> dict[str, ImageRef]:
-    """Write (image_id, bytes), in that order, as the shard `path`; returns where each image lies."""
+    """Write (image_id, bytes) in the given order as the shard `path`; return the place of each image."""
     with TarWriter(path, path.with_suffix(".part")) as writer:
         refs = {i: ImageRef(path.name, writer.add(i, content), len(content)) for i, content in images}
         writer.finish()
@@ -162,9 +170,9 @@ def write_tar(path: Path, images: Iterable[tuple[str, bytes]]) -> dict[str, Imag
 
 
 def scan_shard(path: Path) -> list[Member]:
-    """The images that a shard, or a piece of one, holds whole, up to the first header that `TarWriter` never wrote.
+    """Return the complete images of a shard, which may be truncated, up to the first header not of `TarWriter`'s kind.
 
-    Whether their bytes are the right ones is for their MD5 to say.
+    Their bytes are not checked: compare their MD5.
     """
     members: list[Member] = []
     size = path.stat().st_size
@@ -177,7 +185,7 @@ def scan_shard(path: Path) -> list[Member]:
                     break
                 members.append(Member(image_id, info.offset_data, info.size))
     except tarfile.ReadError:
-        pass  # it ends within a header
+        pass  # the file ends within a header
     return members
 
 

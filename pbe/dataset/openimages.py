@@ -1,13 +1,12 @@
-"""OpenImages: where its files are, what is in them, and which of its images are wanted.
+"""OpenImages: the addresses and formats of its files, and the choice of the images to download.
 
-Images are `{split}/{image_id}.jpg` in the public S3 bucket `open-images-dataset`; the box annotations are CSV files
-under https://storage.googleapis.com/openimages, `XMin, XMax, YMin, YMax` as shares of the image's sides.
+Images are `{split}/{image_id}.jpg` in the public S3 bucket `open-images-dataset`. The box annotations are CSV files
+under https://storage.googleapis.com/openimages, with `XMin, XMax, YMin, YMax` as fractions of the image's sides.
 """
 
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pbe.dataset.table_files import collect, file_errors, require_columns
 from pbe.errors import UserError
 
 IMAGES_BUCKET = "open-images-dataset"
@@ -35,13 +35,14 @@ _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """One annotation file: its `name` with us, its `key` in the public bucket, the names it has in people's folders."""
+    """One annotation file: its `name` in data/raw and its `key` in the public bucket."""
 
     name: str
     key: str
 
     @property
     def aliases(self) -> tuple[str, ...]:
+        """Return the names under which a user's folder may hold the file."""
         return tuple(dict.fromkeys((self.name, self.key.rsplit("/", 1)[-1])))
 
 
@@ -66,52 +67,31 @@ CREDITS = {
     "title": "Title",
     "source_url": "OriginalLandingURL",
 }
-WORLD_ATTRIBUTES_FILE = AnnotationFile("world-attributes.csv", "world-attributes.csv")  # the demo world's own
+WORLD_ATTRIBUTES_FILE = AnnotationFile("world-attributes.csv", "world-attributes.csv")  # only the demo world has it
 
 
 def image_key(split: str, image_id: str) -> str:
+    """Return an image's key in the public bucket."""
     return f"{split}/{image_id}.jpg"
 
 
 def scan_boxes(path: Path) -> pl.LazyFrame:
     """Scan a box annotation file: REQUIRED_COLUMNS, in file order; coordinates Float64, flags Boolean.
 
-    A coordinate that is no number is null; a flag is true only where the file says 1 (-1 means unknown).
-    Raises UserError naming the file when it is empty, or which columns it lacks and which it has.
+    A coordinate that is not a number is null; a flag is true only where the file says 1 (-1 means unknown).
+    Raises UserError naming the file when it is missing, empty or lacks a column.
     """
     kinds = dict.fromkeys(COORDINATES, pl.Float64()) | dict.fromkeys(FLAGS, pl.Int8())
-    try:
+    with file_errors(path):
         found = pl.scan_csv(path, infer_schema=False).collect_schema().names()
-    except pl.exceptions.NoDataError:
-        raise UserError(f"{path}: the file is empty; box annotations need a header line and rows") from None
-    missing = [column for column in REQUIRED_COLUMNS if column not in found]
-    if missing:
-        raise UserError(f"{path}: column {', '.join(missing)} is missing; columns found: {', '.join(found)}")
+    require_columns(path, found, REQUIRED_COLUMNS)
     schema = {column: kinds.get(column, pl.String()) for column in found}
     raw = pl.scan_csv(path, schema=schema, ignore_errors=True)
     return raw.select("ImageID", "LabelName", *COORDINATES, (pl.col(FLAGS) == 1).fill_null(False))
 
 
-def collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
-    """Collect a scan of `path`; raises UserError of one line naming the file when its rows cannot be read."""
-    with told_as_mistake(path):
-        return frame.collect(engine="streaming")
-
-
-@contextmanager
-def told_as_mistake(path: Path, kind: str = "CSV") -> Iterator[None]:
-    """Turn what polars raises on a file that is not of its `kind` into a ValueError of one line that names it."""
-    try:
-        yield
-    except pl.exceptions.NoDataError:
-        raise UserError(f"{path}: the file is empty") from None
-    except pl.exceptions.ComputeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path}: not a readable {kind} file: {reason}") from None
-
-
 class UnsortedError(Exception):
-    """The rows of the file `path` are not in the order of their images."""
+    """The rows of the file `path` are not sorted by image."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -119,28 +99,35 @@ class UnsortedError(Exception):
 
 
 def stream_images(frame: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
-    """The rows of a scan of `path` in order, in batches that hold whole images.
+    """Yield the rows of a scan of `path` in order, in batches that hold all rows of each of their images.
 
-    OpenImages' own files are in the order of ImageID and stream in bounded memory. Raises UnsortedError on another one,
-    perhaps after some batches: sort the frame first, which takes memory for all of it.
+    OpenImages' files are sorted by ImageID and stream in bounded memory. Raises UnsortedError, possibly after some
+    batches, when another file is not: sort the frame first, which takes memory for all of it. Raises UserError naming
+    the file when its rows cannot be read.
     """
+    with file_errors(path):
+        batches = iter(frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True, engine="streaming"))
     held: pl.DataFrame | None = None
-    with told_as_mistake(path):
-        for batch in frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True, engine="streaming"):
-            rows = batch if held is None else pl.concat([held, batch])
-            images = rows["ImageID"]
-            if not images.is_sorted():
-                raise UnsortedError(path)
-            whole = images.search_sorted(images[-1]) if rows.height else 0
-            held = rows[whole:]
-            if whole:
-                yield rows[:whole]
+    while (batch := _next_batch(batches, path)) is not None:
+        rows = batch if held is None else pl.concat([held, batch])
+        images = rows["ImageID"]
+        if not images.is_sorted():
+            raise UnsortedError(path)
+        complete = images.search_sorted(images[-1]) if rows.height else 0
+        held = rows[complete:]
+        if complete:
+            yield rows[:complete]
     if held is not None and held.height:
         yield held
 
 
+def _next_batch(batches: Iterator[pl.DataFrame], path: Path) -> pl.DataFrame | None:
+    with file_errors(path):
+        return next(batches, None)
+
+
 def number_boxes(boxes: pl.DataFrame) -> pl.DataFrame:
-    """Add `number`, a row's running number inside its image, from 0; the rows are in the order of their images."""
+    """Add `number`, a row's place among the rows of its image, from 0; the rows are sorted by image."""
     images = boxes["ImageID"]
     first = np.flatnonzero((images != images.shift()).fill_null(True).to_numpy())
     lengths = np.diff(first, append=len(images))
@@ -149,51 +136,51 @@ def number_boxes(boxes: pl.DataFrame) -> pl.DataFrame:
 
 
 def read_classes(path: Path) -> pl.DataFrame:
-    """Read the class descriptions, with or without their header line: LabelName, DisplayName.
+    """Read the class descriptions, with or without a header line: LabelName, DisplayName.
 
-    Raises UserError naming the file when it is empty or a row has no second field.
+    Raises UserError naming the file when it is missing or empty, or when a row has no second field.
     """
-    try:
-        table = pl.read_csv(path, has_header=False, infer_schema=False)
-    except pl.exceptions.NoDataError:
-        raise UserError(f"{path}: the file is empty; class descriptions are rows of LabelName,DisplayName") from None
-    except pl.exceptions.ComputeError as error:
-        raise UserError(f"{path}: not a readable CSV file: {str(error).strip().splitlines()[0]}") from None
-    if table.width < 2 or table.to_series(1).null_count():
+    with file_errors(path):
+        classes = pl.read_csv(path, has_header=False, infer_schema=False)
+    if classes.width < 2 or classes.to_series(1).null_count():
         raise UserError(f"{path}: class descriptions are rows of LabelName,DisplayName; a row has no second field")
-    table = table[:, :2].rename(dict(zip(table.columns, CLASS_COLUMNS, strict=False)))
-    table = table.filter(pl.col("LabelName") != "LabelName")
-    return table.unique("LabelName", keep="first", maintain_order=True)
+    classes = classes[:, :2].rename(dict(zip(classes.columns, CLASS_COLUMNS, strict=False)))
+    classes = classes.filter(pl.col("LabelName") != "LabelName")
+    return classes.unique("LabelName", keep="first", maintain_order=True)
 
 
 def read_hierarchy(path: Path) -> dict[str, frozenset[str]]:
-    """LabelName -> the LabelNames of all kinds of it (subcategories at any depth); nothing where there is no file.
+    """Return LabelName -> the LabelNames of its subcategories at any depth; {} when there is no such file.
 
-    Raises UserError naming the file when it is no tree of LabelName and Subcategory.
+    Raises UserError naming the file when it is not a tree of LabelName and Subcategory.
     """
     if not path.is_file():
         return {}
-    kinds: dict[str, set[str]] = {}
-
-    def visit(node: Any, above: tuple[str, ...]) -> None:
-        if not isinstance(node, dict) or not isinstance(node.get("LabelName"), str):
-            raise UserError(f"{path}: not a class hierarchy: every node needs a LabelName")
-        for label in above:
-            kinds.setdefault(label, set()).add(node["LabelName"])
-        for below in node.get("Subcategory", ()):
-            visit(below, (*above, node["LabelName"]))
-
     try:
-        visit(json.loads(path.read_text()), ())
-    except json.JSONDecodeError as error:
+        tree = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a JSON file: {error}") from None
+    kinds: dict[str, set[str]] = {}
+    _collect_kinds(tree, (), kinds, path)
     return {label: frozenset(below) for label, below in kinds.items()}
+
+
+def _collect_kinds(node: Any, above: tuple[str, ...], kinds: dict[str, set[str]], path: Path) -> None:
+    if not isinstance(node, dict) or not isinstance(node.get("LabelName"), str):
+        raise UserError(f"{path}: not a class hierarchy: every node needs a LabelName")
+    below = node.get("Subcategory", [])
+    if not isinstance(below, list):
+        raise UserError(f"{path}: not a class hierarchy: the Subcategory of {node['LabelName']} is not a list")
+    for label in above:
+        kinds.setdefault(label, set()).add(node["LabelName"])
+    for child in below:
+        _collect_kinds(child, (*above, node["LabelName"]), kinds, path)
 
 
 def find_labels(
     classes: pl.DataFrame, names: Sequence[str], key: str, hierarchy: Mapping[str, frozenset[str]] | None = None
 ) -> list[str]:
-    """The LabelNames of the classes people call `names`, capitals ignored, and of all kinds of them in `hierarchy`.
+    """Return the LabelNames of the classes with the display `names`, ignoring case, and of their subcategories.
 
     Raises UserError naming the settings `key`, the unknown class and the closest known ones.
     """
@@ -218,23 +205,22 @@ def _suggest(name: str, displays: Iterable[str]) -> str:
 
 
 def scan_credits(path: Path) -> pl.LazyFrame | None:
-    """Scan a list of images: image_id and CREDITS, null where the list lacks the column; None where there is no list.
+    """Scan a list of images: image_id and CREDITS, null where the list lacks the column; None when there is no list.
 
-    Raises UserError naming the file when it is no CSV or has no column ImageID.
+    Raises UserError naming the file when it is not a CSV file or has no column ImageID.
     """
     if not path.is_file():
         return None
-    with told_as_mistake(path):
-        table = pl.scan_csv(path, infer_schema=False)
-        found = table.collect_schema().names()
-    if "ImageID" not in found:
-        raise UserError(f"{path}: column ImageID is missing; columns found: {', '.join(found)}")
+    with file_errors(path):
+        listed = pl.scan_csv(path, infer_schema=False)
+        found = listed.collect_schema().names()
+    require_columns(path, found, ["ImageID"])
     columns = (pl.col(c).alias(n) if c in found else pl.lit(None, pl.String).alias(n) for n, c in CREDITS.items())
-    return table.select(pl.col("ImageID").alias("image_id"), *columns)
+    return listed.select(pl.col("ImageID").alias("image_id"), *columns)
 
 
 def read_credits(path: Path, image_ids: pl.DataFrame) -> pl.DataFrame:
-    """Whom the images of a column image_id are by: image_id and CREDITS, null where the list says nothing."""
+    """Return image_id and CREDITS for the images of a column image_id, null where the list does not name one."""
     credits = scan_credits(path)
     if credits is None:
         return image_ids.with_columns(pl.lit(None, pl.String).alias(name) for name in CREDITS)
@@ -244,9 +230,10 @@ def read_credits(path: Path, image_ids: pl.DataFrame) -> pl.DataFrame:
 
 
 def select_images(path: Path, labels: Sequence[str], limit: int | None, seed: int) -> pl.Series:
-    """The ids of the images to get, sorted: those in `path` with a box of one of `labels` (none: of any class).
+    """Return the sorted ids of the images in `path` with a box of one of `labels` (of any class when it is empty).
 
-    `limit` takes the first so many in an order drawn by `seed` alone, so a larger limit keeps the smaller one's images.
+    `limit` keeps the first so many in an order that depends on `seed` alone: a larger limit keeps the images of a
+    smaller one.
     """
     boxes = scan_boxes(path)
     if labels:
@@ -259,9 +246,10 @@ def select_images(path: Path, labels: Sequence[str], limit: int | None, seed: in
 
 
 def draw_ranks(names: pl.Series | Sequence[str], seed: int) -> NDArray[np.uint64]:
-    """A number in 0..2^64 for each name, of the name and `seed` alone: sorting by it is a seeded, stable shuffle.
+    """Return a number in 0..2^64 for each name, from the name and `seed` alone: sorting by it is a seeded shuffle.
 
-    SplitMix64 (Steele et al., 2014) over the bytes of the names, on all names at once.
+    SplitMix64 (Steele et al., 2014) over the bytes of all names together. It is written with numpy because
+    `pl.Series.hash` may change with the version of polars, and hashlib takes a Python call for each name.
     """
     encoded = np.array(pl.Series(names, dtype=pl.String).cast(pl.Binary).to_list(), dtype=np.bytes_)
     if not encoded.size:
@@ -274,7 +262,7 @@ def draw_ranks(names: pl.Series | Sequence[str], seed: int) -> NDArray[np.uint64
 
 
 def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One step of SplitMix64: every bit of the result depends on every bit of the state."""
+    """Return one step of SplitMix64: every bit of the result depends on every bit of the state."""
     mixed = state + _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
     mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2

@@ -1,15 +1,18 @@
-"""Whom the pictures are by: one row an image that is used, and none lost."""
+"""Attributions: one row for each image in use."""
+
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from pbe.dataset import openimages
 from pbe.dataset.attributions import write_attributions
+from pbe.errors import UserError
 
 COLUMNS = ",".join(openimages.IMAGE_COLUMNS)
 
 
-def test_credits_of_images_come_from_the_list_and_are_null_elsewhere(tmp_path):
+def test_credits_come_from_the_list_and_are_null_for_other_images(tmp_path: Path) -> None:
     path = tmp_path / "train-images.csv"
     path.write_text(f'{COLUMNS}\na,train,u,l,CC BY,p,"Jo, Ann",T,1,m,,0\nz,train,u,l,CC0,p,Other,T,1,m,,0\n')
     ids = pl.DataFrame({"image_id": ["b", "a"]})
@@ -20,20 +23,20 @@ def test_credits_of_images_come_from_the_list_and_are_null_elsewhere(tmp_path):
     assert absent.select(*openimages.CREDITS).null_count().sum_horizontal().item() == 10
 
 
-def test_a_list_without_image_ids_is_refused_and_other_columns_may_be_missing(tmp_path):
+def test_a_list_needs_image_ids_and_no_other_column(tmp_path: Path) -> None:
     path = tmp_path / "train-images.csv"
     path.write_text("Image,Author\na,b\n")
-    with pytest.raises(ValueError, match=r"train-images\.csv: column ImageID is missing; columns found: Image, Author"):
+    with pytest.raises(UserError, match=r"train-images\.csv: column ImageID is missing; columns found: Image, Author"):
         openimages.scan_credits(path)
     path.write_text("")
-    with pytest.raises(ValueError, match=r"train-images\.csv: the file is empty"):
+    with pytest.raises(UserError, match=r"train-images\.csv: the file is empty"):
         openimages.scan_credits(path)
     path.write_text("ImageID,Author\na,second\na,first\n")
     credits = openimages.read_credits(path, pl.DataFrame({"image_id": ["a"]}))
     assert credits.select("author", "license").rows() == [("first", None)]
 
 
-def project(folder):
+def write_project(folder: Path) -> tuple[Path, Path]:
     raw, curated = folder / "raw", folder / "curated"
     raw.mkdir()
     curated.mkdir()
@@ -45,21 +48,21 @@ def project(folder):
     return raw, curated
 
 
-def test_every_image_that_is_used_has_one_row(tmp_path):
-    raw, curated = project(tmp_path)
+def test_every_image_in_use_has_one_row(tmp_path: Path) -> None:
+    raw, curated = write_project(tmp_path)
     assert write_attributions(raw, curated, tmp_path / "credits.csv") == (2, 0)
-    table = pl.read_csv(tmp_path / "credits.csv")
-    assert table.columns == ["split", "image_id", *openimages.CREDITS]
-    assert table["author"].to_list() == ["author 1", "author 3"]
+    written = pl.read_csv(tmp_path / "credits.csv")
+    assert written.columns == ["split", "image_id", *openimages.CREDITS]
+    assert written["author"].to_list() == ["author 1", "author 3"]
 
 
-def test_what_is_missing_is_named(tmp_path):
-    raw, curated = project(tmp_path)
-    with pytest.raises(ValueError, match=r"name it \.csv"):
+def test_a_missing_or_old_file_is_named(tmp_path: Path) -> None:
+    raw, curated = write_project(tmp_path)
+    with pytest.raises(UserError, match=r"credits\.txt: .* ends in \.csv"):
         write_attributions(raw, curated, tmp_path / "credits.txt")
     pl.read_parquet(raw / "manifest.parquet").drop("license").write_parquet(raw / "manifest.parquet")
-    with pytest.raises(ValueError, match=r"manifest\.parquet: .*run the acquire stage again"):
+    with pytest.raises(UserError, match=r"manifest\.parquet: column license is missing; run the acquire stage again"):
         write_attributions(raw, curated, tmp_path / "credits.csv")
     (curated / "boxes.parquet").unlink()
-    with pytest.raises(ValueError, match=r"boxes\.parquet: no such file; run the curate stage first"):
+    with pytest.raises(UserError, match=r"boxes\.parquet: no such file; run the curate stage first"):
         write_attributions(raw, curated, tmp_path / "credits.csv")

@@ -1,49 +1,57 @@
-"""Shards of images: a format that others read, the same bits for the same images, found by offset."""
+"""Shards of images: a tar file that other programs read, the same bytes for the same images, read by offset."""
 
 import pickle
 import tarfile
+from pathlib import Path
 
 import pytest
 
-from pbe.dataset.image_shards import ImageShards, ImageRef, TarWriter, scan_shard, shard_name, write_tar
+from pbe.dataset.image_shards import ImageRef, ImageShards, TarWriter, scan_shard, shard_name, write_tar
+from pbe.errors import UserError
 
 IMAGES = [("a", b"first" * 300), ("b" * 120, b"long of name"), ("c", b""), ("d.e", b"x" * 512)]
 
 
+def content_of(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(info)
+    assert file is not None
+    return file.read()
+
+
 @pytest.fixture
-def shard(tmp_path):
+def shard(tmp_path: Path) -> Path:
     return tmp_path / shard_name("train", 7)
 
 
-def test_a_shard_is_a_tar_that_says_nothing_but_names_and_bytes(shard):
+def test_a_shard_is_a_tar_file_that_holds_only_names_and_bytes(shard: Path) -> None:
     refs = write_tar(shard, IMAGES)
     assert shard.name == "train-00007.tar"
     with tarfile.open(shard) as tar:
-        assert [(info.name, tar.extractfile(info).read()) for info in tar] == [(f"{i}.jpg", c) for i, c in IMAGES]
+        assert [(info.name, content_of(tar, info)) for info in tar] == [(f"{i}.jpg", c) for i, c in IMAGES]
         assert {(info.mtime, info.uid, info.uname, info.mode) for info in tar} == {(0, 0, "", 0o644)}
         assert [info.offset_data for info in tar] == [ref.offset for ref in refs.values()]
     assert [(m.image_id, m.offset) for m in scan_shard(shard)] == [(i, ref.offset) for i, ref in refs.items()]
 
 
-def test_images_are_read_by_their_place_and_after_pickling(shard):
+def test_images_are_read_by_their_reference_and_after_pickling(shard: Path) -> None:
     refs = write_tar(shard, IMAGES)
     shards = pickle.loads(pickle.dumps(ImageShards(shard.parent)))
     assert [shards.read_bytes(refs[image_id]) for image_id, _ in IMAGES] == [content for _, content in IMAGES]
-    with pytest.raises(ValueError, match=r"train-00008\.tar: no such file; run acquire again"):
+    with pytest.raises(UserError, match=r"train-00008\.tar: no such file; run the acquire stage again"):
         shards.read_bytes(ImageRef("train-00008.tar", 0, 1))
-    with pytest.raises(ValueError, match=r"train-00007\.tar: 1024 bytes at \d+ of 9999; run acquire again"):
+    with pytest.raises(UserError, match=r"train-00007\.tar: only 1024 of 9999 bytes at \d+; run the acquire"):
         shards.read_bytes(ImageRef(shard.name, shard.stat().st_size - 1024, 9999))
 
 
 @pytest.mark.parametrize(("size", "whole"), [(0, 0), (300, 0), (1000, 0), (512 + 1500, 1), (3000, 1), (4608, 3)])
-def test_a_piece_of_a_shard_holds_what_is_whole(shard, size, whole):
+def test_a_truncated_shard_gives_its_complete_images(shard: Path, size: int, whole: int) -> None:
     write_tar(shard, IMAGES)
     with shard.open("r+b") as file:
         file.truncate(size)
     assert [member.image_id for member in scan_shard(shard)] == [image_id for image_id, _ in IMAGES[:whole]]
 
 
-def test_what_another_program_wrote_is_not_taken_for_ours(shard):
+def test_members_of_another_program_are_not_taken_for_images(shard: Path) -> None:
     with tarfile.open(shard, "w", format=tarfile.GNU_FORMAT) as tar:
         tar.addfile(tarfile.TarInfo("a.jpg"))
         other = tarfile.TarInfo("b.jpg")
@@ -53,7 +61,7 @@ def test_what_another_program_wrote_is_not_taken_for_ours(shard):
 
 
 @pytest.mark.parametrize("changed", [None, 0, 2, 3])
-def test_what_is_the_same_is_kept_up_to_the_first_change(shard, changed):
+def test_images_are_kept_up_to_the_first_change(shard: Path, changed: int | None) -> None:
     refs = write_tar(shard, IMAGES)
     now = [(i, c + b"new" if place == changed else c) for place, (i, c) in enumerate(IMAGES)]
     with TarWriter(shard, shard.with_suffix(".part")) as writer:
@@ -64,7 +72,7 @@ def test_what_is_the_same_is_kept_up_to_the_first_change(shard, changed):
     assert shard.read_bytes() == shard.with_name("fresh.tar").read_bytes()
 
 
-def test_images_that_are_no_longer_wanted_go(shard):
+def test_images_that_are_not_added_are_removed(shard: Path) -> None:
     refs = write_tar(shard, IMAGES)
     with TarWriter(shard, shard.with_suffix(".part")) as writer:
         writer.add("a", IMAGES[0][1], refs["a"].offset)

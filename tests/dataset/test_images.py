@@ -1,3 +1,5 @@
+"""Image files: every supported kind becomes upright RGB; every other one is refused by name."""
+
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from PIL import Image as PillowImage
 
 from pbe.acquisition.download import acquire
 from pbe.dataset.images import RefusedImageError, image_size, read_image, read_levels
+from pbe.errors import UserError
 from tests.support import parameters
 
 RAMP = np.linspace(0, 255, 24 * 40).reshape(24, 40).astype(np.uint8)
@@ -61,7 +64,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     assert np.array_equal(image[..., 0], RAMP)
 
 
-def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+def test_transparency_is_composited_over_white(tmp_path: Path) -> None:
     rgba = np.zeros((2, 2, 4), np.uint8)
     rgba[0, :, 3] = 255
     image = read_image(save(tmp_path / "a.png", PillowImage.fromarray(rgba)))
@@ -69,29 +72,29 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_exif_orientation_turns_the_picture_and_its_size(tmp_path: Path, name: str) -> None:
+def test_exif_orientation_turns_the_image_and_its_size(tmp_path: Path, name: str) -> None:
     exif = PillowImage.Exif()
-    exif[0x0112] = 6  # the camera was held so that the top of the scene is at the right
+    exif[0x0112] = 6  # the top of the scene is at the right of the stored pixels
     path = save(tmp_path / name, PillowImage.fromarray(RAMP), exif=exif)
     plain = read_image(save(tmp_path / f"plain-{name}", PillowImage.fromarray(RAMP)))
     assert np.array_equal(read_image(path), np.rot90(plain, -1))
     assert image_size(path) == (24, 40)
 
 
-def test_size_is_read_from_the_header_of_a_truncated_file(tmp_path: Path) -> None:
+def test_the_size_of_a_truncated_file_is_read_from_its_header(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", PillowImage.effect_noise((80, 64), 60))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
     assert image_size(path) == (80, 64)
-    with pytest.raises(ValueError, match=r"a\.jpg: cannot be decoded as an image: .*truncated"):
+    with pytest.raises(UserError, match=r"a\.jpg: cannot be decoded as an image: .*truncated"):
         read_image(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\xff\xd8\xff\xe0"])
-def test_what_is_no_image_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "page.jpg"
     path.write_bytes(content)
     for read in (read_image, image_size):
-        with pytest.raises(ValueError, match=r"page\.jpg") as caught:
+        with pytest.raises(UserError, match=r"page\.jpg") as caught:
             read(path)
         assert "\n" not in str(caught.value)
         assert "object at" not in str(caught.value)
@@ -99,7 +102,7 @@ def test_what_is_no_image_is_named_in_one_line(tmp_path: Path, content: bytes) -
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for read in (read_image, image_size):
-        with pytest.raises(ValueError, match=r"gone\.jpg: no such file"):
+        with pytest.raises(UserError, match=r"gone\.jpg: no such file"):
             read(tmp_path / "gone.jpg")
 
 
@@ -119,14 +122,14 @@ def write_16_bits(path: Path) -> None:
 
 
 def write_png_start(path: Path, width: int, height: int) -> None:
-    """A PNG that says how large it is, and of which there are only the first few bytes."""
+    """Write a PNG whose header gives the size and whose pixels are missing."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000)))]
     written = [struct.pack(">I", len(b)) + kind + b + struct.pack(">I", zlib.crc32(kind + b)) for kind, b in chunks]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
 
 
-READ: dict[str, Callable[[Path], object]] = {
+SUPPORTED: dict[str, Callable[[Path], object]] = {
     "photo.jpg": lambda p: write_pillow(p, quality=98, subsampling=0),
     "cmyk.jpg": lambda p: write_pillow(p, "CMYK", quality=98),
     "opaque.png": lambda p: write_pillow(p, "RGBA"),
@@ -141,9 +144,9 @@ READ: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", READ)
-def test_every_kind_of_file_gives_the_same_picture(tmp_path: Path, name: str) -> None:
-    READ[name](tmp_path / name)
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_every_supported_kind_of_file_gives_the_same_image(tmp_path: Path, name: str) -> None:
+    SUPPORTED[name](tmp_path / name)
     assert image_size(tmp_path / name) == (40, 24)
     assert np.abs(read_image(tmp_path / name).astype(int) - RGB).mean() < 2.5
 
@@ -166,18 +169,18 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_had_right_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_every_other_kind_is_refused_by_name(tmp_path: Path, name: str) -> None:
     write, message = REFUSED[name]
     write(tmp_path / name)
-    (tmp_path / name).rename(tmp_path / "a.jpg")  # as acquire stores it: the name says nothing
+    (tmp_path / name).rename(tmp_path / "a.jpg")  # acquire stores it under this name, whatever its format
     for read in (image_size, read_image):
         with pytest.raises(RefusedImageError, match=rf"a\.jpg: refused: .*{message}"):
             read(tmp_path / "a.jpg")
 
 
-def test_acquire_counts_what_is_refused_apart_from_what_is_broken(tmp_path: Path, caplog: Any) -> None:
+def test_acquire_counts_refused_and_corrupt_images_apart(tmp_path: Path, caplog: Any) -> None:
     rows = ["image,label,x0,y0,x1,y1,split"]
-    kinds = {"ok": READ["16-bits.png"], "moving": write_twice, "empty": Path.touch, "other": write_pillow}
+    kinds = {"ok": SUPPORTED["16-bits.png"], "moving": write_twice, "empty": Path.touch, "other": write_pillow}
     for name, write in kinds.items():
         suffix = "gif" if name == "moving" else "png"
         write(tmp_path / f"{name}.{suffix}")
@@ -204,12 +207,12 @@ LEVELS = np.array([[0, 1], [2, 255]], np.uint8)
         (np.dstack([LEVELS * 0, LEVELS * 0, LEVELS * 0, LEVELS]), LEVELS > 127),
     ],
 )
-def test_a_picture_of_numbers_gives_them(tmp_path: Path, pixels: np.ndarray, expected: np.ndarray) -> None:
+def test_a_picture_of_numbers_gives_its_numbers(tmp_path: Path, pixels: np.ndarray, expected: np.ndarray) -> None:
     PillowImage.fromarray(pixels).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_levels(tmp_path / "a.png"), expected)
 
 
-def test_a_palette_gives_its_indices_unless_it_does_not_start_black(tmp_path: Path) -> None:
+def test_a_palette_gives_its_indices_only_if_it_begins_with_black(tmp_path: Path) -> None:
     image = PillowImage.fromarray(LEVELS % 3).convert("P")
     for palette, expected in (([0, 0, 0, 9, 0, 0, 0, 9, 0], LEVELS % 3), ([5, 0, 0, 0, 0, 0, 9, 0, 0], None)):
         image.putpalette(palette)

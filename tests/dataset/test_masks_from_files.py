@@ -17,7 +17,7 @@ MARKED = np.array([[0, 0, 0], [1, 1, 1]], np.uint8)
 
 def encode(image: PillowImage.Image, kind: str = "PNG", **options: object) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, kind, **options)  # type: ignore[arg-type]
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
