@@ -1,4 +1,4 @@
-"""Stage filter: the boxes that can teach, from data/raw into data/boxes; the rejects counted by reason."""
+"""Stage filter: rejects boxes of data/raw by rule, and writes the others to data/boxes."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from pbe.types import ProgressBars, no_progress_bars
 
 
 def filter_(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
-    """Judge every annotated box by the rules of `filter`."""
+    """Reject annotated boxes by the rules under `filter`, and count them by reason."""
     report = box_filter.filter_boxes(folder / layout.RAW, folder / layout.BOXES, settings.filter, settings.seed)
     histograms.write_histograms(folder / layout.BOXES / "boxes.parquet", report.rejects, folder / layout.BOX_PLOTS)
     write_json(folder / layout.counts("filter"), report.as_dict())

@@ -1,1 +1,1 @@
-"""Stage filter: the box rules (section 4.1), and the histograms of what they keep."""
+"""Stage filter: rejects boxes by the rules of section 4.1 and plots the histograms of those it keeps."""

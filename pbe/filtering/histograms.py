@@ -1,4 +1,4 @@
-"""The kept boxes as histograms of area, aspect and class by split, and the rules the others broke: DVC plots."""
+"""Histograms of the kept boxes by area, aspect and class, and of the rejected ones by rule: the data of DVC plots."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from pbe.dataset.openimages import SPLITS
 from pbe.runtime.files import atomic_file
 
-AREA_EDGES = np.round(np.linspace(0.0, 1.0, 41), 3)  # share of the image
-ASPECT_EDGES = np.round(np.geomspace(1 / 8, 8, 25), 3)  # width over height, evenly in its logarithm
+AREA_EDGES = np.round(np.linspace(0.0, 1.0, 41), 3)  # fraction of the image
+ASPECT_EDGES = np.round(np.geomspace(1 / 8, 8, 25), 3)  # width over height, even in its logarithm
 NAMES = ("area", "aspect", "classes")
 
 
 def box_histograms(boxes: pl.LazyFrame) -> dict[str, pl.DataFrame]:
-    """Tables by NAMES from a scan of boxes.parquet: the bin's lower edge or the class, then a count for each split."""
+    """Return a histogram for each of NAMES: the lower edge of the bin, or the class, and a count for each split.
+
+    `boxes` is a scan of boxes.parquet.
+    """
     aspect = (pl.col("x1") - pl.col("x0")) / (pl.col("y1") - pl.col("y0"))
     classes = boxes.group_by("label").agg(*((pl.col("split") == split).sum().alias(split) for split in SPLITS))
     area, aspects, counts = pl.collect_all(
@@ -36,25 +39,25 @@ def box_histograms(boxes: pl.LazyFrame) -> dict[str, pl.DataFrame]:
 
 
 def write_histograms(boxes: Path, rejects: Mapping[str, int], folder: Path) -> None:
-    """Write one CSV file for each of NAMES from `boxes`, a boxes.parquet, and the rejects by rule beside them."""
-    tables = box_histograms(pl.scan_parquet(boxes))
+    """Write to `folder` a CSV file for each of NAMES from `boxes`, a boxes.parquet, and rejects.csv, counts by rule."""
+    histograms = box_histograms(pl.scan_parquet(boxes))
     rules = sorted(rejects.items(), key=lambda item: (-item[1], item[0]))
-    tables["rejects"] = pl.DataFrame(rules, schema={"rule": pl.String, "boxes": pl.Int64}, orient="row")
-    for name, table in tables.items():
+    histograms["rejects"] = pl.DataFrame(rules, schema={"rule": pl.String, "boxes": pl.Int64}, orient="row")
+    for name, histogram in histograms.items():
         with atomic_file(folder / f"{name}.csv") as part:
-            table.write_csv(part)
+            histogram.write_csv(part)
 
 
 def _bins(boxes: pl.LazyFrame, value: pl.Expr, edges: NDArray[np.float64]) -> pl.LazyFrame:
-    """Rows of split, bin and how many; what lies outside the edges counts in the first or the last bin."""
+    """Count rows by split and bin; values outside the edges count in the first or the last bin."""
     number = pl.sum_horizontal((value >= edge).cast(pl.Int32) for edge in edges[1:-1])
     return boxes.group_by("split", number.alias("bin")).agg(pl.len().alias("count"))
 
 
 def _histogram(counted: pl.DataFrame, column: str, edges: NDArray[np.float64]) -> pl.DataFrame:
-    table: dict[str, NDArray[Any]] = {column: edges[:-1]}
+    columns: dict[str, NDArray[Any]] = {column: edges[:-1]}
     for split in SPLITS:
         found = counted.filter(split=split)
-        table[split] = np.zeros(len(edges) - 1, np.int64)
-        table[split][found["bin"].to_numpy()] = found["count"].to_numpy()
-    return pl.DataFrame(table)
+        columns[split] = np.zeros(len(edges) - 1, np.int64)
+        columns[split][found["bin"].to_numpy()] = found["count"].to_numpy()
+    return pl.DataFrame(columns)

@@ -1,3 +1,9 @@
+"""The rules on boxes: each rule alone, their order, the caps, and the file that the stage writes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,46 +13,56 @@ from hypothesis import strategies as st
 from pbe.dataset.openimages import REQUIRED_COLUMNS, number_boxes, scan_boxes
 from pbe.demo.bucket import name_image
 from pbe.demo.scenes import draw_scene
-from pbe.filtering.box_filter import COLUMNS, REASONS, cap_boxes, filter_boxes, judge_rows, judge_sizes
+from pbe.errors import UserError
+from pbe.filtering.box_filter import COLUMNS, filter_boxes
+from pbe.filtering.box_rules import REASONS, apply_row_rules, apply_size_rules, cap_boxes
+from pbe.settings import Filter
 from tests.support import parameters
 
-PLACE = {"shard": "train-00000.tar", "offset": 512, "num_bytes": 1000}
+LOCATION = {"shard": "train-00000.tar", "offset": 512, "num_bytes": 1000}
 IMAGES = pl.DataFrame(
     {"image_id": ["i", "j"], "width": [200, 100], "height": [100, 100]},
     schema_overrides={"width": pl.Int32, "height": pl.Int32},
-).with_columns(pl.lit(v).alias(k) for k, v in PLACE.items())
+).with_columns(pl.lit(v).alias(k) for k, v in LOCATION.items())
 TYPES = dict.fromkeys(("XMin", "XMax", "YMin", "YMax"), pl.Float64) | {
     name: pl.Boolean for name in REQUIRED_COLUMNS if name.startswith("Is")
 }
 
 
-def frame(*rows):
-    """Rows of (image, x0, x1, y0, y1, occluded, truncated, group, depiction), labels /m/1."""
+def frame(*rows: tuple[Any, ...]) -> pl.LazyFrame:
+    """Return rows of (image, x0, x1, y0, y1, occluded, truncated, group, depiction), all of class /m/1."""
     full = [(row[0], "/m/1", *row[1:]) for row in rows]
     schema = {name: TYPES.get(name, pl.String) for name in REQUIRED_COLUMNS}
     return pl.LazyFrame(full, schema=schema, orient="row")
 
 
-def judge(boxes, images=IMAGES, settings=None, labels=(), excluded=()):
-    """All boxes with their reason, as the filter judges them: by the row first, then by the image."""
+def check(
+    boxes: pl.LazyFrame,
+    images: pl.DataFrame = IMAGES,
+    settings: Filter | None = None,
+    labels: Sequence[str] = (),
+    excluded: Sequence[str] = (),
+) -> pl.DataFrame:
+    """Return all boxes with their reason: the rules on the row come first, then those on the size of the image."""
     settings = settings or parameters.filtering()
-    judged = number_boxes(judge_rows(boxes, settings, labels, excluded).collect().sort("ImageID", maintain_order=True))
-    sized = judge_sizes(judged, images, settings)
-    return sized.with_columns(reason=pl.coalesce(judged["reason"], sized["reason"]))
+    rows = apply_row_rules(boxes, settings, labels, excluded).collect()
+    checked = number_boxes(rows.sort("ImageID", maintain_order=True))
+    sized = apply_size_rules(checked, images, settings)
+    return sized.with_columns(reason=pl.coalesce(checked["reason"], sized["reason"]))
 
 
-def reasons(*rows, images=IMAGES, labels=(), **changes):
-    return judge(frame(*rows), images, parameters.filtering(**changes), labels)["reason"].to_list()
+def reasons(*rows: tuple[Any, ...], labels: Sequence[str] = (), **changes: Any) -> list[str | None]:
+    return check(frame(*rows), IMAGES, parameters.filtering(**changes), labels)["reason"].to_list()
 
 
-def test_excluded_classes_are_rejected_as_class():
+def test_excluded_classes_are_rejected_as_class() -> None:
     row = ("i", 0.1, 0.5, 0.1, 0.9, *NO)
-    judged = judge(frame(row), excluded=["/m/1"])
-    assert judged["reason"].to_list() == ["class"]
+    checked = check(frame(row), excluded=["/m/1"])
+    assert checked["reason"].to_list() == ["class"]
     assert reasons(row, labels=["/m/1"]) == [None]
 
 
-def test_a_cap_by_class_is_seeded_and_grows_from_its_smaller_self():
+def test_a_larger_class_cap_keeps_the_boxes_of_a_smaller_one() -> None:
     ids = [f"{n:03d}" for n in range(40)]
     boxes = pl.DataFrame({"ImageID": ids, "number": [0] * 40, "LabelName": ["a", "b"] * 20})
     kept = {cap: set(cap_boxes(boxes, cap, 0, "LabelName")["ImageID"]) for cap in (3, 7, None)}
@@ -74,7 +90,7 @@ NO = (False, False, False, False)
         ((0.0, 1.0, 0.1, 0.5), "aspect"),
     ],
 )
-def test_rules_on_the_box(coordinates, reason):
+def test_each_rule_on_the_box(coordinates: tuple[float | None, ...], reason: str | None) -> None:
     assert reasons(("i", *coordinates, *NO)) == [reason]
 
 
@@ -87,34 +103,36 @@ def test_rules_on_the_box(coordinates, reason):
         (3, "depiction", "drop_depiction"),
     ],
 )
-def test_each_flag_has_its_switch(position, reason, switch):
+def test_each_flag_has_its_switch(position: int, reason: str | None, switch: str) -> None:
     row = ("i", 0.1, 0.5, 0.1, 0.9, *(index == position for index in range(4)))
-    assert reasons(row, **{switch: True}) == [reason]
-    assert reasons(row, **{switch: False}) == [None]
+    on: dict[str, Any] = {switch: True}
+    off: dict[str, Any] = {switch: False}
+    assert reasons(row, **on) == [reason]
+    assert reasons(row, **off) == [None]
 
 
-def test_first_reason_wins():
+def test_the_first_reason_wins() -> None:
     assert reasons(("absent", 0.1, 0.2, 0.1, 0.2, True, True, True, True)) == ["area_too_small"]
     assert reasons(("absent", 0.1, 0.5, 0.1, 0.9, *NO)) == ["image_not_acquired"]
     assert reasons(("i", 0.1, 0.2, 0.1, 0.2, True, True, True, True)) == ["area_too_small"]
     assert reasons(("i", 0.1, 0.5, 0.1, 0.9, True, True, True, True)) == ["group_of"]
 
 
-def test_classes_that_are_not_wanted():
+def test_boxes_of_other_classes_or_none_are_rejected() -> None:
     without = frame(("i", 0.1, 0.5, 0.1, 0.9, *NO)).with_columns(LabelName=pl.lit(None, pl.String))
-    assert judge(without)["reason"].to_list() == ["class"]
+    assert check(without)["reason"].to_list() == ["class"]
     assert reasons(("i", 0.1, 0.5, 0.1, 0.9, *NO), labels=["/m/2"]) == ["class"]
     assert reasons(("i", 0.1, 0.5, 0.1, 0.9, *NO), labels=["/m/1"]) == [None]
 
 
-def test_pixels_by_hand():
-    box = judge(frame(("i", 0.1, 0.5, 0.25, 0.75, *NO))).row(0, named=True)
+def test_a_box_in_pixels() -> None:
+    box = check(frame(("i", 0.1, 0.5, 0.25, 0.75, *NO))).row(0, named=True)
     assert [box[name] for name in ("x0", "y0", "x1", "y1", "width", "height")] == [20, 25, 100, 75, 200, 100]
     assert box["area_frac"] == pytest.approx(0.2)
     assert box["number"] == 0
 
 
-def test_cap_keeps_so_many_of_each_image_and_always_the_same():
+def test_a_cap_keeps_that_many_boxes_of_each_image_and_always_the_same() -> None:
     boxes = pl.DataFrame({"ImageID": ["a"] * 5 + ["b"], "number": [0, 1, 2, 3, 4, 0]})
     capped = cap_boxes(boxes, 2, seed=0)
     assert capped["ImageID"].to_list() == ["a", "a", "b"]
@@ -124,19 +142,21 @@ def test_cap_keeps_so_many_of_each_image_and_always_the_same():
     assert set(cap_boxes(boxes, 1, seed=0).iter_rows()) < set(capped.iter_rows())
 
 
-share = st.one_of(st.floats(-0.2, 1.2), st.sampled_from([float("nan"), float("inf"), None, 0.0, 1.0]))
-row = st.tuples(st.sampled_from(["i", "j", "absent"]), share, share, share, share, *[st.booleans()] * 4)
+coordinate = st.one_of(st.floats(-0.2, 1.2), st.sampled_from([float("nan"), float("inf"), None, 0.0, 1.0]))
+row = st.tuples(
+    st.sampled_from(["i", "j", "absent"]), coordinate, coordinate, coordinate, coordinate, *[st.booleans()] * 4
+)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(row, min_size=1, max_size=30), st.integers(1, 3))
-def test_every_box_is_kept_or_has_one_reason(rows, cap):
+def test_every_box_is_kept_or_has_one_reason(rows: list[tuple[Any, ...]], cap: int) -> None:
     rules = parameters.filtering(max_boxes_per_image=cap)
-    judged = judge(frame(*rows), settings=rules)
-    assert judged.height == len(rows)
-    assert judged.select("ImageID", "number").is_unique().all()
-    assert set(judged["reason"].drop_nulls()) <= set(REASONS)
-    kept = cap_boxes(judged.filter(pl.col("reason").is_null()), cap, seed=0)
+    checked = check(frame(*rows), settings=rules)
+    assert checked.height == len(rows)
+    assert checked.select("ImageID", "number").is_unique().all()
+    assert set(checked["reason"].drop_nulls()) <= set(REASONS)
+    kept = cap_boxes(checked.filter(pl.col("reason").is_null()), cap, seed=0)
     assert kept.group_by("ImageID").len()["len"].max() in (None, *range(1, cap + 1))
     for box in kept.iter_rows(named=True):
         assert 0 <= box["x0"] < box["x1"] <= box["width"]
@@ -149,7 +169,7 @@ def test_every_box_is_kept_or_has_one_reason(rows, cap):
 HEADER = ",".join(REQUIRED_COLUMNS)
 
 
-def write_raw(folder, train, validation):
+def write_raw(folder: Path, train: Sequence[str], validation: Sequence[str]) -> Path:
     annotations = folder / "annotations"
     annotations.mkdir(parents=True)
     for split, rows in (("train", train), ("validation", validation)):
@@ -165,14 +185,14 @@ def write_raw(folder, train, validation):
 GOOD = "0.1,0.5,0.1,0.9"
 
 
-def test_the_file_has_the_contracts_columns_and_the_counts_add_up(tmp_path):
+def test_the_file_has_the_promised_columns_and_the_counts_add_up(tmp_path: Path) -> None:
     train = [f"i,/m/1,{GOOD},-1,0,0,0"] * 4 + [f"j,/m/9,{GOOD},1,0,0,0", "j,/m/1,0.1,x,0,1,0,0,0,0"]
     raw = write_raw(tmp_path / "raw", train, [f"j,/m/1,{GOOD},0,0,0,0", f"k,/m/1,{GOOD},0,0,0,0"])
     report = filter_boxes(raw, tmp_path / "boxes", parameters.filtering(), seed=0)
-    table = pl.read_parquet(tmp_path / "boxes" / "boxes.parquet")
-    assert dict(table.schema) == COLUMNS
-    assert table["box_id"].is_sorted()
-    assert report.rows == 8 == table.height + sum(report.rejects.values())
+    kept = pl.read_parquet(tmp_path / "boxes" / "boxes.parquet")
+    assert dict(kept.schema) == COLUMNS
+    assert kept["box_id"].is_sorted()
+    assert report.rows == 8 == kept.height + sum(report.rejects.values())
     assert report.kept == {"train": 3, "validation": 1}
     assert report.images == {"train": 2, "validation": 1}
     assert {reason: count for reason, count in report.rejects.items() if count} == {
@@ -180,20 +200,20 @@ def test_the_file_has_the_contracts_columns_and_the_counts_add_up(tmp_path):
         "image_not_acquired": 1,
         "over_image_cap": 2,
     }
-    assert set(table["label"]) == {"Cat", "/m/9"}  # a class without a description keeps its code
-    assert table.filter(label="/m/9")["is_occluded"].to_list() == [True]
-    assert not table.filter(label="Cat")["is_occluded"].any()
+    assert set(kept["label"]) == {"Cat", "/m/9"}  # a class without a description keeps its LabelName
+    assert kept.filter(label="/m/9")["is_occluded"].to_list() == [True]
+    assert not kept.filter(label="Cat")["is_occluded"].any()
     assert [path.name for path in (tmp_path / "boxes").iterdir()] == ["boxes.parquet"]
 
 
-def test_a_rerun_gives_the_same_bytes(tmp_path):
+def test_a_rerun_gives_the_same_bytes(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", [f"i,/m/1,{GOOD},0,0,0,0"] * 9, [f"j,/m/1,{GOOD},0,0,0,0"])
     for name in ("a", "b"):
         filter_boxes(raw, tmp_path / name, parameters.filtering(), seed=0)
     assert (tmp_path / "a/boxes.parquet").read_bytes() == (tmp_path / "b/boxes.parquet").read_bytes()
 
 
-def test_a_file_out_of_order_gives_the_bytes_of_the_same_file_in_order(tmp_path):
+def test_an_unsorted_file_gives_the_bytes_of_the_sorted_one(tmp_path: Path) -> None:
     rows = [f"{image},/m/1,0.1,{x:.2f},0.1,0.9,0,0,0,0" for x in np.linspace(0.3, 0.7, 9) for image in "ji"]
     in_order = sorted(rows, key=lambda row: row[0])
     for name, train in (("mixed", rows), ("ordered", in_order)):
@@ -202,39 +222,66 @@ def test_a_file_out_of_order_gives_the_bytes_of_the_same_file_in_order(tmp_path)
     assert (tmp_path / "mixed/boxes.parquet").read_bytes() == (tmp_path / "ordered/boxes.parquet").read_bytes()
 
 
-def test_when_nothing_is_left_it_says_why_and_writes_nothing(tmp_path):
+def test_a_split_without_boxes_is_an_error_with_the_reasons_and_no_file(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", [f"i,/m/1,{GOOD},0,0,0,0"], ["j,/m/1,0.1,0.2,0.1,0.2,0,0,0,0"])
-    with pytest.raises(ValueError, match=r"no validation box passes the filter; rejected of 2: 1 area_too_small"):
+    with pytest.raises(UserError, match=r"no validation box passes the filter; rejected of 2: 1 area_too_small"):
         filter_boxes(raw, tmp_path / "boxes", parameters.filtering(), seed=0)
     assert not list(tmp_path.rglob("boxes/*"))
 
 
-def test_users_mistakes_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"manifest\.parquet: no such file; run the acquire stage first"):
+def test_errors_in_files_and_parameters_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"manifest\.parquet: no such file; run the acquire stage first"):
         filter_boxes(tmp_path, tmp_path / "boxes", parameters.filtering(), seed=0)
     raw = write_raw(tmp_path / "raw", [f"i,/m/1,{GOOD},0,0,0,0"], [f"j,/m/1,{GOOD},0,0,0,0"])
-    with pytest.raises(ValueError, match=r"filter\.classes: no class is called 'Cut'; close to it: Cat"):
+    with pytest.raises(UserError, match=r"filter\.classes: no class is called 'Cut'; close to it: Cat"):
         filter_boxes(raw, tmp_path / "boxes", parameters.filtering(classes=("Cut",)), seed=0)
     path = raw / "annotations" / "train-annotations-bbox.csv"
     path.write_text(path.read_text().replace("XMax", "X"))
-    with pytest.raises(ValueError, match=r"train-annotations-bbox\.csv: column XMax is missing"):
+    with pytest.raises(UserError, match=r"train-annotations-bbox\.csv: column XMax is missing"):
         filter_boxes(raw, tmp_path / "boxes", parameters.filtering(), seed=0)
 
 
-def test_the_demo_worlds_boxes_come_back_as_drawn(bucket):
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", [f"i,/m/1,{GOOD},0,0,0,0"], [f"j,/m/1,{GOOD},0,0,0,0"])
+    masks = raw / "annotations" / "train-object-masks.parquet"
+    pl.DataFrame({"ImageID": ["i"], "number": [0], "object_mask": [b"PNG"]}).write_parquet(masks)
+    with pytest.raises(UserError, match=r"train-object-masks\.parquet: an object mask of image i is not a PNG"):
+        filter_boxes(raw, tmp_path / "boxes", parameters.filtering(), seed=0)
+    masks.write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"train-object-masks\.parquet: not a readable parquet file"):
+        filter_boxes(raw, tmp_path / "boxes", parameters.filtering(), seed=0)
+    (raw / "manifest.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"manifest\.parquet: not a readable parquet file"):
+        filter_boxes(raw, tmp_path / "boxes", parameters.filtering(), seed=0)
+
+
+def test_a_bug_keeps_its_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("operands could not be broadcast together")
+
+    raw = write_raw(tmp_path / "raw", [f"i,/m/1,{GOOD},0,0,0,0"] * 9, [f"j,/m/1,{GOOD},0,0,0,0"])
+    for function in ("lexsort", "bincount"):
+        with monkeypatch.context() as patch:
+            patch.setattr(np, function, broken)
+            with pytest.raises(ValueError, match="could not be broadcast") as caught:
+                filter_boxes(raw, tmp_path / "boxes", parameters.filtering(), seed=0)
+        assert type(caught.value) is ValueError
+
+
+def test_the_boxes_of_the_demo_world_come_back_as_drawn(bucket: Path) -> None:
     path = bucket / "openimages" / "v5" / "validation-annotations-bbox.csv"
     scenes = {name_image(3, "validation", i): draw_scene(np.random.default_rng([3, 1, i])) for i in range(40)}
     sizes = [(name, scene.image.shape[1], scene.image.shape[0]) for name, scene in scenes.items()]
-    sizes = [(*size, *PLACE.values()) for size in sizes]
+    sizes = [(*size, *LOCATION.values()) for size in sizes]
     images = pl.DataFrame(sizes, schema=IMAGES.schema, orient="row")
-    judged = judge(scan_boxes(path), images.sort("image_id"), parameters.filtering(drop_truncated=False))
+    checked = check(scan_boxes(path), images.sort("image_id"), parameters.filtering(drop_truncated=False))
     copies = {
         row["image_id"] for row in pl.read_csv(bucket / "openimages/world-faults.csv").drop_nulls("of").to_dicts()
     }
     compared = 0
-    for row in judged.filter(~pl.col("ImageID").is_in(list(copies))).iter_rows(named=True):
+    for row in checked.filter(~pl.col("ImageID").is_in(list(copies))).iter_rows(named=True):
         drawn = scenes[row["ImageID"]].objects[row["number"]].box
         assert (row["x0"], row["y0"], row["x1"], row["y1"]) == drawn
         compared += 1
     assert compared > 50
-    assert judged["reason"].null_count() > 50
+    assert checked["reason"].null_count() > 50

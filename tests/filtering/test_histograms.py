@@ -1,4 +1,4 @@
-"""Histograms of kept boxes: every box is counted once, in its bin and under its split."""
+"""Histograms of kept boxes: every box counts once, in its bin and under its split."""
 
 from pathlib import Path
 
@@ -20,22 +20,22 @@ BOXES = pl.LazyFrame(
 
 
 def test_every_box_is_counted_once() -> None:
-    tables = box_histograms(BOXES)
-    assert set(tables) == set(NAMES)
-    for table in tables.values():
-        assert (table["train"].sum(), table["validation"].sum()) == (3, 1)
+    histograms = box_histograms(BOXES)
+    assert set(histograms) == set(NAMES)
+    for histogram in histograms.values():
+        assert (histogram["train"].sum(), histogram["validation"].sum()) == (3, 1)
 
 
-def test_boxes_are_in_their_bins_and_those_outside_in_the_last() -> None:
-    tables = box_histograms(BOXES)
-    area = tables["area"].filter(pl.col("train") + pl.col("validation") > 0)
+def test_boxes_count_in_their_bins_and_outliers_in_the_last() -> None:
+    histograms = box_histograms(BOXES)
+    area = histograms["area"].filter(pl.col("train") + pl.col("validation") > 0)
     assert area.rows() == [(0.025, 1, 0), (0.3, 2, 0), (0.975, 0, 1)]
-    aspect = tables["aspect"].filter(pl.col("train") > 0)["aspect"].to_list()
+    aspect = histograms["aspect"].filter(pl.col("train") > 0)["aspect"].to_list()
     assert aspect[0] <= 0.25 < aspect[1] <= 1.0
-    assert aspect[2] == tables["aspect"]["aspect"][-1]  # 40 : 1
+    assert aspect[2] == histograms["aspect"]["aspect"][-1]  # 40 : 1
 
 
-def test_classes_come_in_order_of_their_number_then_name() -> None:
+def test_classes_are_sorted_by_count_then_name() -> None:
     assert box_histograms(BOXES)["classes"].rows() == [("Dog", 2, 0), ("Ant", 0, 1), ("Cat", 1, 0)]
 
 
