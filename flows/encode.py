@@ -1,21 +1,24 @@
-"""Stage encode: latents, masks and class tokens of every sample, written once, into data/latents."""
+"""Stage encode: the latents, masks and class tokens of every training sample, written once, into data/latents."""
 
 import os
 from pathlib import Path
 
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
-from pbe.latents import latent_cache
+from pbe.latents import encoding
 from pbe.runtime.files import write_json
-from pbe.runtime.ray_cluster import ray_cluster
+from pbe.runtime.ray_cluster import check_resources, ray_cluster
 from pbe.settings import Settings
 from pbe.types import ProgressBars, no_progress_bars
 
 
 def encode(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
-    """Encode every variant of every curated train box; whole shards that are there are not made again."""
-    with ray_cluster(os.environ.get("RAY_ADDRESS"), settings.encode.num_workers + 1):
-        counts: Counts = latent_cache.encode(
+    """Encode every variant of every curated training box; complete shards of the same inputs are kept."""
+    address = os.environ.get("RAY_ADDRESS")
+    num_workers = settings.encode.num_workers
+    with ray_cluster(address, num_workers + 1):
+        check_resources("encode", num_workers, num_workers if settings.encode.use_gpu else 0, bool(address))
+        counts: Counts = encoding.encode(
             folder / layout.RAW / "images",
             folder / layout.CURATED,
             folder / layout.BACKBONE,

@@ -6,22 +6,41 @@ from pathlib import Path
 from flows.provenance import provenance_tags, tracking_uri
 from flows.stage import Counts, flatten, main, stage_flow
 from pbe import layout
-from pbe.runtime.files import atomic_file, write_json
-from pbe.runtime.ray_cluster import check_room, ray_cluster
+from pbe.runtime.files import write_json, write_text
+from pbe.runtime.ray_cluster import check_resources, ray_cluster
 from pbe.settings import Settings
 from pbe.training import run
 from pbe.training.job import TrainJob, run_key
 from pbe.training.journal import StepRecord
 from pbe.training.run import Timing
 from pbe.training.tracking import RUN_FILE, RunTracker
-from pbe.types import ProgressBars, no_progress_bars
+from pbe.types import Progress, ProgressBars, no_progress_bars
+
+PARAMETERS = {"seed", "method", "encode", "train", "backbone"}  # sections that MLflow records
 
 
 def train(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
-    """Train from the last checkpoint of the same settings and data, or from the backbone."""
+    """Train from the backbone, or from the last checkpoint of a run with the same settings, code and data."""
+    job = make_job(settings, folder)
+    address = os.environ.get("RAY_ADDRESS")
+    num_workers, num_cpus = settings.train.num_workers, settings.train.num_workers * settings.train.cpus_per_worker
+    with open_tracker(settings, folder, job) as tracker, ray_cluster(address, num_cpus + 1):
+        check_resources("train", num_cpus, num_workers if settings.train.use_gpu else 0, bool(address))
+        reporter = Reporter(tracker, bars("steps"), settings.train.steps)
+        records = run.train(job, folder / layout.MODEL, reporter.on_record, tracker.on_picture, reporter.on_timing)
+    write_text(folder / layout.LAST_RUN, tracker.run_id + "\n")
+    write_losses(folder / layout.LOSSES, records)
+    tail = records[-max(1, len(records) // 10) :]
+    counts = {"steps": len(records), "final_loss": round(sum(r.loss for r in tail) / len(tail), 6)}
+    write_json(folder / layout.counts("train"), counts)
+    return counts
+
+
+def make_job(settings: Settings, folder: Path) -> TrainJob:
+    """Return the training job of a project's folder."""
     storage = settings.train.storage
     bucket = storage if storage and "://" in storage else None
-    job = TrainJob(
+    return TrainJob(
         images=(folder / layout.RAW / "images").resolve(),
         curated=(folder / layout.CURATED).resolve(),
         backbone=(folder / layout.BACKBONE).resolve(),
@@ -32,44 +51,40 @@ def train(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bar
         seed=settings.seed,
         bucket=bucket,
     )
-    run_file = job.folder / run_key(job) / RUN_FILE
-    parameters = settings.model_dump(mode="json", include={"seed", "method", "encode", "train", "backbone"})
+
+
+def open_tracker(settings: Settings, folder: Path, job: TrainJob) -> RunTracker:
+    """Return the MLflow run of a job: a new one, or that of the run which it resumes."""
+    parameters = settings.model_dump(mode="json", include=PARAMETERS)
     named = {name: str(value) for name, value in flatten(parameters)}
-    bar = bars("steps")
-    speed: list[float] = [0.0]
-    address = os.environ.get("RAY_ADDRESS")
-    num_cpus = settings.train.num_workers * settings.train.cpus_per_worker
-    with (
-        RunTracker(tracking_uri(folder), layout.EXPERIMENT, run_file, named, provenance_tags(folder)) as tracker,
-        ray_cluster(address, num_cpus + 1),
-    ):
-        check_room(num_cpus, settings.train.num_workers if settings.train.use_gpu else 0, bool(address))
+    run_file = job.folder / run_key(job) / RUN_FILE
+    return RunTracker(tracking_uri(folder), layout.EXPERIMENT, run_file, named, provenance_tags(folder))
 
-        def on_record(record: StepRecord) -> None:
-            tracker.on_record(record)
-            rate = f", {speed[0]:.3g} images/s" if speed[0] else ""
-            bar(record.step + 1, settings.train.steps, f"loss {record.loss:.4f}{rate}")
 
-        def on_timing(timing: Timing) -> None:
-            tracker.on_timing(timing)
-            speed[0] = timing["images_per_s"]
+class Reporter:
+    """Passes the records and timings of a run to MLflow and to the progress bar."""
 
-        records = run.train(job, folder / layout.MODEL, on_record, tracker.on_picture, on_timing)
-    (folder / layout.LAST_RUN).parent.mkdir(parents=True, exist_ok=True)
-    (folder / layout.LAST_RUN).write_text(tracker.run_id + "\n")
-    write_losses(folder / layout.LOSSES, records)
-    tail = records[-max(1, len(records) // 10) :]
-    counts = {"steps": len(records), "final_loss": round(sum(r.loss for r in tail) / len(tail), 6)}
-    write_json(folder / layout.counts("train"), counts)
-    return counts
+    def __init__(self, tracker: RunTracker, bar: Progress, num_steps: int) -> None:
+        self.tracker, self.bar, self.num_steps = tracker, bar, num_steps
+        self.images_per_s = 0.0
+
+    def on_record(self, record: StepRecord) -> None:
+        """Report a step."""
+        self.tracker.on_record(record)
+        rate = f", {self.images_per_s:.3g} images/s" if self.images_per_s else ""
+        self.bar(record.step + 1, self.num_steps, f"loss {record.loss:.4f}{rate}")
+
+    def on_timing(self, timing: Timing) -> None:
+        """Report a line of timings."""
+        self.tracker.on_timing(timing)
+        self.images_per_s = timing["images_per_s"]
 
 
 def write_losses(path: Path, records: list[StepRecord]) -> None:
-    """One CSV row a step, as in StepRecord; what a step does not have is left empty."""
+    """Write a CSV row for each step with the fields of StepRecord; a field that is None is empty."""
     names = list(StepRecord.__annotations__)
     rows = [",".join("" if v is None else f"{v:.6g}" for v in r.__dict__.values()) for r in records]
-    with atomic_file(path) as part:
-        part.write_text("\n".join([",".join(names), *rows]) + "\n")
+    write_text(path, "\n".join([",".join(names), *rows]) + "\n")
 
 
 train_flow = stage_flow("train", train)

@@ -1,1 +1,1 @@
-"""Stage encode: training triplets drawn from images, and the cache of their latents and class tokens."""
+"""The latent cache: samples drawn from curated boxes, the frozen encoders, and the shards that hold their output."""

@@ -1,5 +1,6 @@
-"""The frozen encoders, VAE and CLIP tower: what they make of samples is all that training needs of them."""
+"""The frozen encoders, VAE and CLIP tower: training needs only what they make of a sample."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from pbe.method.training_triplet import TrainingTriplet
 
 
 class FrozenEncoders:
-    """The VAE and the CLIP tower on one device; the tower gives T tokens, 1 behind the bottleneck."""
+    """The VAE and the CLIP tower of a backbone on one device.
+
+    The tower gives T tokens for each exemplar: the class token alone with the bottleneck, all of its tokens without.
+    """
 
     def __init__(self, backbone: Path, device: str = "cpu", bottleneck: bool = True) -> None:
         self.device = device
@@ -22,8 +26,11 @@ class FrozenEncoders:
         self.conditioner = tower.to(device)
 
     @torch.inference_mode()
-    def encode(self, samples: list[TrainingTriplet]) -> dict[str, Tensor]:
-        """Samples => fp16 latents (B, 4, h, w) twice, mask (B, 1, h, w), class tokens (B, E, T, W)."""
+    def encode(self, samples: Sequence[TrainingTriplet]) -> dict[str, Tensor]:
+        """Encode B samples with E exemplars each, and return fp16 tensors on the CPU.
+
+        `source_latents` and `masked_latents` are (B, 4, h, w), `mask` is (B, 1, h, w), `class_tokens` (B, E, T, W).
+        """
         source = to_pixels(np.stack([s.source for s in samples]), device=self.device)
         mask = torch.from_numpy(np.stack([s.mask for s in samples])).to(self.device)[:, None].float()
         exemplars = np.stack([s.exemplars for s in samples])

@@ -1,4 +1,4 @@
-"""The Ray cluster of a stage: this machine by default, an existing cluster where an address is given."""
+"""The Ray cluster of a stage: a private one on this machine by default, an existing one if an address is given."""
 
 import logging
 import sys
@@ -7,18 +7,23 @@ from contextlib import contextmanager
 
 import ray
 from ray.data import DataContext
+from ray.exceptions import RayTaskError
 
-from pbe.errors import UserError
+from pbe.errors import UserError, disk_error
 
 
 @contextmanager
 def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
-    """Connect to `address`, or start a private cluster of `num_cpus` logical CPUs here and stop it at the end.
+    """Connect to the cluster at `address`, or run a private cluster of `num_cpus` logical CPUs for the block.
 
-    One CPU more than the workers need keeps Ray Data from waiting for ever beside them.
+    The private cluster needs one CPU more than the workers take: Ray Data would otherwise wait for ever beside them.
+    Raises UserError when no cluster answers at `address`.
     """
     if address:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        except ConnectionError:
+            raise UserError(f"RAY_ADDRESS={address}: no Ray cluster answers; start it, or unset RAY_ADDRESS") from None
     else:
         ray.init(
             address="local",
@@ -27,28 +32,52 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    DataContext.get_current().enable_progress_bars = False
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # for `user_errors_of_tasks`
     for library in ("ray.data", "ray.train"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # the exception that reaches the stage says as much
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def check_room(num_cpus: int, num_gpus: int, can_grow: bool) -> None:
-    """Tell when the cluster lacks what a stage reserves, where Ray would wait without a word.
+@contextmanager
+def user_errors_of_tasks() -> Iterator[None]:
+    """Raise the UserError of a remote task as itself; any other exception keeps Ray's, with the worker's traceback."""
+    try:
+        yield
+    except RayTaskError as error:
+        user_error = as_user_error(error.cause)
+        if user_error is None:
+            raise
+        raise user_error from None
 
-    A cluster that can grow is waited for, after a line on stderr; else raises UserError.
+
+def as_user_error(cause: BaseException) -> UserError | None:
+    """Return the UserError that a remote exception is, or stands for (a full or protected disk); None for a bug."""
+    if isinstance(cause, UserError):
+        return type(cause)(str(cause).partition("\n")[0])  # Ray Data appends lines on its own settings
+    return disk_error(cause) if isinstance(cause, OSError) else None
+
+
+def check_resources(section: str, num_cpus: int, num_gpus: int, can_grow: bool) -> None:
+    """Check that the cluster has the CPUs and GPUs that a stage reserves; without them, Ray waits silently.
+
+    `section` is the stage's section of params.yaml. Raises UserError, unless the cluster can grow: then a line on
+    stderr says what it lacks, and Ray waits for new nodes.
     """
-    there = ray.cluster_resources()
+    available = ray.cluster_resources()
     lacking = [
-        f"{wanted} {kind}s are wanted, {there.get(kind, 0):.0f} are there"
-        for kind, wanted in (("CPU", num_cpus), ("GPU", num_gpus))
-        if there.get(kind, 0) < wanted
+        f"{needed} {kind}s are needed and it has {available.get(kind, 0):.0f}"
+        for kind, needed in (("CPU", num_cpus), ("GPU", num_gpus))
+        if available.get(kind, 0) < needed
     ]
     if not lacking:
         return
     if not can_grow:
-        raise UserError(f"this machine is too small: {', '.join(lacking)}; lower num_workers, or set RAY_ADDRESS")
+        key = f"{section}.num_workers" if available.get("GPU") or not num_gpus else f"{section}.use_gpu"
+        fix = f"lower {section}.num_workers" if key.endswith("num_workers") else f"set {key} to false"
+        raise UserError(f"{key}: this machine is too small: {', '.join(lacking)}; {fix}, or set RAY_ADDRESS")
     print(f"waiting for the Ray cluster to grow: {', '.join(lacking)}", file=sys.stderr, flush=True)

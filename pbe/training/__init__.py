@@ -1,1 +1,1 @@
-"""Stage train: the loop, its distributed run with Ray Train, and its checkpoints."""
+"""The train stage: the loss over cached latents, the training loop, Ray Train's workers, checkpoints and tracking."""

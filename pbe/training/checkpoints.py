@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, checksummed, the newest few kept; a damaged one is named and skipped."""
+"""Checkpoints: written atomically with a checksum; the newest few are kept, and damaged ones are skipped."""
 
 import hashlib
 import logging
@@ -9,17 +9,19 @@ from typing import Any, BinaryIO
 
 import torch
 
-log = logging.getLogger(__name__)
+from pbe.runtime.files import file_sha256
+
+logger = logging.getLogger(__name__)
 
 STATE = "state.pt"
 CHECKSUM = "sha256.txt"
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `state` as the checkpoint of `step`, then remove all but the newest `keep`.
+    """Write `state` as the checkpoint of `step`, then remove all but the newest `keep`; return its path.
 
-    Raises OSError when it cannot be written, on a full disk say; what was written of it is removed, and those before
-    it stay.
+    Raises OSError when it cannot be written, for example on a full disk. The incomplete checkpoint is then removed, and
+    the earlier ones are kept.
     """
     final = folder / f"step-{step:08d}"
     temporary = folder / f".{final.name}.{os.getpid()}"
@@ -27,7 +29,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
     temporary.mkdir(parents=True)
     try:
         _write(temporary, state)
-        shutil.rmtree(final, ignore_errors=True)  # a damaged one: of a whole one the run would have gone on
+        shutil.rmtree(final, ignore_errors=True)  # damaged: the run would have resumed from a complete one
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -38,10 +40,10 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
 
 def _write(folder: Path, state: dict[str, Any]) -> None:
     with (folder / STATE).open("wb") as file:
-        hashing = _Hashing(file)
+        hashing = _HashingFile(file)
         try:
-            torch.save(state, hashing)  # type: ignore[arg-type]  # a file to write to is all that it needs
-        except RuntimeError:  # torch's own words hide why a write failed
+            torch.save(state, hashing)  # type: ignore[arg-type]  # it only needs `write` and `flush`
+        except RuntimeError:  # torch's own message hides why a write failed
             if hashing.error:
                 raise hashing.error from None
             raise
@@ -50,8 +52,8 @@ def _write(folder: Path, state: dict[str, Any]) -> None:
     (folder / CHECKSUM).write_text(hashing.digest.hexdigest() + "\n")
 
 
-class _Hashing:
-    """A file to write to that knows the SHA-256 of what went through it."""
+class _HashingFile:
+    """A file to write to that computes the SHA-256 of its content and remembers why a write failed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.digest = hashlib.sha256()
@@ -71,37 +73,32 @@ class _Hashing:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, the oldest first; what a killed writer left is not among them."""
-    return sorted(p for p in folder.glob("step-*") if p.is_dir())
+    """Return the checkpoints of a run, the oldest first, without those that a killed writer left incomplete."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
 def find_newest(folder: Path) -> Path | None:
-    """The newest undamaged checkpoint, or None; each damaged one is named in a warning."""
+    """Return the newest checkpoint that is not damaged, or None; log a warning for each damaged one."""
     for checkpoint in reversed(list_checkpoints(folder)):
-        if is_whole(checkpoint):
+        if is_complete(checkpoint):
             return checkpoint
-        log.warning("%s: damaged, its checksum does not fit; the checkpoint before it is used", checkpoint)
+        logger.warning("%s: damaged (its checksum does not match); using the checkpoint before it", checkpoint)
     return None
 
 
 def load_checkpoint(checkpoint: Path) -> dict[str, Any]:
-    """The state that was saved, on the CPU."""
+    """Return the state that was saved, on the CPU."""
     state: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
     return state
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left; to be called where no other writes."""
+    """Remove what killed writers left incomplete. No other process may be writing to the folder."""
     for leftover in folder.glob(".step-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether the checkpoint's state is there and fits its checksum."""
+def is_complete(checkpoint: Path) -> bool:
+    """Return whether the checkpoint has a state that matches its checksum."""
     state, checksum = checkpoint / STATE, checkpoint / CHECKSUM
-    return state.is_file() and checksum.is_file() and _sha256(state) == checksum.read_text().strip()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return state.is_file() and checksum.is_file() and file_sha256(state) == checksum.read_text().strip()

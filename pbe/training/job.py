@@ -1,4 +1,4 @@
-"""A training run told in full: where it reads and writes, its settings, and the key of what decides its weights."""
+"""A training run: where it reads and writes, its settings, and the key of everything that decides its weights."""
 
 import hashlib
 import json
@@ -6,49 +6,65 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pbe import settings
-from pbe.latents.latent_cache import INDEX
+from pbe.dataset.curated_boxes import BOXES_FILE
+from pbe.latents.latent_cache import INDEX, KEY
 from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import digest_files
 
 MODEL = "model"  # in a bucket: the averaged model
-STOPPED = "stopped.json"  # why a run stopped for good, with its batch
-CODE = "pbe.training.worker"  # the root of the imports that train a model
+STOPPED = "stopped.json"  # why a run stopped for good, with the batch of that step
+CODE = "pbe.training.worker"  # the module whose imports are the code that trains a model
 
-
-APART = {"keep_checkpoints", "checkpoint_every", "validate_every", "validation_samples", "storage"}  # decide no weights
+# The settings of `train` that do not change the weights. The number of CPUs is not among them: as the number of torch's
+# threads, it decides the order of sums. Drawing threads do not: each sample has its own generator.
+NO_RESULT = {
+    "checkpoint_every",
+    "keep_checkpoints",
+    "loader_threads",
+    "storage",
+    "validate_every",
+    "validation_samples",
+}
 
 
 @dataclass(frozen=True)
 class TrainJob:
     """Where a run reads and writes, and its settings.
 
-    Paths are absolute: every node must see `images`, `curated`, `backbone` and `latents` there, and `folder`, too,
-    unless there is a bucket.
+    Paths are absolute, and every node must see `images`, `curated`, `backbone` and `latents` under them. It must also
+    see `folder`, unless there is a bucket.
     """
 
     images: Path
     curated: Path
     backbone: Path
     latents: Path
-    folder: Path  # the run's own
+    folder: Path  # the run's own folder
     method: settings.Method
     train: settings.Train
     seed: int
-    bucket: str | None = None  # s3://bucket/prefix of the run, where it lives in an object store
+    bucket: str | None = None  # s3://bucket/prefix of the run, if it is stored in an object store
 
 
 def run_key(job: TrainJob) -> str:
-    """A digest of all that decides the weights: parameters, seed, code, boxes, cache and backbone."""
-    digest = hashlib.blake2b(digest_size=8)
-    settings_of = {"train": job.train.model_dump(exclude=APART),
-                   "method": job.method.model_dump(), "seed": job.seed,
-                   "code": digest_code(CODE)}  # fmt: skip
-    digest.update(json.dumps(settings_of, sort_keys=True).encode())
-    files = [job.curated / "boxes.parquet", *(file for file in sorted(job.backbone.rglob("*")) if file.is_file())]
-    manifest = job.images.parent / "manifest.parquet"
+    """Return a digest, 16 hex digits, of everything that decides the weights.
+
+    These are the parameters, the seed, the code, the boxes, the latents (or the images) and the backbone.
+    """
+    key = {
+        "train": job.train.model_dump(exclude=NO_RESULT),
+        "method": job.method.model_dump(),
+        "seed": job.seed,
+        "code": digest_code(CODE),
+        "inputs": digest_files(_inputs(job)),
+    }
+    return hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _inputs(job: TrainJob) -> list[Path]:
+    boxes = job.curated / BOXES_FILE
+    backbone = sorted(file for file in job.backbone.rglob("*") if file.is_file())
     if job.train.cache:
-        files += [job.latents / "key.txt", job.latents / INDEX]
-    elif manifest.is_file():
-        files.append(manifest)
-    digest.update(digest_files(files).encode())
-    return digest.hexdigest()
+        return [boxes, *backbone, job.latents / KEY, job.latents / INDEX]
+    manifest = job.images.parent / "manifest.parquet"  # has every image's MD5, where `acquire` wrote the images
+    return [boxes, *backbone, *([manifest] if manifest.is_file() else [])]

@@ -1,4 +1,4 @@
-"""What is written down of every step: one JSON line each, which a driver on any machine follows while workers train."""
+"""The records of a run's steps: one JSON line for each, which the driver on any machine follows while workers train."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pbe.runtime.files import atomic_file
+from pbe.runtime.files import write_text
 
 JOURNAL = "journal.jsonl"
 TIMINGS = "timings.jsonl"
@@ -15,9 +15,10 @@ NUM_BANDS = 4
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What is written down of a step, the same at each run: means over the global batch, rate and gradient norm.
+    """The losses of a step, means over the global batch, with its learning rate and gradient norm.
 
-    A band of timesteps of which the batch has none, and the validation loss of a step without validation, are None.
+    The same run always gives the same records. The loss of a band of timesteps is None if the batch has no sample in
+    that band, and the validation loss is None for a step without validation.
     """
 
     step: int
@@ -27,31 +28,33 @@ class StepRecord:
     loss_t500: float | None
     loss_t750: float | None  # timesteps 750..999: composition
     lr: float
-    grad_norm: float
+    grad_norm: float  # before clipping
     validation_loss: float | None = None  # of the averaged weights
 
 
-class Lines:
-    """A file of JSON lines that only grows; `first` replaces what it held.
+class JsonLines:
+    """A file of JSON lines that only grows; `first` replaces the lines that it held.
 
-    The file stays open: a worker that was given up but still runs writes to the file it knew, not to its successor's.
+    The file stays open: a worker that Ray has given up but that still runs writes to the file that it opened, not to
+    that of the worker after it.
     """
 
     def __init__(self, path: Path, first: Iterable[Mapping[str, Any]]) -> None:
-        with atomic_file(path) as part:
-            part.write_text("".join(json.dumps(dict(row)) + "\n" for row in first))
+        write_text(path, "".join(json.dumps(dict(row)) + "\n" for row in first))
         self._file = path.open("a")
 
     def append(self, row: Mapping[str, Any]) -> None:
+        """Write a line; readers see it when this returns."""
         self._file.write(json.dumps(dict(row)) + "\n")
         self._file.flush()
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 def read_lines(path: Path, first: int = 0) -> list[dict[str, Any]]:
-    """The whole lines of a file from line `first` on; a line still being written is left for the next look."""
+    """Return the complete lines of a file from line `first` on; none when the file does not exist."""
     if not path.exists():
         return []
     text = path.read_text()
@@ -59,5 +62,5 @@ def read_lines(path: Path, first: int = 0) -> list[dict[str, Any]]:
 
 
 def read_journal(path: Path, first: int = 0) -> list[StepRecord]:
-    """The records of a journal from step `first` on."""
+    """Return the records of a journal from step `first` on."""
     return [StepRecord(**row) for row in read_lines(path, first)]

@@ -1,7 +1,7 @@
-"""The training loop of one worker; Ray Train runs it once on every worker.
+"""The training loop of one worker.
 
-A step is a function of the state before it: order, noise and drops come from seed and step, so that a killed run goes
-on from its last checkpoint and ends with the same bits.
+A step is a function of the state before it: sample order, noise and dropped conditions come from seed and step. A
+killed run that resumes from its last checkpoint therefore ends with the same bits.
 """
 
 import os
@@ -17,16 +17,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pbe import settings
 from pbe.method.painter import Painter
-from pbe.training.batches import BatchSource, PreparedAhead
+from pbe.training.batches import BatchSource, PrefetchedBatches
 from pbe.training.journal import NUM_BANDS, StepRecord
-from pbe.training.optimizer import build_optimiser
+from pbe.training.optimizer import build_optimizer
 from pbe.training.painting_loss import Batch, ExponentialMovingAverage, PaintingLoss, prepare_unet
 
 CONV_IN = "unet.conv_in.weight"
 
 
 def learning_rate(step: int, train: settings.Train) -> float:
-    """The rate of a step counted from 0: linear warm-up, then constant or a half cosine to zero."""
+    """Return the learning rate of a step, counted from 0: a linear warm-up, then constant or a half cosine to zero."""
     warm = min(1.0, (step + 1) / max(1, train.warmup_steps))
     if train.decay == "constant":
         return train.lr * warm
@@ -34,9 +34,9 @@ def learning_rate(step: int, train: settings.Train) -> float:
 
 
 class NotFiniteError(FloatingPointError):
-    """A loss or gradient norm became NaN or infinite; every worker of the run raises it in the same step.
+    """The loss or the gradient norm is NaN or infinite; every worker of the run raises it in the same step.
 
-    `samples` are the step's global batch, `bad` those of them whose own loss is not finite: none when it is the norm.
+    `samples` are the step's global batch, `bad` are those whose own loss is not finite (none, if only the norm is not).
     """
 
     def __init__(self, what: str, step: int, samples: list[int], bad: list[int]) -> None:
@@ -45,11 +45,13 @@ class NotFiniteError(FloatingPointError):
 
 
 class Trainer:
-    """Model, optimiser, average and step of one worker."""
+    """The model, optimizer, averaged weights and step of one worker."""
 
     def __init__(self, painter: Painter, source: BatchSource, train: settings.Train, rank: int, device: str) -> None:
         self.painter, self.source, self.train, self.rank, self.device = painter, source, train, rank, device
-        self.ahead: BatchSource | PreparedAhead = PreparedAhead(source) if device.startswith("cuda") else source
+        self._batches: BatchSource | PrefetchedBatches = (
+            PrefetchedBatches(source) if device.startswith("cuda") else source
+        )
         self.losses = PaintingLoss(painter).to(device).train()
         prepare_unet(self.losses.unet, train, device)
         self.wrapped: nn.Module = self.losses
@@ -60,21 +62,21 @@ class Trainer:
             {"params": [p for name, p in trained.items() if name != CONV_IN], "factor": 1.0},
             {"params": [trained[CONV_IN]], "factor": train.conv_in_lr_factor},
         ]
-        self.optimiser = build_optimiser(groups, train, device)
+        self.optimizer = build_optimizer(groups, train, device)
         self.average = ExponentialMovingAverage(trained, train.ema_decay, train.average, train.average_every)
         self.step = 0
         self.records: list[StepRecord] = []
 
     def run_step(self) -> StepRecord:
-        """One optimiser step over the global batch; raises NotFiniteError naming the samples of a NaN."""
+        """Take one optimizer step over the global batch; raises NotFiniteError with the samples of a NaN."""
         rate = learning_rate(self.step, self.train)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         losses, timesteps = self._backward()
         trained = self.losses.trained()
         norm = nn.utils.clip_grad_norm_(list(trained.values()), self.train.max_grad_norm)
-        self.optimiser.step()
+        self.optimizer.step()
         self.average.update(trained, self.step)
         record = self._record(losses, timesteps, rate, float(norm))
         self.step += 1
@@ -82,7 +84,7 @@ class Trainer:
         return record
 
     def _backward(self) -> tuple[Tensor, Tensor]:
-        batches = self.ahead.batches(self.step, self.rank)
+        batches = self._batches.batches(self.step, self.rank)
         losses = []
         for i, batch in enumerate(batches):
             local = batch.to(self.device)
@@ -121,12 +123,12 @@ class Trainer:
             parts = [torch.empty_like(losses) for _ in range(dist.get_world_size())]
             dist.all_gather(parts, losses)
         samples = self.source.indices(self.step)[0]
-        bad = [samples[int(place)] for place in (~torch.isfinite(torch.cat(parts))).nonzero()]
+        bad = [samples[int(i)] for i in (~torch.isfinite(torch.cat(parts))).nonzero()]
         return NotFiniteError(what, self.step, samples, bad)
 
     @torch.no_grad()
     def validation_loss(self, samples: Batch) -> float:
-        """The mean loss over fixed samples, with the weights as they are now."""
+        """Return the mean loss over samples with the current weights."""
         parts = []
         for part in samples.split(self.train.batch_size):
             with self._precision():
@@ -134,53 +136,55 @@ class Trainer:
         return float(torch.cat(parts).mean())
 
     def state(self) -> dict[str, Any]:
+        """Return everything that a resumed run needs, for a checkpoint."""
         return {
             "step": self.step,
             "model": {k: p.detach() for k, p in self.losses.trained().items()},
             "average": self.average.weights,
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "records": [list(r.__dict__.values()) for r in self.records],
         }
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state` returned."""
         for name, parameter in self.losses.trained().items():
             parameter.copy_(state["model"][name])
             self.average.weights[name].copy_(state["average"][name])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
         self.records = [StepRecord(*r) for r in state["records"]]
 
 
-class Keeper(Protocol):
-    """What the loop hands to the world around it, on the first worker alone."""
+class Callbacks(Protocol):
+    """The loop's calls to the code around it, on the first worker only."""
 
     def validate(self, trainer: Trainer) -> float:
-        """The loss on the validation samples; called every `validate_every` steps and after the last."""
+        """Return the validation loss; called every `validate_every` steps and after the last one."""
 
-    def note(self, trainer: Trainer, record: StepRecord) -> None:
-        """Called after every step."""
+    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
+        """Take the record of a step; called after every step."""
 
-    def save(self, trainer: Trainer) -> None:
-        """Called every `checkpoint_every` steps and after the last."""
+    def save_checkpoint(self, trainer: Trainer) -> None:
+        """Save the trainer's state; called every `checkpoint_every` steps and after the last one."""
 
 
-def train_to_end(trainer: Trainer, keeper: Keeper | None) -> None:
-    """Run from the trainer's step to the last one; `keeper` is the first worker's."""
+def train_to_end(trainer: Trainer, callbacks: Callbacks | None) -> None:
+    """Train from the trainer's step to the last one. Only the first worker has callbacks."""
     train = trainer.train
     while trainer.step < train.steps:
         record = trainer.run_step()
-        if keeper is None:
+        if callbacks is None:
             continue
         finished = trainer.step == train.steps
         if finished or trainer.step % train.validate_every == 0:
-            record = trainer.records[-1] = replace(record, validation_loss=keeper.validate(trainer))
-        keeper.note(trainer, record)
+            record = trainer.records[-1] = replace(record, validation_loss=callbacks.validate(trainer))
+        callbacks.on_step(trainer, record)
         if finished or trainer.step % train.checkpoint_every == 0:
-            keeper.save(trainer)
+            callbacks.save_checkpoint(trainer)
 
 
 def limit_threads(num_threads: int) -> None:
-    """Fix the thread count: it decides the order of sums, hence the bits."""
+    """Fix the number of torch's threads, which decides the order of sums and hence the bits."""
     torch.set_num_threads(num_threads)
     os.environ["OMP_NUM_THREADS"] = str(num_threads)

@@ -1,6 +1,8 @@
-"""What is optimised: the whole UNet, the mapper with its projection, and v. VAE and CLIP tower stay frozen, outside.
+"""The trainable parts and their loss: the whole UNet, the mapper with its projection, and v. VAE and CLIP stay frozen.
 
-L = E || eps_theta(y_t, (1-m) * x_s, m, MLP(CLIP(A(x_r))), t) - eps ||^2,   c replaced by v for a share of the samples
+    L = E || eps_theta(y_t, (1 - m) * x_s, m, MLP(CLIP(A(x_r))), t) - eps ||^2
+
+In a share of the samples, v replaces the condition. `pbe.method.diffusion` has the equation.
 """
 
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from pbe.method.painter import Painter
 
 @dataclass(frozen=True)
 class Batch:
-    """Cached encodings and the draws of one step, all of the same length B."""
+    """The encodings of B samples and the random draws of one step."""
 
     source_latents: Tensor  # (B, 4, h, w)
     masked_latents: Tensor  # (B, 4, h, w)
@@ -27,22 +29,23 @@ class Batch:
     class_tokens: Tensor  # (B, T, W)
     noise: Tensor  # (B, 4, h, w)
     timesteps: Tensor  # (B,)
-    dropped: Tensor  # (B,) bool: conditions replaced by v
+    dropped: Tensor  # (B,) bool: v replaces the condition
 
     def to(self, device: str | torch.device) -> "Batch":
+        """Return the batch on a device."""
         return Batch(*(t.to(device, non_blocking=True) for t in self.__dict__.values()))
 
     def pinned(self) -> "Batch":
-        """In memory that a GPU reads by itself."""
+        """Return the batch in page-locked memory, from which copies to a GPU are asynchronous."""
         return Batch(*(t.pin_memory() for t in self.__dict__.values()))
 
     def split(self, size: int) -> "list[Batch]":
-        """Batches of at most `size` samples."""
+        """Return batches of at most `size` samples."""
         return [Batch(*parts) for parts in zip(*(t.split(size) for t in self.__dict__.values()), strict=True)]
 
 
 class PaintingLoss(nn.Module):
-    """A painter's trainable parts; a batch goes in, one loss a sample comes out, (B,)."""
+    """The trainable parts of a painter: takes a batch and returns the loss of each sample, (B,)."""
 
     def __init__(self, painter: Painter) -> None:
         super().__init__()
@@ -74,14 +77,15 @@ class PaintingLoss(nn.Module):
         return torch.as_tensor(self.unet(x, timesteps, context).sample)
 
     def trained(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that training changes, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
 
 def prepare_unet(unet: UNet2DConditionModel, train: settings.Train, device: str) -> None:
-    """Bring a UNet into the form that trains fastest on the device, or in the least memory; what it computes stays."""
+    """Set up a UNet to train fast on the device, or in little memory, as `train` says; it computes the same."""
     if device.startswith("cuda"):
         unet.to(memory_format=torch.channels_last)
-        torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
+        torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
     if train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if train.compile:
@@ -89,33 +93,34 @@ def prepare_unet(unet: UNet2DConditionModel, train: settings.Train, device: str)
 
 
 class ExponentialMovingAverage:
-    """Averaged weights; the decay rises with the step so that the start is soon forgotten.
+    """An exponential moving average of the weights. The decay rises with the step, so that the start is soon forgotten.
 
-    `place` "cpu" keeps them off the device; "none" averages nothing: the weights are the parameters themselves.
-    `every` > 1 averages in every so many steps alone, as strongly as in that many.
+    With `kept_on` "cpu" the averaged weights are on the CPU; with "none" there is no averaging, and `weights` are the
+    parameters themselves. With `every` > 1 the average is updated once in so many steps, with the decay of as many.
     """
 
     def __init__(
         self,
         parameters: dict[str, nn.Parameter],
         decay: float,
-        place: settings.AverageDevice = "device",
+        kept_on: settings.AverageDevice = "device",
         every: int = 1,
     ) -> None:
-        self.decay, self.place, self.every = decay, place, every
-        self.weights = {name: self._keep(p.detach()) for name, p in parameters.items()}
+        self.decay, self.kept_on, self.every = decay, kept_on, every
+        self.weights = {name: self._copy(p.detach()) for name, p in parameters.items()}
 
-    def _keep(self, weight: Tensor) -> Tensor:
-        if self.place == "none":
+    def _copy(self, weight: Tensor) -> Tensor:
+        if self.kept_on == "none":
             return weight
-        return weight.to("cpu", copy=True) if self.place == "cpu" else weight.clone()
+        return weight.to("cpu", copy=True) if self.kept_on == "cpu" else weight.clone()
 
     @torch.no_grad()
     def update(self, parameters: dict[str, nn.Parameter], step: int) -> None:
-        if self.place == "none" or (step + 1) % self.every:
+        """Move the average towards the parameters after `step`, counted from 0."""
+        if self.kept_on == "none" or (step + 1) % self.every:
             return
         share = 1 - min(self.decay, (1 + step) / (10 + step)) ** self.every
-        if self.place == "device":
+        if self.kept_on == "device":
             torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in parameters.values()], share)
         else:
             for name, parameter in parameters.items():
@@ -123,12 +128,13 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def copy_to(self, parameters: dict[str, nn.Parameter]) -> None:
+        """Overwrite the parameters with the averaged weights."""
         for name, parameter in parameters.items():
             parameter.copy_(self.weights[name])
 
     @contextmanager
     def swapped_in(self, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
-        """The parameters hold the averaged weights inside the block; one at a time, so that no second copy is held."""
+        """Exchange the parameters and the averaged weights for the block, one tensor at a time to save memory."""
         self._swap(parameters)
         try:
             yield
@@ -138,6 +144,6 @@ class ExponentialMovingAverage:
     @torch.no_grad()
     def _swap(self, parameters: dict[str, nn.Parameter]) -> None:
         for name, parameter in parameters.items():
-            held = parameter.clone()
+            current = parameter.clone()
             parameter.copy_(self.weights[name])
-            self.weights[name].copy_(held)
+            self.weights[name].copy_(current)

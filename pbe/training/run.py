@@ -1,7 +1,7 @@
-"""Distributed training with Ray Train, from the backbone and the cache to `models/pbe`.
+"""Distributed training with Ray Train, from the backbone and the latents to `models/pbe`.
 
-Every run lives in a folder named after what decides its weights, so that another configuration never resumes it. The
-driver watches the run's journal: progress, live metrics and validation pictures leave through its callbacks.
+Every run has a folder named after the key of what decides its weights, so that a run never resumes from another
+configuration. The driver follows the run's journal and passes records, timings and pictures to callbacks.
 """
 
 import threading
@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from pbe.errors import UserError
 from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import atomic_folder
+from pbe.runtime.ray_cluster import as_user_error
 from pbe.training.checkpoints import list_checkpoints
 from pbe.training.job import CODE, MODEL, STOPPED, TrainJob, run_key
 from pbe.training.journal import JOURNAL, TIMINGS, StepRecord, read_journal, read_lines
@@ -36,22 +38,24 @@ def train(
     on_picture: Callable[[int, Path], None] | None = None,
     on_timing: Callable[[Timing], None] | None = None,
 ) -> list[StepRecord]:
-    """Train to the last step, from the newest checkpoint where there is one, and save the averaged model to `out`.
+    """Train to the last step, from the newest checkpoint if there is one, and save the averaged model to `out`.
 
-    `job.folder` is the parent of the runs' folders, `job.bucket` that of their prefixes. Ray must be initialised; `out`
-    is written by the first worker, so that without a bucket it lies where every node sees it. Returns the records of
-    all steps. Raises UserError when a loss is not finite, naming the boxes, and, when workers failed more than three
-    times without a new checkpoint, ValueError or RuntimeError with the cause; each in one line.
+    `job.folder` is the parent of the runs' folders, `job.bucket` that of their prefixes. Ray must be initialised. The
+    first worker writes `out`, so that without a bucket every node must see it. Returns the records of all steps.
+
+    Raises UserError when a loss is not finite, with the boxes, and when a worker failed with a UserError or on a full
+    disk. Raises Ray's TrainingFailedError, whose message has the workers' tracebacks, when they failed otherwise, more
+    than three times without a new checkpoint.
     """
     key = run_key(job)
     job = replace(job, folder=job.folder / key, bucket=f"{job.bucket.rstrip('/')}/{key}" if job.bucket else None)
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / STOPPED).unlink(missing_ok=True)
     bucket = Bucket(job.bucket) if job.bucket else None
-    with _Watch(job.folder, bucket, on_record, on_picture, on_timing) as watch:
-        stopped = _fit_on(job, out.absolute(), bucket)
+    with _RunFollower(job.folder, bucket, on_record, on_picture, on_timing):
+        stopped = _fit_with_restarts(job, out.absolute(), bucket)
     if stopped:
-        raise UserError(f"training stopped: {stopped}; the whole batch is in {watch.folder / STOPPED}")
+        raise UserError(f"training stopped: {stopped}; the whole batch is in {job.folder / STOPPED}")
     if bucket:
         _fetch_model(bucket, out)
     return read_journal(job.folder / JOURNAL)
@@ -62,33 +66,29 @@ def _fetch_model(bucket: Bucket, out: Path) -> None:
         bucket.get_folder(MODEL, part)
 
 
-def _fit_on(job: TrainJob, out: Path, bucket: Bucket | None) -> str | None:
-    """Fit, again and again while there is a new checkpoint each time: a long run may lose any number of nodes."""
+def _fit_with_restarts(job: TrainJob, out: Path, bucket: Bucket | None) -> str | None:
+    """Fit, again after each failure that came after a new checkpoint: a long run may lose any number of nodes."""
     while True:
         before = _checkpoints(job, bucket)
         try:
             return _fit(job, out)
         except TrainingFailedError as error:
             if _checkpoints(job, bucket) in ([], before):
-                raise _told(error) from error
+                raise _cause(error) from None
 
 
 def _checkpoints(job: TrainJob, bucket: Bucket | None) -> list[str]:
     return bucket.checkpoints() if bucket else [path.name for path in list_checkpoints(job.folder)]
 
 
-def _told(error: TrainingFailedError) -> Exception:
-    """The failure in one line, by the first worker's cause: a ValueError where a file or setting is at fault.
+def _cause(error: TrainingFailedError) -> Exception:
+    """Return the UserError of the first worker that has one, else Ray's exception with the workers' tracebacks.
 
-    When one worker fails, the others' connections break; their errors are an echo.
+    When one worker fails, the connections of the others break, so that these fail too.
     """
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
-    causes = [failure for _, failure in sorted(failures.items())]
-    mistakes = [c for c in causes if isinstance(c, (ValueError, OSError)) and not isinstance(c, ConnectionError)]
-    if mistakes:
-        return ValueError(f"training failed: {' '.join(str(mistakes[0]).split())}")
-    cause = next(iter(causes), error)
-    return RuntimeError(f"training failed: {' '.join(f'{type(cause).__name__}: {cause}'.split())}")
+    user_errors = (as_user_error(failure) for _, failure in sorted(failures.items()))
+    return next((user_error for user_error in user_errors if user_error), error)
 
 
 def _fit(job: TrainJob, out: Path) -> str | None:
@@ -102,25 +102,27 @@ def _fit(job: TrainJob, out: Path) -> str | None:
             num_workers=job.train.num_workers, use_gpu=job.train.use_gpu, resources_per_worker=resources
         ),
         run_config=RunConfig(
-            name=f"attempt-{uuid.uuid4().hex[:12]}",  # Ray would go on with one of the same name by its own rules
+            name=f"attempt-{uuid.uuid4().hex[:12]}",  # Ray would resume a run of the same name by its own rules
             storage_path=storage,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
-    result: Any = trainer.fit()  # typed as the result of Ray Train before its second version
+    result: Any = trainer.fit()  # Ray's annotation is still that of the first Ray Train, which has no return value
     stopped: str | None = result.return_value
     return stopped
 
 
 def train_worker(config: dict[str, Any]) -> Any:
-    """The function that Ray Train runs on each worker; only there is the model's code imported."""
-    from pbe.training.worker import work
+    """Run one worker. Only the workers import the models' code."""
+    from pbe.training.throughput import open_throughput_log
+    from pbe.training.worker import run_worker
 
-    return work(config["job"], config["out"], config["code"], time.perf_counter)
+    open_timings = partial(open_throughput_log, clock=time.perf_counter)
+    return run_worker(config["job"], config["out"], config["code"], open_timings, time.perf_counter)
 
 
-class _Watch:
-    """Follows a run's journal, timings and pictures from a thread of the driver, and hands each on once."""
+class _RunFollower:
+    """Reads a run's journal, timings and pictures in a thread of the driver, and passes each on once."""
 
     def __init__(
         self,
@@ -137,27 +139,27 @@ class _Watch:
         self._seen: set[str] = set()
         self._fetched: dict[str, tuple[int, int]] = {}
         self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="watch")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="follow")
 
-    def __enter__(self) -> "_Watch":
-        self._watching = self._pool.submit(self._run)
+    def __enter__(self) -> "_RunFollower":
+        self._following = self._pool.submit(self._run)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Look once more; what a callback raised is told only now, and only if the training itself did not fail."""
+        """Read once more. An exception of a callback is raised only now, and only if the training did not fail."""
         self._stop.set()
         self._pool.shutdown()
-        error = self._watching.exception()
+        error = self._following.exception()
         if kind is None and error is not None:
             raise error
         if error is None:
-            self._look()
+            self._read()
 
     def _run(self) -> None:
         while not self._stop.wait(self.period_s):
-            self._look()
+            self._read()
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         self._fetch()
         for timing in read_lines(self.folder / TIMINGS, self._next_timing):
             if self.on_timing:
@@ -167,16 +169,16 @@ class _Watch:
             if self.on_record:
                 self.on_record(record)
             self._next_step = record.step + 1
-        for picture in sorted(self.folder.glob("panel-*[0-9].png")):
+        for picture in sorted(self.folder.glob("validation-*[0-9].png")):
             if picture.name not in self._seen and self.on_picture:
-                self.on_picture(int(picture.stem.removeprefix("panel-")), picture)
+                self.on_picture(int(picture.stem.removeprefix("validation-")), picture)
             self._seen.add(picture.name)
 
     def _fetch(self) -> None:
-        """Bring what has changed in the bucket: journal, timings and pictures."""
+        """Download what has changed in the bucket: journal, timings and pictures."""
         if self.bucket is None:
             return
-        for name, state in self.bucket.names().items():
+        for name, state in self.bucket.list_objects().items():
             if self._fetched.get(name) != state:
                 self.bucket.get(name, self.folder / name)
                 self._fetched[name] = state

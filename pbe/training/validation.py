@@ -1,4 +1,4 @@
-"""What training is validated on, the same at each step and each run: a panel to paint, and samples with their noise."""
+"""What training is validated on, the same in every run: cases to paint, and samples with fixed noise for the loss."""
 
 from pathlib import Path
 
@@ -8,27 +8,34 @@ import torch
 from numpy.typing import NDArray
 
 from pbe import settings
+from pbe.dataset.curated_boxes import CuratedBox, read_curated_boxes
 from pbe.dataset.image_shards import ImageShards
 from pbe.latents.frozen_encoders import FrozenEncoders
-from pbe.latents.samples import BoxRow, SampleDrawer, read_boxes
+from pbe.latents.samples import SampleDrawer
 from pbe.method.exemplars import crop_exemplar
 from pbe.method.painter import Painter
 from pbe.method.windows import box_in_window, box_mask, cut_window, square_window
 from pbe.training.painting_loss import Batch
+from pbe.types import Image, Mask
 
-Images = NDArray[np.uint8]
+NUM_CASES = 8
 NUM_STEPS = 12
-GUIDANCE_SCALE = 5.0  # where the painter takes guidance
+GUIDANCE_SCALE = 5.0  # if the painter was trained for guidance
 
 
-class Panel:
-    """Sources, box masks and exemplars of *other* validation boxes."""
+class ValidationCases:
+    """Sources with the masks of their boxes, and exemplars from other validation boxes."""
 
-    def __init__(self, sources: Images, masks: Images, exemplars: Images) -> None:
-        self.sources, self.masks, self.exemplars = sources, masks, exemplars
+    def __init__(self, sources: NDArray[np.uint8], masks: NDArray[np.uint8], exemplars: NDArray[np.uint8]) -> None:
+        self.sources = sources  # (N, S, S, 3)
+        self.masks = masks  # (N, S, S)
+        self.exemplars = exemplars  # (N, e, e, 3)
 
-    def paint(self, painter: Painter) -> Images:
-        """One picture: per column the source with a grey hole, the exemplar, the result; (3 S, N S, 3)."""
+    def paint(self, painter: Painter) -> Image:
+        """Paint all cases at fixed seeds; return a picture (3 S, N S, 3).
+
+        Each column has the source with a grey hole, the exemplar, and the result.
+        """
         scale = GUIDANCE_SCALE if painter.conditioner.guidance else 1.0
         results = painter.paint(
             self.sources, self.masks, self.exemplars,
@@ -40,30 +47,30 @@ class Panel:
         return np.concatenate([np.concatenate(list(row), 1) for row in (holes, shown, results)], 0)
 
 
-def draw_panel(
-    images: Path, curated: Path, method: settings.Method, exemplar_px: int, seed: int, size: int = 8
-) -> Panel:
-    """Draw the panel from the largest validation boxes of `size` times four, without repetition of images."""
-    boxes = read_boxes(curated, "validation")
+def draw_cases(
+    images: Path, curated: Path, method: settings.Method, exemplar_px: int, seed: int, num_cases: int = NUM_CASES
+) -> ValidationCases:
+    """Draw up to `num_cases` cases, with different boxes, from the four times as many largest validation boxes."""
+    boxes = read_curated_boxes(curated, "validation")
     rng = np.random.default_rng([seed, 13])
-    largest = sorted(boxes, key=lambda b: (b.xyxy[0] - b.xyxy[2]) * (b.xyxy[3] - b.xyxy[1]))[: 4 * size]
+    largest = sorted(boxes, key=lambda b: (b.xyxy[0] - b.xyxy[2]) * (b.xyxy[3] - b.xyxy[1]))[: 4 * num_cases]
     order = rng.permutation(len(largest))
-    chosen = [largest[i] for i in order][:size]
+    chosen = [largest[i] for i in order][:num_cases]
     others = [largest[order[(i + 1) % len(order)]] for i in range(len(chosen))]
     shards = ImageShards(images)
-    parts = [_case(shards, box, other, method, exemplar_px, rng) for box, other in zip(chosen, others, strict=True)]
-    sources, masks, exemplars = (np.stack(p) for p in zip(*parts, strict=True))
-    return Panel(sources, masks, exemplars)
+    cases = [_cut(shards, box, other, method, exemplar_px, rng) for box, other in zip(chosen, others, strict=True)]
+    sources, masks, exemplars = (np.stack(parts) for parts in zip(*cases, strict=True))
+    return ValidationCases(sources, masks, exemplars)
 
 
-def _case(
+def _cut(
     shards: ImageShards,
-    box: BoxRow,
-    other: BoxRow,
+    box: CuratedBox,
+    other: CuratedBox,
     method: settings.Method,
     exemplar_px: int,
     rng: np.random.Generator,
-) -> tuple[Images, Images, Images]:
+) -> tuple[Image, Mask, Image]:
     image = shards.read_image(box.image)
     exemplar_image = shards.read_image(other.image)
     window = square_window(image.shape[0], image.shape[1], box.xyxy, rng)
@@ -73,11 +80,11 @@ def _case(
     return cut_window(image, window, size), mask, exemplar
 
 
-def draw_validation(
+def draw_samples(
     images: Path, curated: Path, backbone: Path, method: settings.Method, seed: int, size: int, device: str = "cpu"
 ) -> Batch:
-    """Up to `size` samples of the validation split, encoded; each with its noise, timesteps evenly over 0..999."""
-    boxes = read_boxes(curated, "validation")
+    """Draw and encode up to `size` validation samples, each with fixed noise; timesteps are evenly over 0..999."""
+    boxes = read_curated_boxes(curated, "validation")
     order = np.random.default_rng([seed, 17]).permutation(len(boxes))[:size]
     encoders = FrozenEncoders(backbone, device, method.bottleneck)
     drawer = SampleDrawer(images, method, encoders.conditioner.exemplar_px, 1, seed)

@@ -1,7 +1,10 @@
 """Order and randomness of training are functions of seed and step, however many workers share them."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from pbe.training.batches import BatchSource
 from tests.support import parameters
@@ -9,7 +12,7 @@ from tests.support import parameters
 NUM_SAMPLES = 23
 
 
-def fetch(indices, epochs):
+def fetch(indices: list[int], epochs: list[int]) -> dict[str, Tensor]:
     n = len(indices)
     index = torch.tensor(indices).float().view(n, 1, 1, 1)
     return {
@@ -20,51 +23,49 @@ def fetch(indices, epochs):
     }
 
 
-def source(num_workers=1, batch_size=8, accumulate=1, seed=0, **kw):
-    return BatchSource(
-        NUM_SAMPLES,
-        fetch,
-        parameters.train(num_workers=num_workers, batch_size=batch_size, accumulate=accumulate, **kw),
-        seed,
-    )
+def make_source(seed: int = 0, **changes: Any) -> BatchSource:
+    train = parameters.train(**{"num_workers": 1, "batch_size": 8, "accumulate": 1} | changes)
+    return BatchSource(NUM_SAMPLES, fetch, train, seed)
 
 
-def seen(src, step):
-    share = src.train.num_workers
-    parts = [b for rank in range(share) for b in src.batches(step, rank)]
+def global_batch(source: BatchSource, step: int) -> dict[str, Tensor]:
+    parts = [batch for rank in range(source.train.num_workers) for batch in source.batches(step, rank)]
     names = ("source_latents", "noise", "timesteps", "dropped")
-    return {name: torch.cat([getattr(b, name) for b in parts]) for name in names}
+    return {name: torch.cat([getattr(batch, name) for batch in parts]) for name in names}
 
 
 @pytest.mark.parametrize("split", [(2, 4, 1), (4, 2, 1), (1, 2, 4), (2, 2, 2)])
-def test_the_same_global_batch_however_it_is_shared(split):
+def test_the_global_batch_does_not_depend_on_how_it_is_shared(split: tuple[int, int, int]) -> None:
     workers, batch, accumulate = split
+    other = make_source(num_workers=workers, batch_size=batch, accumulate=accumulate)
     for step in (0, 5):
-        one, other = seen(source(), step), seen(source(workers, batch, accumulate), step)
-        assert all(torch.equal(one[k], other[k]) for k in one)
+        a, b = global_batch(make_source(), step), global_batch(other, step)
+        assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_every_sample_comes_once_an_epoch():
-    src = source()
-    order = [i for step in range(NUM_SAMPLES) for i in src.indices(step)[0]]
+def test_every_sample_is_seen_once_in_an_epoch() -> None:
+    source = make_source()
+    order = [i for step in range(NUM_SAMPLES) for i in source.indices(step)[0]]
     for epoch in range(8):
         assert sorted(order[epoch * NUM_SAMPLES : (epoch + 1) * NUM_SAMPLES]) == list(range(NUM_SAMPLES))
 
 
-def test_steps_and_seeds_differ():
-    assert not torch.equal(seen(source(), 0)["noise"], seen(source(), 1)["noise"])
-    assert not torch.equal(seen(source(), 0)["noise"], seen(source(seed=1), 0)["noise"])
+def test_steps_and_seeds_give_different_noise() -> None:
+    noise = global_batch(make_source(), 0)["noise"]
+    assert not torch.equal(noise, global_batch(make_source(), 1)["noise"])
+    assert not torch.equal(noise, global_batch(make_source(seed=1), 0)["noise"])
 
 
-def test_conditions_are_dropped_for_single_samples_at_the_stated_share():
-    src = source(batch_size=100, drop_probability=0.2)
-    dropped = torch.cat([seen(src, s)["dropped"] for s in range(100)]).float()
+def test_single_conditions_are_dropped_at_the_given_rate() -> None:
+    source = make_source(batch_size=100, drop_probability=0.2)
+    dropped = torch.cat([global_batch(source, s)["dropped"] for s in range(100)]).float()
     assert abs(dropped.mean() - 0.2) < 0.02
-    assert 0 < seen(src, 0)["dropped"].float().mean() < 1
+    assert 0 < global_batch(source, 0)["dropped"].float().mean() < 1
 
 
-def test_timesteps_are_uniform():
-    steps = torch.cat([seen(source(batch_size=100), s)["timesteps"] for s in range(50)]).float()
-    assert abs(steps.mean() - 499.5) < 15
-    assert steps.min() >= 0
-    assert steps.max() <= 999
+def test_timesteps_are_uniform() -> None:
+    source = make_source(batch_size=100)
+    timesteps = torch.cat([global_batch(source, s)["timesteps"] for s in range(50)]).float()
+    assert abs(timesteps.mean() - 499.5) < 15
+    assert timesteps.min() >= 0
+    assert timesteps.max() <= 999

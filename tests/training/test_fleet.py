@@ -1,6 +1,7 @@
 """Training on a Ray cluster of simulated nodes: the same global batch on 1, 2 and 4 workers gives the same losses."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -12,36 +13,39 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from tests.support.tiny_data import write_scenes
+from tests.support.toy_project import ROOT
 
 pytestmark = pytest.mark.slow
 
 STEPS = 6
 GLOBAL_BATCH = 4
-TIMEOUT_S = 400  # for a machine busy with other tests
+TIMEOUT_S = 400  # for a machine that is busy with other tests
 SCRIPT = f"""
 import json, sys
 from pathlib import Path
 from pbe.runtime.ray_cluster import ray_cluster
-from pbe.settings import Method, Train
 from pbe.training import run
 from pbe.training.job import TrainJob
+from tests.support import parameters
+
 root, backbone, address = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+method = parameters.method(close_up_probability=0.0)
 train_worker = run.train_worker
 
-def noted(config):
+def train_and_note_the_node(config):
     import ray
     rank = ray.train.get_context().get_world_rank()
     config["out"].with_suffix(f".node{{rank}}").write_text(ray.get_runtime_context().get_node_id())
     return train_worker(config)
 
-run.train_worker = noted
+run.train_worker = train_and_note_the_node
 with ray_cluster(address, 0):
     for workers in (1, 2, 4):
         settings = parameters.train(
             cache=False, num_workers=workers, batch_size={GLOBAL_BATCH} // workers, steps={STEPS}, lr=2e-3,
-            warmup_steps=0, decay="constant", validation_samples=4, loader_threads=1,
+            conv_in_lr_factor=1.0, warmup_steps=0, decay="constant", validation_samples=4, loader_threads=1,
         )
-        job = TrainJob(root / "images", root, backbone, root / "none", root / "runs", parameters.method(), settings, 0)
+        job = TrainJob(root / "images", root, backbone, root / "none", root / "runs", method, settings, 0)
         out = root / f"model-{{workers}}"
         records = [record.__dict__ for record in run.train(job, out)]
         nodes = [out.with_suffix(f".node{{rank}}").read_text() for rank in range(workers)]
@@ -51,7 +55,7 @@ with ray_cluster(address, 0):
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A Ray cluster of a head, which trains nothing, and two nodes with room for two workers each."""
+    """A Ray cluster of a head without CPUs and two nodes with room for two workers each."""
     options: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **options})
     try:
@@ -62,10 +66,13 @@ def address() -> Iterator[str]:
         cluster.shutdown()
 
 
-def test_the_number_of_workers_and_nodes_changes_no_loss(tmp_path: Path, backbone: Path, address: str) -> None:
+def test_the_losses_do_not_depend_on_the_number_of_workers_and_nodes(
+    tmp_path: Path, backbone: Path, address: str
+) -> None:
     write_scenes(tmp_path)
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(backbone), address]
-    driver = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    driver = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert driver.returncode == 0, driver.stderr[-2000:]
     one, two, four = (json.loads(line) for line in driver.stdout.splitlines() if line.startswith("{"))
 

@@ -1,24 +1,28 @@
-"""The loop on a random tiny painter: it learns, resumes to the bit, and stops on a NaN."""
+"""The loop on a tiny random painter: it learns, resumes with the same bits, and stops on a NaN."""
 
 import contextlib
 import importlib.util
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from pbe.errors import UserError
 from pbe.method.initialization import build_painter
-from pbe.training.batches import BatchSource, PreparedAhead
-from pbe.training.journal import JOURNAL, Lines, read_journal
+from pbe.training.batches import BatchSource, PrefetchedBatches
+from pbe.training.journal import JOURNAL, JsonLines, StepRecord, read_journal
 from pbe.training.loop import NotFiniteError, Trainer, learning_rate, train_to_end
-from pbe.training.optimizer import build_optimiser
+from pbe.training.optimizer import build_optimizer
 from pbe.training.painting_loss import ExponentialMovingAverage
 from pbe.training.storage import RunStorage
 from pbe.training.worker import resume
 from tests.support import parameters
 
 
-def fetch(indices, epochs):
+def fetch(indices: list[int], epochs: list[int]) -> dict[str, Tensor]:
     draws = [torch.Generator().manual_seed(i) for i in indices]
     return {
         "source_latents": torch.stack([torch.randn(4, 16, 16, generator=g) for g in draws]) * 0.2 + 0.5,
@@ -28,68 +32,73 @@ def fetch(indices, epochs):
     }
 
 
-def make(backbone, **changes):
-    train = parameters.train(
-        **{"num_workers": 1, "batch_size": 4, "steps": 8, "lr": 2e-3, "checkpoint_every": 3, "validate_every": 4}
-        | changes
-    )
+def make(backbone: Path, **changes: Any) -> Trainer:
+    defaults = {
+        "num_workers": 1, "batch_size": 4, "steps": 8, "lr": 2e-3, "conv_in_lr_factor": 1.0, "checkpoint_every": 3,
+        "validate_every": 4,
+    }  # fmt: skip
+    train = parameters.train(**defaults | changes)
     return Trainer(build_painter(backbone, 64, 0), BatchSource(40, fetch, train, 0), train, 0, "cpu")
 
 
-class Stop(Exception):  # noqa: N818
-    pass
+class Interrupted(Exception):  # noqa: N818
+    """Stands for a kill."""
 
 
-class Keeper:
-    """Keeps a run in a folder, and breaks off after a step."""
+class Recorder:
+    """Callbacks that record a run in a folder and interrupt it after a step."""
 
-    def __init__(self, trainer, storage, stop_after):
+    def __init__(self, trainer: Trainer, storage: RunStorage, stop_after: int | None) -> None:
         self.storage, self.stop_after = storage, stop_after
-        self.journal = Lines(storage.folder / JOURNAL, (r.__dict__ for r in trainer.records))
+        self.journal = JsonLines(storage.folder / JOURNAL, (r.__dict__ for r in trainer.records))
 
-    def validate(self, trainer):
+    def validate(self, trainer: Trainer) -> float:
         with trainer.average.swapped_in(trainer.losses.trained()):
             return trainer.validation_loss(trainer.source.batches(0, 0)[0])
 
-    def note(self, trainer, record):
+    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
         self.journal.append(record.__dict__)
         if trainer.step == self.stop_after:
-            raise Stop
+            raise Interrupted
 
-    def save(self, trainer):
+    def save_checkpoint(self, trainer: Trainer) -> None:
         self.storage.save(trainer.step, trainer.state(), trainer.train.keep_checkpoints)
 
 
-def run(trainer, folder, stop_after=None):
+def run(trainer: Trainer, folder: Path, stop_after: int | None = None) -> None:
     storage = RunStorage(folder)
     resume(trainer, storage, 0)
-    with contextlib.suppress(Stop):
-        train_to_end(trainer, Keeper(trainer, storage, stop_after))
+    with contextlib.suppress(Interrupted):
+        train_to_end(trainer, Recorder(trainer, storage, stop_after))
 
 
-def weights(trainer):
+def weights(trainer: Trainer) -> dict[str, Tensor]:
     return {k: p.detach().clone() for k, p in trainer.losses.trained().items()}
 
 
-def test_a_stopped_run_ends_with_the_undisturbed_runs_bits(backbone, tmp_path):
-    quiet = make(backbone)
-    run(quiet, tmp_path / "quiet")
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(backbone: Path, tmp_path: Path) -> None:
+    uninterrupted = make(backbone)
+    run(uninterrupted, tmp_path / "uninterrupted")
     run(make(backbone), tmp_path / "killed", stop_after=5)
     resumed = make(backbone)
     run(resumed, tmp_path / "killed")
-    assert all(torch.equal(a, b) for a, b in zip(weights(quiet).values(), weights(resumed).values(), strict=True))
-    assert all(torch.equal(quiet.average.weights[k], resumed.average.weights[k]) for k in quiet.average.weights)
-    assert (tmp_path / "quiet" / JOURNAL).read_text() == (tmp_path / "killed" / JOURNAL).read_text()
+    assert all(
+        torch.equal(a, b) for a, b in zip(weights(uninterrupted).values(), weights(resumed).values(), strict=True)
+    )
+    assert all(
+        torch.equal(uninterrupted.average.weights[k], resumed.average.weights[k]) for k in uninterrupted.average.weights
+    )
+    assert (tmp_path / "uninterrupted" / JOURNAL).read_text() == (tmp_path / "killed" / JOURNAL).read_text()
 
 
-def test_the_loss_falls(backbone, tmp_path):
+def test_the_loss_falls(backbone: Path, tmp_path: Path) -> None:
     trainer = make(backbone, steps=60, batch_size=8)
     run(trainer, tmp_path)
     losses = [r.loss for r in trainer.records]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
-def test_accumulation_takes_the_same_step_as_one_large_batch(backbone):
+def test_accumulation_takes_the_same_step_as_one_large_batch(backbone: Path) -> None:
     large, small = make(backbone, batch_size=8), make(backbone, batch_size=2, accumulate=4)
     a, b = large.run_step(), small.run_step()
     assert a.loss == pytest.approx(b.loss, rel=1e-5)
@@ -97,15 +106,15 @@ def test_accumulation_takes_the_same_step_as_one_large_batch(backbone):
 
 
 @pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"average": "cpu"}])
-def test_what_spares_memory_changes_no_bit(backbone, changes):
-    plain, spared = make(backbone), make(backbone, **changes)
-    for trainer in (plain, spared):
+def test_saving_memory_changes_no_bit(backbone: Path, changes: dict[str, Any]) -> None:
+    plain, saving = make(backbone), make(backbone, **changes)
+    for trainer in (plain, saving):
         trainer.run_step(), trainer.run_step()
-    assert all(torch.equal(a, b) for a, b in zip(weights(plain).values(), weights(spared).values(), strict=True))
-    assert all(torch.equal(plain.average.weights[k], spared.average.weights[k]) for k in plain.average.weights)
+    assert all(torch.equal(a, b) for a, b in zip(weights(plain).values(), weights(saving).values(), strict=True))
+    assert all(torch.equal(plain.average.weights[k], saving.average.weights[k]) for k in plain.average.weights)
 
 
-def test_without_an_average_the_weights_are_the_models_own(backbone, tmp_path):
+def test_without_averaging_the_averaged_weights_are_the_parameters(backbone: Path, tmp_path: Path) -> None:
     trainer = make(backbone, average="none", steps=3)
     run(trainer, tmp_path)
     assert all(torch.equal(trainer.average.weights[k], p) for k, p in weights(trainer).items())
@@ -114,7 +123,7 @@ def test_without_an_average_the_weights_are_the_models_own(backbone, tmp_path):
     assert all(torch.equal(resumed.average.weights[k], p) for k, p in weights(trainer).items())
 
 
-def test_averaging_every_second_step_goes_as_far_as_two(backbone):
+def test_averaging_every_second_step_is_as_strong_as_averaging_twice(backbone: Path) -> None:
     constant = {"a": torch.nn.Parameter(torch.ones(1))}
     ends = []
     for every in (1, 2):
@@ -126,26 +135,26 @@ def test_averaging_every_second_step_goes_as_far_as_two(backbone):
     assert ends[0] == pytest.approx(ends[1])
 
 
-def test_batches_prepared_ahead_are_the_same(backbone):
+def test_prefetched_batches_are_the_same(backbone: Path) -> None:
     source = make(backbone).source
-    ahead = PreparedAhead(source)
+    ahead = PrefetchedBatches(source)
     for step in (0, 1, 5, 6):
         for a, b in zip(ahead.batches(step, 0), source.batches(step, 0), strict=True):
             assert all(torch.equal(x, y) for x, y in zip(a.__dict__.values(), b.__dict__.values(), strict=True))
 
 
-def test_eight_bits_on_a_cpu_are_refused(backbone):
-    with pytest.raises(ValueError, match=r"train\.optimizer: 'adamw8bit' runs on a GPU alone"):
+def test_8_bit_moments_on_a_cpu_are_a_user_error(backbone: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.optimizer: 'adamw8bit' needs a GPU"):
         make(backbone, optimizer="adamw8bit")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is there")
-def test_eight_bits_without_the_library_say_what_to_install():
-    with pytest.raises(ValueError, match=r"needs bitsandbytes, .* pip install 'paint-by-example\[8bit\]'"):
-        build_optimiser([], parameters.train(optimizer="adamw8bit"), "cuda:0")
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_8_bit_moments_without_bitsandbytes_name_the_package() -> None:
+    with pytest.raises(UserError, match=r"needs bitsandbytes, .* pip install 'paint-by-example\[8bit\]'"):
+        build_optimizer([], parameters.train(optimizer="adamw8bit"), "cuda:0")
 
 
-def test_the_averaged_weights_are_validated_and_the_trained_ones_are_back(backbone, tmp_path):
+def test_validation_uses_the_averaged_weights_and_restores_the_trained_ones(backbone: Path, tmp_path: Path) -> None:
     trainer = make(backbone)
     run(trainer, tmp_path)
     assert [r.step for r in read_journal(tmp_path / JOURNAL) if r.validation_loss] == [3, 7]
@@ -157,37 +166,37 @@ def test_the_averaged_weights_are_validated_and_the_trained_ones_are_back(backbo
     assert all(torch.equal(p, before[k]) for k, p in weights(trainer).items())
 
 
-def test_the_bands_of_timesteps_make_up_the_loss(backbone):
+def test_the_loss_is_the_mean_of_its_bands(backbone: Path) -> None:
     trainer = make(backbone)
     record = trainer.run_step()
     of_band = (trainer.source.batches(0, 0)[0].timesteps // 250).bincount(minlength=4).tolist()
     bands = [record.loss_t000, record.loss_t250, record.loss_t500, record.loss_t750]
     assert [loss is None for loss in bands] == [count == 0 for count in of_band]
-    assert sum(c * b for c, b in zip(of_band, bands, strict=True) if c) / 4 == pytest.approx(record.loss)
+    assert sum(c * b for c, b in zip(of_band, bands, strict=True) if b is not None) / 4 == pytest.approx(record.loss)
 
 
-def test_a_nan_names_its_samples(backbone):
+def test_a_nan_names_its_samples(backbone: Path) -> None:
     trainer = make(backbone)
     samples = trainer.source.indices(0)[0]
-    spoilt = torch.tensor([s in samples[1:3] for s in range(40)])
+    damaged = torch.tensor([s in samples[1:3] for s in range(40)])
     trainer.source.fetch = lambda i, e: {
-        k: torch.where(spoilt[i].view(-1, *[1] * (v.ndim - 1)), float("nan"), v) for k, v in fetch(i, e).items()
+        k: torch.where(damaged[i].view(-1, *[1] * (v.ndim - 1)), float("nan"), v) for k, v in fetch(i, e).items()
     }
-    with pytest.raises(NotFiniteError, match="loss is nan at step 0") as told:
+    with pytest.raises(NotFiniteError, match="loss is nan at step 0") as raised:
         trainer.run_step()
-    assert (told.value.samples, told.value.bad) == (samples, samples[1:3])
+    assert (raised.value.samples, raised.value.bad) == (samples, samples[1:3])
 
 
-def test_a_gradient_that_is_not_finite_names_the_batch(backbone):
+def test_a_gradient_that_is_not_finite_names_the_batch(backbone: Path) -> None:
     trainer = make(backbone)
     first = next(iter(trainer.losses.trained().values()))
     first.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(NotFiniteError, match=r"gradient norm is (inf|nan) at step 0") as told:
+    with pytest.raises(NotFiniteError, match=r"gradient norm is (inf|nan) at step 0") as raised:
         trainer.run_step()
-    assert (told.value.samples, told.value.bad) == (trainer.source.indices(0)[0], [])
+    assert (raised.value.samples, raised.value.bad) == (trainer.source.indices(0)[0], [])
 
 
-def test_vae_and_tower_are_not_trained(backbone):
+def test_the_vae_and_the_clip_tower_are_not_trained(backbone: Path) -> None:
     trainer = make(backbone)
     before = {k: v.clone() for k, v in trainer.painter.state_dict().items()}
     trainer.run_step()
@@ -197,8 +206,8 @@ def test_vae_and_tower_are_not_trained(backbone):
     assert "conditioner.uncond_vector" in changed
 
 
-def test_the_layer_with_the_new_channels_may_take_larger_steps(backbone):
-    moved = {}
+def test_the_layer_with_the_new_channels_can_have_a_larger_learning_rate(backbone: Path) -> None:
+    moved: dict[float, dict[str, Tensor]] = {}
     for factor in (1.0, 5.0):
         trainer = make(backbone, conv_in_lr_factor=factor, warmup_steps=0, weight_decay=0.0)
         before = weights(trainer)
@@ -209,14 +218,14 @@ def test_the_layer_with_the_new_channels_may_take_larger_steps(backbone):
     assert all(moved[5.0][k] == moved[1.0][k] for k in moved[1.0] if k != name)
 
 
-def test_rate_warms_up_and_falls_to_zero():
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     train = parameters.train(steps=100, warmup_steps=10, lr=1.0)
     assert learning_rate(0, train) == pytest.approx(0.1)
     assert learning_rate(99, train) < 1e-3
     assert learning_rate(50, parameters.train(steps=100, warmup_steps=10, lr=0.5, decay="constant")) == 0.5
 
 
-def test_the_journal_leaves_out_a_line_still_being_written(tmp_path):
+def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / JOURNAL
     line = json.dumps({"step": 0, "loss": 1, **dict.fromkeys(f"loss_t{t}" for t in ("000", "250", "500", "750")),
                        "lr": 1, "grad_norm": 1})  # fmt: skip
@@ -224,9 +233,9 @@ def test_the_journal_leaves_out_a_line_still_being_written(tmp_path):
     assert [r.step for r in read_journal(path)] == [0]
 
 
-def test_a_worker_that_was_given_up_does_not_write_into_its_successors_journal(tmp_path):
-    old = Lines(tmp_path / JOURNAL, [])
-    new = Lines(tmp_path / JOURNAL, [{"step": 0}])
+def test_a_worker_that_ray_gave_up_does_not_write_into_the_next_ones_journal(tmp_path: Path) -> None:
+    old = JsonLines(tmp_path / JOURNAL, [])
+    new = JsonLines(tmp_path / JOURNAL, [{"step": 0}])
     old.append({"step": 7})
     new.append({"step": 1})
     assert (tmp_path / JOURNAL).read_text() == '{"step": 0}\n{"step": 1}\n'

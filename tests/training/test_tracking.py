@@ -1,4 +1,4 @@
-"""A training run in a real MLflow store: what is logged, and that a run which goes on stays one run."""
+"""A training run in a real MLflow store: what is logged, and that a resumed run stays one run."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
+from pbe.errors import UserError
 from pbe.training.journal import StepRecord
 from pbe.training.tracking import METRICS, RUN_FILE, RunTracker
 
@@ -27,8 +28,8 @@ def tracker(uri: str, folder: Path) -> RunTracker:
     return RunTracker(uri, "tests", folder / "run" / RUN_FILE, {"train.lr": "0.001"}, {"git": "abc"})
 
 
-def test_losses_parameters_tags_and_pictures_are_there(uri: str, tmp_path: Path) -> None:
-    picture = tmp_path / "panel-00000002.png"
+def test_losses_parameters_tags_and_pictures_are_logged(uri: str, tmp_path: Path) -> None:
+    picture = tmp_path / "validation-00000002.png"
     picture.write_bytes(b"png")
     with tracker(uri, tmp_path) as run:
         for step in range(45):
@@ -45,10 +46,10 @@ def test_losses_parameters_tags_and_pictures_are_there(uri: str, tmp_path: Path)
     assert [m.step for m in client.get_metric_history(run.run_id, "validation_loss")] == [9]
     losses = client.get_metric_history(run.run_id, "loss")
     assert [(m.step, m.value) for m in losses] == [(s, 1.0 / (s + 1)) for s in range(45)]
-    assert [a.path for a in client.list_artifacts(run.run_id, "validation")] == ["validation/panel-00000002.png"]
+    assert [a.path for a in client.list_artifacts(run.run_id, "validation")] == ["validation/validation-00000002.png"]
 
 
-def test_a_run_that_broke_off_goes_on_as_the_same_run(uri: str, tmp_path: Path) -> None:
+def test_an_interrupted_run_continues_as_the_same_run(uri: str, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), tracker(uri, tmp_path) as first:  # noqa: PT012
         first.on_record(record(0))
         raise RuntimeError
@@ -61,9 +62,14 @@ def test_a_run_that_broke_off_goes_on_as_the_same_run(uri: str, tmp_path: Path) 
     assert [m.step for m in client.get_metric_history(first.run_id, "loss")] == [0, 1]
 
 
-def test_a_database_made_anew_gets_a_run_of_its_own(uri: str, tmp_path: Path) -> None:
+def test_a_new_database_gets_a_new_run(uri: str, tmp_path: Path) -> None:
     with tracker(uri, tmp_path) as first:
         pass
     with tracker(uri.replace("mlflow.db", "other.db"), tmp_path) as second:
         pass
     assert second.run_id != first.run_id
+
+
+def test_a_store_that_cannot_be_opened_is_a_user_error(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI=gopher://nowhere: "):
+        tracker("gopher://nowhere", tmp_path)
