@@ -11,7 +11,7 @@ to; floats, 32-bit integers and LAB have no agreed conversion to RGB; other form
 import io
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
+from pbe.dataset.png_text import is_png, without_text
 from pbe.errors import UserError, one_line
 from pbe.types import Image, Mask
 
@@ -35,7 +36,7 @@ _ORIENTATION_TAG = 0x0112
 _START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_REDUCTIONS = {1: 0, 2: 16, 4: 32, 8: 64}  # the flag of cv2.IMREAD_REDUCED_*, without their channel order
-_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow raises on a damaged file
+DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow raises on a damaged file
 _OTHER_FORMATS = ((4, b"ftypheic", "HEIC"), (4, b"ftypheix", "HEIC"), (4, b"ftypmif1", "HEIF"),
                   (4, b"ftypmsf1", "HEIF"), (4, b"ftypavif", "AVIF"), (4, b"ftyp", "a film"),
                   (0, b"8BPS", "PSD"), (0, b"%PDF", "PDF"), (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
@@ -55,7 +56,7 @@ def read_image(path: Path, reduction: int = 1) -> Image:
     Raises UserError naming the file when it is missing, truncated or not an image, and RefusedImageError when its kind
     is not supported.
     """
-    return decode_image(_read_bytes(path), path, reduction)
+    return decode_image(read_bytes_of(path), path, reduction)
 
 
 def decode_image(data: bytes, name: object, reduction: int = 1) -> Image:
@@ -73,13 +74,13 @@ def read_mask(path: Path) -> Mask:
     Every mode that `read_image` supports becomes luminance: 16 bits are scaled to 8, a palette is looked up, and alpha
     is ignored. Raises what `read_image` raises.
     """
-    return decode_mask(_read_bytes(path), path)
+    return decode_mask(read_bytes_of(path), path)
 
 
 def decode_mask(data: bytes, name: object) -> Mask:
     """Decode the bytes of a mask file as `read_mask` does; errors call the mask `name`."""
-    image = _load(data, name, _to_luminance)
-    threshold = 127 * 257 if _has_sixteen_bits(image) else 127
+    image = _load(data, name, to_luminance)
+    threshold = 127 * 257 if has_sixteen_bits(image) else 127
     return (np.asarray(image) > threshold).astype(np.uint8)
 
 
@@ -90,7 +91,7 @@ def read_levels(path: Path) -> NDArray[np.int64]:
     pictures a pixel is R + 256 G + 65536 B, or its level when the whole picture is grey; where any pixel is
     transparent, opaque pixels are 1 and all others 0. Raises what `read_image` raises.
     """
-    image = _load(_read_bytes(path), path, _keep_levels)
+    image = _load(read_bytes_of(path), path, _keep_levels)
     if image.mode != "RGBA":
         return np.asarray(image).astype(np.int64)
     rgba = np.asarray(image).astype(np.int64)
@@ -105,12 +106,27 @@ def image_size(file: Path | BinaryIO, name: str = "") -> tuple[int, int]:
 
     Raises what `read_image` raises, as far as the header shows it.
     """
-    with _opened(file, name or str(file)) as opened:
+    with opened_image(file, name or str(file)) as opened:
         width, height = opened.size
         return (height, width) if _orientation(opened) >= 5 else (width, height)
 
 
-def _read_bytes(path: Path) -> bytes:
+def image_orientation(path: Path) -> int:
+    """Return an image's EXIF orientation, 1..8; raises what `image_size` raises."""
+    with opened_image(path, str(path)) as opened:
+        return _orientation(opened)
+
+
+def encoded_size(data: bytes, name: object) -> tuple[int, int]:
+    """Return the (width, height) of the image that `decode_image` would return; raises what `image_size` raises.
+
+    Four times as fast as `image_size` for a plain JPEG, which Pillow does not have to open.
+    """
+    plain = _plain_jpeg_size(data)
+    return (plain[1], plain[0]) if plain else image_size(io.BytesIO(data), str(name))
+
+
+def read_bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
@@ -124,25 +140,42 @@ def _unreadable(name: object, error: OSError) -> UserError:
 
 
 def _load(data: bytes, name: object, convert: Callable[[PillowImage.Image], PillowImage.Image]) -> PillowImage.Image:
+    """Decode as `_load_once` does; a PNG whose text Pillow refuses is decoded without its text."""
+    try:
+        return _load_once(data, name, convert)
+    except RefusedImageError:
+        raise
+    except UserError:
+        if (shorter := without_text(data)) is data:
+            raise
+        return _load_once(shorter, name, convert)
+
+
+def _load_once(
+    data: bytes, name: object, convert: Callable[[PillowImage.Image], PillowImage.Image]
+) -> PillowImage.Image:
     """Decode the pixels, turn them upright and convert them; `convert` calls Pillow only, whose errors are the file's.
 
-    Raises UserError when the pixels are truncated or damaged, and what `_opened` raises.
+    Raises UserError when the pixels are truncated or damaged, and what `opened_image` raises.
     """
-    with _opened(io.BytesIO(data), str(name)) as opened:
+    with opened_image(io.BytesIO(data), str(name)) as opened:
         try:
             opened.load()
-            return convert(_upright(opened))
-        except _DAMAGED as error:
+            return convert(upright(opened))
+        except DAMAGED as error:
             raise UserError(f"{name}: cannot be decoded as an image: {_reason(error)}") from None
 
 
 @contextmanager
-def _opened(file: Path | BinaryIO, name: str) -> Iterator[PillowImage.Image]:
-    """Open an image by its header; raises UserError when it has none, RefusedImageError when it is not supported."""
+def opened_image(file: Path | BinaryIO, name: str, more_modes: Collection[str] = ()) -> Iterator[PillowImage.Image]:
+    """Open an image by its header; raises UserError when it has none, RefusedImageError when it is not supported.
+
+    `more_modes` names modes of Pillow that the caller converts and `read_image` does not support.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about odd EXIF blocks, which do not matter to the pixels
         try:
-            opened = PillowImage.open(file, formats=FORMATS)
+            opened = _open_header(file)
         except PillowImage.DecompressionBombError as error:
             raise RefusedImageError(f"{name}: refused: {_reason(error)}") from None
         except UnidentifiedImageError:
@@ -151,23 +184,38 @@ def _opened(file: Path | BinaryIO, name: str) -> Iterator[PillowImage.Image]:
                 message = f"{name}: refused: {other_format} is not read; convert it to JPEG or PNG"
                 raise RefusedImageError(message) from None
             raise UserError(f"{name}: not an image, or a damaged one") from None
-        except _DAMAGED as error:
+        except DAMAGED as error:
             if isinstance(error, OSError) and error.errno:
                 raise _unreadable(name, error) from None
             raise UserError(f"{name}: not an image: {_reason(error)}") from None
         with opened:
-            refusal = _refusal(opened)
+            refusal = _refusal(opened, more_modes)
             if refusal:
                 raise RefusedImageError(f"{name}: refused: {refusal}")
             yield opened
 
 
-def _refusal(opened: PillowImage.Image) -> str:
+def _open_header(file: Path | BinaryIO) -> PillowImage.Image:
+    """Open an image by its header; a PNG whose text Pillow refuses is opened without its text."""
+    try:
+        return PillowImage.open(file, formats=FORMATS)
+    except ValueError:
+        if isinstance(file, Path):
+            data = file.read_bytes()
+        else:
+            file.seek(0)
+            data = file.read()
+        if not is_png(data):
+            raise
+        return PillowImage.open(io.BytesIO(without_text(data)), formats=FORMATS)
+
+
+def _refusal(opened: PillowImage.Image, more_modes: Collection[str]) -> str:
     """Return why an image is not supported, or ""."""
     width, height = opened.size
     if width * height > MAX_PIXELS:
         return f"{width} x {height} px are more than {MAX_PIXELS // 1_000_000} million"
-    if opened.mode not in _MODES and not _has_sixteen_bits(opened):
+    if opened.mode not in _MODES and opened.mode not in more_modes and not has_sixteen_bits(opened):
         return f"pixels of mode {opened.mode}; convert it to grey or RGB of 8 or 16 bits"
     if opened.format != "MPO" and _is_animated(opened):  # an MPO is a photograph followed by previews of it
         return f"a {opened.format} of several pictures; save the one that the boxes belong to"
@@ -177,7 +225,7 @@ def _refusal(opened: PillowImage.Image) -> str:
 def _is_animated(opened: PillowImage.Image) -> bool:
     try:
         return bool(getattr(opened, "is_animated", False))
-    except _DAMAGED:  # truncated after the header: decoding reports it
+    except DAMAGED:  # truncated after the header: decoding reports it
         return False
 
 
@@ -234,7 +282,7 @@ def _is_upright(data: bytes) -> bool:
             warnings.simplefilter("ignore")
             with PillowImage.open(io.BytesIO(data)) as opened:
                 return _orientation(opened) == 1
-    except _DAMAGED:
+    except DAMAGED:
         return False
 
 
@@ -242,24 +290,24 @@ def _orientation(opened: PillowImage.Image) -> int:
     """Return the EXIF orientation, 1..8; 1 when there is none or it cannot be read."""
     try:
         value = opened.getexif().get(_ORIENTATION_TAG, 1)
-    except (*_DAMAGED, KeyError, TypeError):
+    except (*DAMAGED, KeyError, TypeError):
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _upright(opened: PillowImage.Image) -> PillowImage.Image:
+def upright(opened: PillowImage.Image) -> PillowImage.Image:
     if _orientation(opened) == 1:
         return opened
     return ImageOps.exif_transpose(opened)
 
 
-def _has_sixteen_bits(image: PillowImage.Image) -> bool:
+def has_sixteen_bits(image: PillowImage.Image) -> bool:
     return image.mode.startswith(_SIXTEEN_BITS)
 
 
 def _to_rgb(image: PillowImage.Image) -> PillowImage.Image:
     """Convert to RGB over white; 16-bit pixels, which Pillow would clip, are left to `_eight_bits`."""
-    if _has_sixteen_bits(image):
+    if has_sixteen_bits(image):
         return image
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -268,9 +316,9 @@ def _to_rgb(image: PillowImage.Image) -> PillowImage.Image:
     return image.convert("RGB")
 
 
-def _to_luminance(image: PillowImage.Image) -> PillowImage.Image:
+def to_luminance(image: PillowImage.Image) -> PillowImage.Image:
     """Convert to mode L without alpha; 16-bit pixels, which Pillow would clip, stay."""
-    if _has_sixteen_bits(image):
+    if has_sixteen_bits(image):
         return image
     return (image.convert("RGBA") if image.mode in _INDIRECT_MODES else image).convert("L")
 
@@ -278,12 +326,12 @@ def _to_luminance(image: PillowImage.Image) -> PillowImage.Image:
 def _keep_levels(image: PillowImage.Image) -> PillowImage.Image:
     """Convert to RGBA, unless a pixel is a level or an index of a palette that begins with black."""
     starts_black = image.mode == "P" and (image.getpalette("RGB") or [0])[:3] == [0, 0, 0]
-    return image if image.mode in ("1", "L") or _has_sixteen_bits(image) or starts_black else image.convert("RGBA")
+    return image if image.mode in ("1", "L") or has_sixteen_bits(image) or starts_black else image.convert("RGBA")
 
 
 def _eight_bits(image: PillowImage.Image) -> PillowImage.Image:
     """Scale 16-bit levels to 8 bits, rounded; return any other image unchanged."""
-    if not _has_sixteen_bits(image):
+    if not has_sixteen_bits(image):
         return image
     levels = np.asarray(image).astype(np.float64) / 257
     return PillowImage.fromarray(np.clip(levels.round(), 0, 255).astype(np.uint8))
