@@ -1,1 +1,1 @@
-"""Stage register and what follows it: the gate, the model registry, the served model, the editor and the `pbe` command."""
+"""Stage register and the use of its models: gate, registry, served model, editor and the `pbe` command."""

@@ -1,108 +1,126 @@
-"""The `pbe` command: edit a picture with the champion model, bring models in and out, or look at the curated data.
+"""The `pbe` command: edit an image with the champion model, import and export models, and review the curated data.
 
-A user's mistake is one line on stderr, `error: ...`, and exit code 2. Everything heavy is imported where it is used, so
-that help and mistakes answer at once. This is an edge of the program: here, and nowhere below, the environment is read.
+An error that the user can correct is one line on stderr, `error: ...`, and exit code 2; any other exception is a bug,
+with its traceback and exit code 1. Large libraries are imported where they are used, so that help and such errors come
+within a fraction of a second. This module is an edge of the program: it reads the environment, and nothing below does.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pbe.errors import UserError
+from pbe.errors import UserError, disk_error, one_line
 from pbe.runtime.files import atomic_file, atomic_folder
+from pbe.serving.start_up import hidden_module, paused_collector
 
 if TYPE_CHECKING:
-    from pbe.method.close_up import Mask
-    from pbe.method.exemplars import Image
     from pbe.method.painter import Painter
+    from pbe.types import Image, Mask, Progress
 
 DEFAULT_MODEL = "models:/paint-by-example@champion"
 LOSSLESS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+USER_ERROR_CODE, INTERRUPTED_CODE = 2, 130
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage."""
+    """Reports an error in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
+        self.exit(USER_ERROR_CODE, f"error: {message}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `pbe` with these arguments (by default the process's own); returns or exits with the exit code."""
+    """Run `pbe` with these arguments, by default the process's; return its exit code, or exit with it."""
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], None] = arguments.command
     try:
         command(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 2
+    except UserError as error:
+        return _report(error)
+    except OSError as error:
+        if (user_error := disk_error(error)) is None:
+            raise
+        return _report(user_error)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED_CODE
     return 0
 
 
+def _report(error: UserError) -> int:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return USER_ERROR_CODE
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="pbe", description="Paint by Example: edit pictures by example.")
+    parser = _Parser(prog="pbe", description="Paint by Example: edit images by example.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    edit = commands.add_parser("edit", help="paint an exemplar's object into the masked part of a picture")
+    _add_edit(commands.add_parser("edit", help="paint the object of one image into the masked part of another"))
+    _add_exchange(commands)
+    browse = commands.add_parser("browse", help="open the curated data in the FiftyOne App")
+    browse.add_argument("--port", type=int, default=5151, help="a port of 127.0.0.1 (default: 5151)")
+    browse.set_defaults(command=_browse)
+    verdicts = commands.add_parser("verdicts", help="collect the reviewers' verdicts on the curated data")
+    actions = verdicts.add_subparsers(required=True, metavar="ACTION")
+    pull = actions.add_parser("pull", help="write the tags keep and reject of the FiftyOne App to data/verdicts.csv")
+    pull.set_defaults(command=_pull_verdicts)
+    attributions = commands.add_parser("attributions", help="write the author and licence of each curated image")
+    attributions.add_argument("--out", type=Path, required=True, metavar="CSV")
+    attributions.set_defaults(command=_write_attributions)
+    return parser
+
+
+def _add_edit(edit: argparse.ArgumentParser) -> None:
     edit.set_defaults(command=_edit)
-    edit.add_argument("--source", type=Path, required=True, metavar="PICTURE", help="the picture to change")
+    edit.add_argument("--source", type=Path, required=True, metavar="IMAGE", help="the image to edit")
     edit.add_argument(
-        "--mask", type=Path, required=True, metavar="PICTURE", help="white to repaint; as large as the source"
+        "--mask", type=Path, required=True, metavar="IMAGE", help="white where to repaint; same size as the source"
     )
-    edit.add_argument("--exemplar", type=Path, required=True, metavar="PICTURE", help="shows the object to paint")
-    edit.add_argument("--out", type=Path, required=True, metavar="PNG", help="the result, unchanged outside the mask")
+    edit.add_argument("--exemplar", type=Path, required=True, metavar="IMAGE", help="an image of the object to paint")
+    edit.add_argument("--out", type=Path, required=True, metavar="PNG", help="the edited image")
     edit.add_argument("--model", default=DEFAULT_MODEL, help="a registered model or a folder (default: %(default)s)")
     edit.add_argument(
-        "--guidance-scale", type=float, default=5, metavar="S", help="likeness to the exemplar (default: 5)"
+        "--guidance-scale", type=float, default=5, metavar="S", help="similarity to the exemplar (default: 5)"
     )
-    edit.add_argument("--num-steps", type=int, default=50, metavar="N", help="sampling steps (default: 50)")
-    edit.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another result (default: 0)")
+    edit.add_argument("--num-steps", type=int, default=50, metavar="N", help="number of sampling steps (default: 50)")
+    edit.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise (default: 0)")
     edit.add_argument(
         "--max-magnification",
         type=float,
         default=2,
         metavar="M",
-        help="how much closer small masks are seen than the model's own resolution; 1: not at all (default: 2)",
+        help="how far a small mask is magnified for painting; 1 does not magnify (default: 2)",
     )
-    bring = commands.add_parser("import", help="make the authors' model.ckpt, or their published folder, a model here")
+
+
+def _add_exchange(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    bring = commands.add_parser("import", help="convert the authors' model.ckpt or published folder to a model folder")
     bring.add_argument("--from", dest="origin", type=Path, required=True, metavar="FILE_OR_FOLDER")
-    bring.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="such as models/authors")
+    bring.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder, such as models/authors")
     bring.set_defaults(command=_import)
-    export = commands.add_parser("export", help="write a model as other tools read it")
+    export = commands.add_parser("export", help="convert a model to a format of other tools")
     export.add_argument("--model", default=DEFAULT_MODEL, help="a registered model or a folder (default: %(default)s)")
     export.add_argument(
         "--format",
         choices=("ldm", "diffusers"),
         required=True,
-        help="ldm: one file, the authors'; diffusers: a folder",
+        help="ldm: a checkpoint file like the authors'; diffusers: a folder like the published one",
     )
     export.add_argument("--out", type=Path, required=True, metavar="FILE_OR_FOLDER")
     export.set_defaults(command=_export)
-    browse = commands.add_parser("browse", help="open the curated data in FiftyOne's App")
-    browse.add_argument("--port", type=int, default=5151, help="on 127.0.0.1 (default 5151)")
-    browse.set_defaults(command=_browse)
-    verdicts = commands.add_parser("verdicts", help="people's verdicts on the curated data")
-    actions = verdicts.add_subparsers(required=True, metavar="ACTION")
-    pull = actions.add_parser("pull", help="write the tags made in the App, keep and reject, into data/verdicts.csv")
-    pull.set_defaults(command=_pull_verdicts)
-    attributions = commands.add_parser("attributions", help="write whom the curated pictures are by")
-    attributions.add_argument("--out", type=Path, required=True, metavar="CSV")
-    attributions.set_defaults(command=_attribute)
-    return parser
 
 
 def _edit(arguments: argparse.Namespace) -> None:
-    """Check everything that can be checked at once, then load the model, paint, and write."""
-    source, mask, exemplar = _checked_inputs(arguments)
-    folder = _model_folder(arguments.model)
-    from pbe.serving.editor import edit
+    """Check the arguments and images, load the model, paint, and write the result."""
+    with paused_collector():
+        source, mask, exemplar = _checked_inputs(arguments)
+        from pbe.serving.editor import edit
 
-    painter = _load(folder)
-    with _Progress(arguments.num_steps) as on_step:
+        painter = _load(_model_folder(arguments.model))
+    with _progress_bar(arguments.num_steps) as on_step:
         result = edit(
             painter,
             source,
@@ -119,7 +137,8 @@ def _edit(arguments: argparse.Namespace) -> None:
 
 def _checked_inputs(arguments: argparse.Namespace) -> tuple["Image", "Mask", "Image"]:
     from pbe.dataset.images import read_image
-    from pbe.serving.editor import check_mask, check_options, read_mask
+    from pbe.dataset.mask_images import read_mask
+    from pbe.serving.editor import check_mask, check_options
 
     check_options(arguments.guidance_scale, arguments.num_steps, arguments.seed, arguments.max_magnification)
     _check_out(arguments.out)
@@ -130,9 +149,9 @@ def _checked_inputs(arguments: argparse.Namespace) -> tuple["Image", "Mask", "Im
 
 def _check_out(out: Path) -> None:
     if out.is_dir():
-        raise UserError(f"--out {out}: is a folder; give a file name in it, such as {out / 'result.png'}")
+        raise UserError(f"--out {out}: is a folder; name a file in it, such as {out / 'result.png'}")
     if out.suffix.lower() not in LOSSLESS:
-        raise UserError(f"--out {out}: name it .png; only {', '.join(LOSSLESS)} keep unmasked pixels as they are")
+        raise UserError(f"--out {out}: name it .png; only {', '.join(LOSSLESS)} are lossless, as unmasked pixels need")
     _check_folder_of(out)
 
 
@@ -140,64 +159,63 @@ def _check_folder_of(out: Path) -> None:
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}")
     if not os.access(out.parent, os.W_OK):
-        raise UserError(f"--out {out}: the folder {out.parent} cannot be written to")
+        raise UserError(f"--out {out}: no permission to write to the folder {out.parent}")
 
 
 def _model_folder(model: str) -> Path:
-    """A folder as it is given; else the registered model, from MLFLOW_TRACKING_URI or the project's own registry."""
+    """Return the folder of a model: the folder that is named, or that of a registered model.
+
+    The registry is at MLFLOW_TRACKING_URI, or the project's own.
+    """
     if not model.startswith("models:/"):
         if not Path(model).is_dir():
             raise UserError(f"--model {model}: no such folder, and not a registered model such as {DEFAULT_MODEL}")
         return Path(model)
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or _project_registry()
     if tracking_uri is None:
-        raise UserError(f"--model {model}: there is no registry here yet; run `make demo` or give a folder")
+        raise UserError(f"--model {model}: this project has no registry yet; run `make demo` or name a folder")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from pbe.serving.registry import painter_folder
+    from pbe.serving.registered_models import painter_folder
 
+    elsewhere = any(os.environ.get(name) for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE"))
     try:
-        return painter_folder(model, tracking_uri=tracking_uri)
+        return painter_folder(model, tracking_uri=tracking_uri, direct=not elsewhere)
     except UserError as error:
-        raise UserError(f"--model: {error}; run `make demo` to train and register one") from None
+        raise UserError(f"--model: {error}; run `make demo` to train and register a model") from None
 
 
 def _project_registry() -> str | None:
-    """mlflow.db in the working folder or one above it, else in the checkout this file is part of."""
-    here = Path.cwd()
-    for project in (here, *here.parents, Path(__file__).parents[2]):
+    """Return the address of mlflow.db in the working directory, a folder above it, or the checkout of this module."""
+    working_directory = Path.cwd()
+    for project in (working_directory, *working_directory.parents, Path(__file__).parents[2]):
         if (project / "mlflow.db").is_file():
             return f"sqlite:///{project / 'mlflow.db'}"
     return None
 
 
 def _load(folder: Path) -> "Painter":
-    from pbe.method.painter import Painter
+    with hidden_module("scipy"):  # diffusers and transformers import it for schedulers and losses that are not used
+        from pbe.method.painter import Painter
 
     return Painter.from_pretrained(folder)
 
 
-class _Progress:
-    """A bar on stderr while painting, where stderr is a terminal."""
+@contextmanager
+def _progress_bar(total: int) -> Iterator["Progress"]:
+    """Show the sampling steps on stderr if it is a terminal."""
+    from tqdm import tqdm
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    with tqdm(total=total, desc="painting", unit="step", leave=False, disable=not sys.stderr.isatty()) as bar:
 
-    def __enter__(self) -> Callable[[int, int], None]:
-        from tqdm import tqdm
+        def show(done: int, total: int, note: str = "") -> None:
+            bar.total = total
+            bar.update(done - bar.n)
 
-        self.bar = tqdm(total=self.total, desc="painting", unit="step", leave=False, disable=not sys.stderr.isatty())
-        return self._show
-
-    def _show(self, done: int, total: int) -> None:
-        self.bar.total = total
-        self.bar.update(done - self.bar.n)
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
+        yield show
 
 
 def _write(image: "Image", out: Path) -> None:
-    """Write the picture whole or not at all."""
+    """Write the image, complete or not at all."""
     from PIL import Image as PILImage
 
     with atomic_file(out) as part:
@@ -213,7 +231,7 @@ def _import(options: argparse.Namespace) -> None:
     painter = _load(options.origin) if options.origin.is_dir() else read_ldm(options.origin)
     with atomic_folder(options.out) as part:
         painter.save_pretrained(part)
-    print(f"{options.out}: paints {painter.image_px} px; try: pbe edit --model {options.out} ...")
+    print(f"{options.out}: a model of {painter.image_px} px; use it with: pbe edit --model {options.out} ...")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -228,14 +246,14 @@ def _export(options: argparse.Namespace) -> None:
     else:
         with atomic_folder(options.out) as part:
             write_published(painter, part)
-    turned = "" if painter.mask_channel == "keep" else "; its mask channel is turned, see docs/interchange.md"
-    print(f"{options.out}: {options.format}{turned}")
+    inverted = "" if painter.mask_channel == "keep" else "; its mask channel is inverted, see docs/interchange.md"
+    print(f"{options.out}: {options.format}{inverted}")
 
 
 def _check_new(out: Path) -> None:
     _check_folder_of(out)
     if out.exists():
-        raise UserError(f"--out {out}: is there already; name another, or remove it")
+        raise UserError(f"--out {out}: already exists; name another, or remove it")
 
 
 def _browse(options: argparse.Namespace) -> None:
@@ -243,17 +261,18 @@ def _browse(options: argparse.Namespace) -> None:
     from pbe.layout import FIFTYONE_DATASET, FIFTYONE_HOME
 
     def on_ready(address: str) -> None:
-        print(f"{address}  (Ctrl-C ends it)", flush=True)
+        print(f"{address}  (press Ctrl-C to stop)", flush=True)
 
     uri = os.environ.get("FIFTYONE_DATABASE_URI")
     browse(FIFTYONE_HOME, FIFTYONE_DATASET, uri=uri, port=options.port, on_ready=on_ready)
 
 
-def _attribute(options: argparse.Namespace) -> None:
+def _write_attributions(options: argparse.Namespace) -> None:
     from pbe.dataset.attributions import write_attributions
+    from pbe.layout import CURATED, RAW
 
     _check_folder_of(options.out)
-    images, unknown = write_attributions(Path("data/raw"), Path("data/curated"), options.out)
+    images, unknown = write_attributions(RAW, CURATED, options.out)
     print(f"{options.out}: {images} images, {unknown} of them without a known licence")
 
 
@@ -267,16 +286,8 @@ def _pull_verdicts(options: argparse.Namespace) -> None:
     if uri is None and not (FIFTYONE_HOME / "db").is_dir():
         raise UserError(f"{FIFTYONE_HOME}: no FiftyOne database; run: dvc repro curate")
     with running_mongod(FIFTYONE_HOME, uri) as running, connected_fiftyone(running, FIFTYONE_HOME) as fo:
-        fresh = pull(fo, FIFTYONE_DATASET, VERDICTS)
-    print(f"{VERDICTS}: {len(fresh)} new" + ("; dvc repro obeys them" if fresh else ""))
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError) and error.filename:
-        return f"{error.filename}: no such file"
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+        new = pull(fo, FIFTYONE_DATASET, VERDICTS)
+    print(f"{VERDICTS}: {len(new)} new verdicts" + ("; run dvc repro to apply them" if new else ""))
 
 
 if __name__ == "__main__":

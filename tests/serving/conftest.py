@@ -1,4 +1,4 @@
-"""A real painter with random weights, small enough to build in a test, and pictures for it."""
+"""A painter with random weights, small enough to build in a test, and images for it."""
 
 from pathlib import Path
 
@@ -54,8 +54,8 @@ def model_folder(painter: Painter, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder with source s.png (48 x 40), mask m.png and exemplar e.jpg (20 x 30)."""
+def images(tmp_path: Path) -> Path:
+    """Return a folder with source s.png (48 x 40), mask m.png and exemplar e.jpg (20 x 30)."""
     rng = np.random.default_rng(0)
     PILImage.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(tmp_path / "s.png")
     PILImage.fromarray(rng.integers(0, 256, (30, 20, 3), dtype=np.uint8)).save(tmp_path / "e.jpg")

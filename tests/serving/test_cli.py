@@ -1,4 +1,4 @@
-"""The `pbe` command: what it writes, and what it says of each mistake."""
+"""The `pbe` command: what it writes, what it reports for each mistake, and what a bug leaves."""
 
 import subprocess
 import sys
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from pbe.serving.cli import main
+from pbe.serving.cli import _project_registry, main
 
 
-def edit(pictures: Path, *more: str) -> int:
-    """Run `pbe edit` in process, later options overriding the usual ones."""
-    usual = [f"--{name}={pictures / file}" for name, file in FILES.items()]
+def edit(images: Path, *more: str) -> int:
+    """Run `pbe edit` in this process; later options override the usual ones."""
+    usual = [f"--{name}={images / file}" for name, file in FILES.items()]
     try:
         return main(["edit", *usual, "--num-steps=2", *more])
     except SystemExit as stop:
@@ -24,21 +24,21 @@ FILES = {"source": "s.png", "mask": "m.png", "exemplar": "e.jpg", "out": "o.png"
 
 
 def test_an_edit_changes_masked_pixels_only(
-    pictures: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert edit(pictures, f"--model={model_folder}") == 0
+    assert edit(images, f"--model={model_folder}") == 0
 
-    source, mask, out = (np.asarray(PILImage.open(pictures / file)) for file in ("s.png", "m.png", "o.png"))
+    source, mask, out = (np.asarray(PILImage.open(images / file)) for file in ("s.png", "m.png", "o.png"))
     assert np.array_equal(out[mask == 0], source[mask == 0])
     assert (out[mask == 255] != source[mask == 255]).any()
     assert capsys.readouterr().err == ""
 
 
-def test_the_seed_decides_the_result(pictures: Path, model_folder: Path) -> None:
+def test_the_seed_decides_the_result(images: Path, model_folder: Path) -> None:
     results = []
     for seed in (1, 1, 2):
-        assert edit(pictures, f"--model={model_folder}", f"--seed={seed}") == 0
-        results.append((pictures / "o.png").read_bytes())
+        assert edit(images, f"--model={model_folder}", f"--seed={seed}") == 0
+        results.append((images / "o.png").read_bytes())
 
     assert results[0] == results[1] != results[2]
 
@@ -58,29 +58,31 @@ MISTAKES = [
     (["--out={}"], "is a folder"),
     (["--out={}/nowhere/o.png"], "there is no folder "),
     (["--out={}/o.jpg"], "name it .png"),
+    (["--max-magnification=0"], "magnification is 0: "),
+    (["--exemplar={}"], "cannot be read: is a directory"),
     (["--model={}/none"], "no such folder, and not a registered model"),
-    (["--model={}"], "no model here"),
+    (["--model={}"], "not a model (model_index.json is missing)"),
     (["--colour=red"], "unrecognized arguments: --colour=red"),
 ]
 
 
 @pytest.mark.parametrize(("options", "words"), MISTAKES, ids=[" ".join(options) for options, _ in MISTAKES])
 def test_a_mistake_is_one_line_and_exit_code_2(
-    options: list[str], words: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], words: str, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    PILImage.new("L", (8, 8), 255).save(pictures / "small.png")
-    PILImage.new("L", (48, 40)).save(pictures / "black.png")
-    (pictures / "truncated.png").write_bytes((pictures / "s.png").read_bytes()[:500])
-    before = sorted(pictures.iterdir())
+    PILImage.new("L", (8, 8), 255).save(images / "small.png")
+    PILImage.new("L", (48, 40)).save(images / "black.png")
+    (images / "truncated.png").write_bytes((images / "s.png").read_bytes()[:500])
+    before = sorted(images.iterdir())
 
-    assert edit(pictures, *(option.format(pictures) for option in options)) == 2
+    assert edit(images, *(option.format(images) for option in options)) == 2
 
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ")
     assert printed.err.count("\n") == 1
     assert words in printed.err
     assert printed.out == ""
-    assert sorted(pictures.iterdir()) == before
+    assert sorted(images.iterdir()) == before
 
 
 @pytest.mark.parametrize("argv", [[], ["paint"], ["edit"]])
@@ -92,41 +94,87 @@ def test_an_incomplete_command_is_one_line(argv: list[str], capsys: pytest.Captu
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_a_failed_write_leaves_nothing(pictures: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (pictures / "o.png").write_bytes(b"what was there before")
-    monkeypatch.setattr(PILImage.Image, "save", _disk_full)
+def test_a_full_disk_is_one_line_and_leaves_the_earlier_result(
+    images: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "o.png").write_bytes(b"an earlier result")
+    monkeypatch.setattr(PILImage.Image, "save", fail_with_a_full_disk)
 
-    assert edit(pictures, f"--model={model_folder}") == 2
-    assert (pictures / "o.png").read_bytes() == b"what was there before"
-    assert not list(pictures.glob(".*"))
+    assert edit(images, f"--model={model_folder}") == 2
+    assert (images / "o.png").read_bytes() == b"an earlier result"
+    assert not list(images.glob(".*"))
+    assert "the disk is full" in capsys.readouterr().err
 
 
-def _disk_full(_: PILImage.Image, path: Path, **__: object) -> None:
+def fail_with_a_full_disk(_: PILImage.Image, path: Path, **__: object) -> None:
     path.write_bytes(b"half")
     raise OSError(28, "No space left on device", str(path))
 
 
 def test_no_registry_says_to_run_the_demo(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr("pbe.serving.cli._project_registry", lambda: None)
 
-    assert edit(pictures) == 2
+    assert edit(images) == 2
     assert "run `make demo`" in capsys.readouterr().err
 
 
-def test_the_registry_is_found_from_a_folder_below(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pbe.serving.cli import _project_registry
+def test_the_registry_is_found_from_a_subfolder(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (images / "mlflow.db").touch()
+    (images / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(images / "a" / "b")
 
-    (pictures / "mlflow.db").touch()
-    (pictures / "a" / "b").mkdir(parents=True)
-    monkeypatch.chdir(pictures / "a" / "b")
-
-    assert _project_registry() == f"sqlite:///{pictures / 'mlflow.db'}"
+    assert _project_registry() == f"sqlite:///{images / 'mlflow.db'}"
 
 
-def test_help_and_mistakes_import_nothing_heavy() -> None:
+BUG = """
+import sys
+import numpy as np
+from pbe.serving import cli
+
+class Painter:
+    image_px, exemplar_px = 32, 16
+
+    def paint(self, *arrays, **options):
+        return np.zeros(2) + np.zeros(3)
+
+cli._load = lambda folder: Painter()
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_bug_in_painting_keeps_its_traceback_and_exits_with_1(images: Path) -> None:
+    argv = ["edit", *(f"--{name}={images / file}" for name, file in FILES.items()), f"--model={images}"]
+    ended = subprocess.run([sys.executable, "-c", BUG, *argv], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Traceback (most recent call last):")
+    assert ended.stderr.splitlines()[-1].startswith("ValueError: operands could not be broadcast together")
+    assert not (images / "o.png").exists()
+
+
+def test_an_os_error_that_is_no_full_disk_keeps_its_traceback(
+    images: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionResetError("a planted bug")
+
+    monkeypatch.setattr(PILImage.Image, "save", fail)
+    with pytest.raises(ConnectionResetError, match="a planted bug"):
+        edit(images, f"--model={model_folder}")
+
+
+def test_an_interrupt_exits_with_130(images: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pbe.serving.cli._load", interrupt)
+    assert edit(images, f"--model={model_folder}") == 130
+
+
+def test_help_and_mistakes_import_nothing_large() -> None:
     program = (
         "import sys; from pbe.serving.cli import main\n"
         "try: main(sys.argv[1:])\n"
@@ -145,30 +193,33 @@ def run(*argv: str) -> int:
         return int(stop.code or 0)
 
 
-def test_a_model_leaves_and_comes_back_through_both_layouts(
-    pictures: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+def test_a_model_exported_and_imported_in_either_format_paints_the_same(
+    images: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     painted = []
-    for layout, name in (("ldm", "model.ckpt"), ("diffusers", "published")):
-        assert run("export", f"--model={model_folder}", f"--format={layout}", f"--out={pictures / name}") == 0
-        assert "its mask channel is turned" in capsys.readouterr().out
-        assert run("import", f"--from={pictures / name}", f"--out={pictures / layout}") == 0
-        assert edit(pictures, f"--model={pictures / layout}") == 0
-        painted.append((pictures / "o.png").read_bytes())
+    for kind, name in (("ldm", "model.ckpt"), ("diffusers", "published")):
+        assert run("export", f"--model={model_folder}", f"--format={kind}", f"--out={images / name}") == 0
+        assert "its mask channel is inverted" in capsys.readouterr().out
+        assert run("import", f"--from={images / name}", f"--out={images / kind}") == 0
+        assert edit(images, f"--model={images / kind}") == 0
+        painted.append((images / "o.png").read_bytes())
     assert painted[0] == painted[1]
-    assert not list(pictures.glob("*.tmp"))
+    assert not list(images.glob("*.tmp"))
 
 
 def test_mistakes_of_import_and_export_are_named(
-    pictures: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (pictures / "bad.ckpt").write_bytes(b"no checkpoint")
+    (images / "bad.ckpt").write_bytes(b"no checkpoint")
     for argv, words in (
-        (["import", "--from=none.ckpt", f"--out={pictures / 'm'}"], "--from none.ckpt: no such file or folder"),
-        (["import", f"--from={pictures / 'bad.ckpt'}", f"--out={pictures / 'm'}"], "bad.ckpt: not a checkpoint"),
-        (["export", f"--model={model_folder}", "--format=ldm", f"--out={pictures}"], "is there already"),
-        (["export", f"--model={model_folder}", "--format=onnx", f"--out={pictures / 'm'}"], "invalid choice"),
+        (["import", "--from=none.ckpt", f"--out={images / 'm'}"], "--from none.ckpt: no such file or folder"),
+        (
+            ["import", f"--from={images / 'bad.ckpt'}", f"--out={images / 'm'}"],
+            "bad.ckpt: cannot be read as a checkpoint",
+        ),
+        (["export", f"--model={model_folder}", "--format=ldm", f"--out={images}"], "already exists"),
+        (["export", f"--model={model_folder}", "--format=onnx", f"--out={images / 'm'}"], "invalid choice"),
     ):
         assert run(*argv) == 2
         assert words in capsys.readouterr().err
-    assert not (pictures / "m").exists()
+    assert not (images / "m").exists()

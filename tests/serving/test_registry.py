@@ -1,4 +1,4 @@
-"""The registry against a real MLflow on sqlite: promotion, refusal, one version for one model, and use by alias."""
+"""The registry in an MLflow database: promotion, refusal, one version for each model, and use by alias."""
 
 import io
 import json
@@ -14,17 +14,12 @@ import pandas as pd
 import pytest
 from PIL import Image as PILImage
 
+from pbe.errors import UnavailableError, UserError
 from pbe.method.painter import Painter
 from pbe.serving import registry
 from pbe.serving.cli import main
-from pbe.serving.registry import (
-    Registered,
-    champion_version,
-    local_tracking_uri,
-    painter_folder,
-    register,
-    write_registered,
-)
+from pbe.serving.registered_models import painter_folder
+from pbe.serving.registry import Registered, champion_version, register, write_registered
 from tests.support import parameters
 
 URI = "models:/paint-by-example@champion"
@@ -39,11 +34,15 @@ def bench(fid: float = 2.0) -> dict[str, Any]:
     return {"methods": methods, "features": "tower", "num_cases": 8}
 
 
+def address(project: Path) -> str:
+    return f"sqlite:///{project / 'mlflow.db'}"
+
+
 @pytest.fixture(scope="module")
 def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables, made once: making them takes seconds."""
+    """Return a database with MLflow's tables; creating them takes seconds, so it is created once."""
     project = tmp_path_factory.mktemp("registry")
-    mlflow.MlflowClient(local_tracking_uri(project)).search_experiments()
+    mlflow.MlflowClient(address(project)).search_experiments()
     return project / "mlflow.db"
 
 
@@ -57,8 +56,8 @@ def project(empty_registry: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def put(project: Path, model: Path, metrics: dict[str, Any], **more: Any) -> Registered:
-    uri, location = local_tracking_uri(project), (project / "mlruns").as_uri()
-    return register(model, metrics, parameters.register(), tracking_uri=uri, artifact_location=location, **more)
+    options = {"tracking_uri": address(project), "artifact_location": (project / "mlruns").as_uri(), **more}
+    return register(model, metrics, parameters.register(), experiment="paint-by-example", **options)
 
 
 def versions() -> list[Any]:
@@ -66,7 +65,7 @@ def versions() -> list[Any]:
 
 
 def test_the_first_good_model_becomes_champion(project: Path, model_folder: Path) -> None:
-    registered = put(project, model_folder, bench(), hashes={"git_commit": "abc", "data": "def"})
+    registered = put(project, model_folder, bench(), tags={"git_commit": "abc", "data": "def"})
 
     assert registered == Registered("paint-by-example", 1, "champion", True, registered.reason)
     assert "first champion" in registered.reason
@@ -84,11 +83,11 @@ def test_a_worse_model_stays_challenger_and_a_better_one_takes_over(project: Pat
     worse = put(project, model_folder, bench(2.5))
     assert (worse.version, worse.alias, worse.promoted) == (2, "challenger", False)
     assert "FID 2.5 is more than 5 % above the champion's 2" in worse.reason
-    assert champion_version("paint-by-example", tracking_uri=local_tracking_uri(project)) == 1
+    assert champion_version("paint-by-example", tracking_uri=address(project)) == 1
 
     better = put(project, model_folder, bench(1.5))
     assert (better.version, better.alias) == (3, "champion")
-    assert champion_version("paint-by-example", tracking_uri=local_tracking_uri(project)) == 3
+    assert champion_version("paint-by-example", tracking_uri=address(project)) == 3
 
 
 def test_the_same_model_again_is_the_same_version(project: Path, model_folder: Path) -> None:
@@ -100,16 +99,16 @@ def test_the_same_model_again_is_the_same_version(project: Path, model_folder: P
     assert len(versions()) == 2
 
 
-def test_a_champion_made_by_hand_stays_one(project: Path, model_folder: Path) -> None:
+def test_a_champion_that_was_made_in_the_registry_stays_champion(project: Path, model_folder: Path) -> None:
     refused = put(project, model_folder, bench(9.0))
     mlflow.MlflowClient().set_registered_model_alias("paint-by-example", "champion", str(refused.version))
 
     registered = put(project, model_folder, bench(9.0))
-    assert (registered.alias, registered.reason) == ("champion", "Made champion by hand.")
+    assert (registered.alias, registered.reason) == ("champion", "Made champion in the registry, not by the gate.")
 
 
 @pytest.mark.parametrize("step", ["set_registered_model_alias", "set_model_version_tag", "create_model_version"])
-def test_a_kill_halfway_leaves_one_version_and_the_same_answer(
+def test_registering_again_after_an_interrupt_gives_one_version(
     step: str, project: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object, **__: object) -> None:
@@ -125,59 +124,61 @@ def test_a_kill_halfway_leaves_one_version_and_the_same_answer(
     assert len(versions()) == 1
 
 
-def test_the_champion_is_loaded_in_place_and_paints(project: Path, model_folder: Path, pictures: Path) -> None:
+def test_the_served_champion_paints_and_names_broken_images(project: Path, model_folder: Path, images: Path) -> None:
     put(project, model_folder, bench())
 
-    folder = painter_folder(URI, tracking_uri=local_tracking_uri(project))
+    folder = painter_folder(URI, tracking_uri=address(project))
     assert folder.is_relative_to(project / "mlruns")
     assert Painter.from_pretrained(folder).image_px == 32
 
     model = mlflow.pyfunc.load_model(URI)
     row = {"source": "s.png", "mask": "m.png", "exemplar": "e.jpg"}
-    frame = pd.DataFrame([{column: (pictures / file).read_bytes() for column, file in row.items()}])
+    frame = pd.DataFrame([{column: (images / file).read_bytes() for column, file in row.items()}])
     result = model.predict(frame, params={"num_steps": 2, "seed": 3})
     out = np.asarray(PILImage.open(io.BytesIO(result["image"][0])))
-    source, mask = (np.asarray(PILImage.open(pictures / file)) for file in ("s.png", "m.png"))
+    source, mask = (np.asarray(PILImage.open(images / file)) for file in ("s.png", "m.png"))
     assert np.array_equal(out[mask == 0], source[mask == 0])
     assert (out[mask == 255] != source[mask == 255]).any()
 
-    frame.loc[0, "exemplar"] = b"no picture"
-    with pytest.raises(ValueError, match="row 0, column exemplar"):
-        model.predict(frame, params={"num_steps": 2})
+    for column, content in (("exemplar", b"no image"), ("mask", b"no image"), ("source", "a path")):
+        broken = frame.copy()
+        broken.loc[0, column] = content
+        with pytest.raises(Exception, match=f"row 0, column {column}|Incompatible input types for column {column}"):
+            model.predict(broken, params={"num_steps": 2})
 
 
-def test_the_command_uses_the_champion(
-    project: Path, model_folder: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+def test_pbe_edit_uses_the_champion_of_the_project(
+    project: Path, model_folder: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(project, model_folder, bench())
     mlflow.set_tracking_uri("")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(project)
     files = {"source": "s.png", "mask": "m.png", "exemplar": "e.jpg", "out": "o.png"}
-    argv = ["edit", "--num-steps=2", *(f"--{name}={pictures / file}" for name, file in files.items())]
+    argv = ["edit", "--num-steps=2", *(f"--{name}={images / file}" for name, file in files.items())]
 
     assert main(argv) == 0
-    by_alias = (pictures / "o.png").read_bytes()
+    by_alias = (images / "o.png").read_bytes()
     assert main([*argv, f"--model={model_folder}"]) == 0
-    assert (pictures / "o.png").read_bytes() == by_alias
+    assert (images / "o.png").read_bytes() == by_alias
 
 
 @pytest.mark.parametrize("uri", [URI, "models:/other/1", "models:/paint-by-example/x", "models:/"])
-def test_no_such_model_is_one_line(
-    uri: str, project: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_model_that_does_not_exist_is_one_line(
+    uri: str, project: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", local_tracking_uri(project))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address(project))
     files = {"source": "s.png", "mask": "m.png", "exemplar": "e.jpg", "out": "o.png"}
 
-    assert main(["edit", f"--model={uri}", *(f"--{name}={pictures / file}" for name, file in files.items())]) == 2
+    assert main(["edit", f"--model={uri}", *(f"--{name}={images / file}" for name, file in files.items())]) == 2
     error = capfd.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert "make demo" in error
 
 
-def test_the_training_run_is_used_where_it_is_known(project: Path, model_folder: Path) -> None:
-    mlflow.set_tracking_uri(local_tracking_uri(project))
+def test_the_model_is_logged_to_its_training_run_if_the_server_has_it(project: Path, model_folder: Path) -> None:
+    mlflow.set_tracking_uri(address(project))
     client = mlflow.MlflowClient()
     run = client.create_run(client.create_experiment("x", (project / "mlruns").as_uri()))
 
@@ -188,7 +189,7 @@ def test_the_training_run_is_used_where_it_is_known(project: Path, model_folder:
     assert len({version.run_id for version in versions()}) == 2
 
 
-def test_the_hash_is_of_weights_names_and_metrics(model_folder: Path, tmp_path: Path) -> None:
+def test_the_hash_covers_weights_names_and_metrics(model_folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(model_folder, copy)
     original = registry.hash_model(model_folder, bench())
@@ -197,7 +198,7 @@ def test_the_hash_is_of_weights_names_and_metrics(model_folder: Path, tmp_path: 
     assert registry.hash_model(copy, bench(2.1)) != original
     (copy / "model_index.json").write_text("{}")
     assert registry.hash_model(copy, bench()) != original
-    with pytest.raises(ValueError, match="holds no model"):
+    with pytest.raises(UserError, match="holds no model"):
         registry.hash_model(tmp_path / "none", bench())
 
 
@@ -216,3 +217,10 @@ def test_requirements_are_pinned_and_portable() -> None:
 
     assert any(pin == "torch==2.13.0" for pin in pins)
     assert all("==" in pin and "+" not in pin for pin in pins)
+
+
+def test_a_server_that_does_not_answer_is_named(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UnavailableError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer: "):
+        put(Path("/nowhere"), model_folder, bench(), tracking_uri="http://127.0.0.1:9")
+    mlflow.set_tracking_uri("")
