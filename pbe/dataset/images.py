@@ -3,9 +3,10 @@
 OpenCV decodes plain JPEGs; Pillow decodes every other file. Both use libjpeg-turbo and return the same bits, but OpenCV
 writes them straight into the array, which saves a copy.
 
-Masks and pictures of numbers pass the same checks. Their header alone decides whether a file is refused: more than
-MAX_PIXELS would fill the memory; in an animation or a file of several pages nothing says which picture the boxes belong
-to; floats, 32-bit integers and LAB have no agreed conversion to RGB; other formats than FORMATS are not supported.
+Masks (see `mask_images`) and pictures of numbers pass the same checks. Their header alone decides whether a file is
+refused: more than MAX_PIXELS would fill the memory; in an animation or a file of several pages nothing says which
+picture the boxes belong to; floats, 32-bit integers and LAB have no agreed conversion to RGB; other formats than
+FORMATS are not supported.
 """
 
 import io
@@ -24,13 +25,12 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from pbe.dataset.png_text import is_png, without_text
 from pbe.errors import UserError, one_line
-from pbe.types import Image, Mask
+from pbe.types import Image
 
 MAX_PIXELS = 100_000_000  # 10,000 x 10,000; 300 MB as RGB
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 _MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"))
-_INDIRECT_MODES = frozenset(("P", "PA", "La", "RGBa"))  # a palette, or colours multiplied by their alpha
 _SIXTEEN_BITS = "I;16"
 _ORIENTATION_TAG = 0x0112
 _START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
@@ -66,22 +66,6 @@ def decode_image(data: bytes, name: object, reduction: int = 1) -> Image:
         return plain
     image = _eight_bits(_load(data, name, _to_rgb)).convert("RGB")
     return np.array(image.reduce(reduction) if reduction > 1 else image, np.uint8)
-
-
-def read_mask(path: Path) -> Mask:
-    """Decode a mask file to (H, W) uint8, upright: 1 (repaint) where its luminance is above 127 of 255.
-
-    Every mode that `read_image` supports becomes luminance: 16 bits are scaled to 8, a palette is looked up, and alpha
-    is ignored. Raises what `read_image` raises.
-    """
-    return decode_mask(read_bytes_of(path), path)
-
-
-def decode_mask(data: bytes, name: object) -> Mask:
-    """Decode the bytes of a mask file as `read_mask` does; errors call the mask `name`."""
-    image = _load(data, name, to_luminance)
-    threshold = 127 * 257 if has_sixteen_bits(image) else 127
-    return (np.asarray(image) > threshold).astype(np.uint8)
 
 
 def read_levels(path: Path) -> NDArray[np.int64]:
@@ -163,7 +147,7 @@ def _load_once(
             opened.load()
             return convert(upright(opened))
         except DAMAGED as error:
-            raise UserError(f"{name}: cannot be decoded as an image: {_reason(error)}") from None
+            raise UserError(f"{name}: cannot be decoded as an image: {reason_of(error)}") from None
 
 
 @contextmanager
@@ -177,7 +161,7 @@ def opened_image(file: Path | BinaryIO, name: str, more_modes: Collection[str] =
         try:
             opened = _open_header(file)
         except PillowImage.DecompressionBombError as error:
-            raise RefusedImageError(f"{name}: refused: {_reason(error)}") from None
+            raise RefusedImageError(f"{name}: refused: {reason_of(error)}") from None
         except UnidentifiedImageError:
             other_format = _other_format(file)
             if other_format:
@@ -187,7 +171,7 @@ def opened_image(file: Path | BinaryIO, name: str, more_modes: Collection[str] =
         except DAMAGED as error:
             if isinstance(error, OSError) and error.errno:
                 raise _unreadable(name, error) from None
-            raise UserError(f"{name}: not an image: {_reason(error)}") from None
+            raise UserError(f"{name}: not an image: {reason_of(error)}") from None
         with opened:
             refusal = _refusal(opened, more_modes)
             if refusal:
@@ -316,13 +300,6 @@ def _to_rgb(image: PillowImage.Image) -> PillowImage.Image:
     return image.convert("RGB")
 
 
-def to_luminance(image: PillowImage.Image) -> PillowImage.Image:
-    """Convert to mode L without alpha; 16-bit pixels, which Pillow would clip, stay."""
-    if has_sixteen_bits(image):
-        return image
-    return (image.convert("RGBA") if image.mode in _INDIRECT_MODES else image).convert("L")
-
-
 def _keep_levels(image: PillowImage.Image) -> PillowImage.Image:
     """Convert to RGBA, unless a pixel is a level or an index of a palette that begins with black."""
     starts_black = image.mode == "P" and (image.getpalette("RGB") or [0])[:3] == [0, 0, 0]
@@ -337,6 +314,6 @@ def _eight_bits(image: PillowImage.Image) -> PillowImage.Image:
     return PillowImage.fromarray(np.clip(levels.round(), 0, 255).astype(np.uint8))
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Return an error's message without the name of the in-memory file that Pillow appends."""
     return one_line(error).split("<_io.")[0].strip() or type(error).__name__
