@@ -1,4 +1,4 @@
-"""Stage curate: which images are fit to learn from, from data/raw and data/boxes into data/curated and FiftyOne."""
+"""Stage curate: rejects images of data/raw, and writes the boxes of the others to data/curated and to FiftyOne."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from pbe.types import ProgressBars, no_progress_bars
 
 
 def curate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
-    """Judge every image by the rules of `curate`; FIFTYONE_DATABASE_URI names a MongoDB other than the project's."""
+    """Reject images by the rules under `curate`; FIFTYONE_DATABASE_URI names a MongoDB other than the project's."""
     tower = Conditioner.from_tower(folder / layout.BACKBONE / "image_encoder", context_dim=1)
     home = folder / layout.FIFTYONE_HOME
     with mongod.running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
@@ -32,8 +32,8 @@ def curate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_ba
             num_workers=len(os.sched_getaffinity(0)),
             bars=bars,
         )
-    write_json(folder / layout.counts("curate"), report.to_dict())
-    return report.to_dict()
+    write_json(folder / layout.counts("curate"), report.as_dict())
+    return report.as_dict()
 
 
 curate_flow = stage_flow("curate", curate)

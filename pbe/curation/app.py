@@ -1,12 +1,19 @@
-"""The FiftyOne App over the curated dataset, served by this process on 127.0.0.1 until it is interrupted.
+"""The FiftyOne App on the curated dataset, served by this process on 127.0.0.1 until it is interrupted.
 
-FiftyOne 1.13 was written for Starlette 0.x, Prefect 3.8 needs Starlette 1.x. The three names that went away between
-the two are put back here, for this process only; nothing else has to be installed.
+The pinned FiftyOne 1.13 was written for Starlette 0.x, and Prefect 3.8 requires Starlette 1.0.1 or later. This module
+restores what Starlette has removed, for this process only:
+
+    patch                       removed in Starlette    not needed since FiftyOne
+    _restore_on_event           1.0                     1.18
+    _accept_method_argument     1.0                     1.18
+    _accept_path_objects        1.1                     1.20
+
+All three can go with FiftyOne 1.20, which allows Starlette from 1.3.1 to below 1.4; tests/curation/test_app.py fails
+as soon as the installed versions do not need one of them.
 """
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +22,8 @@ from typing import Any
 from pbe.errors import UserError
 from pbe.runtime.fiftyone_connection import connected_fiftyone
 from pbe.runtime.mongod import running_mongod
+from pbe.runtime.ports import LOOPBACK, require_free_port
 
-ADDRESS = "127.0.0.1"
 PORT = 5151
 
 
@@ -28,12 +35,12 @@ def browse(
     port: int = PORT,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve the App on `dataset` until SIGINT or SIGTERM; `on_ready` is told the address when it is up.
+    """Serve the App on `dataset` until SIGINT or SIGTERM; call `on_ready` with its address when it accepts connections.
 
-    `home` is the project's `.fiftyone` folder, `uri` a MongoDB other than its own. Must run in the main thread.
-    Raises UserError when the port is taken or there is no such dataset.
+    `home` is the project's `.fiftyone` folder; `uri` names another MongoDB than the one in it. Call it in the main
+    thread. Raises UserError when the port is in use or there is no such dataset.
     """
-    _require_free(port)
+    require_free_port(port, "--port")
     if uri is None and not (home / "db").is_dir():
         raise UserError(f"{home}: no FiftyOne database; run: dvc repro curate")
     with running_mongod(home, uri) as running, connected_fiftyone(running, home) as fo:
@@ -42,27 +49,18 @@ def browse(
         asyncio.run(_serve(_load_app(fo), port, dataset, on_ready))
 
 
-def _require_free(port: int) -> None:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((ADDRESS, port))
-        except OSError:
-            raise UserError(f"port {port} on {ADDRESS} is taken; choose another with --port") from None
-
-
 async def _serve(app: Any, port: int, dataset: str, on_ready: Callable[[str], None] | None) -> None:
     from fiftyone.server.events import set_port
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
     config = Config()
-    config.bind = [f"{ADDRESS}:{port}"]
-    config.graceful_timeout = 1.0  # an open App holds an event stream that never ends by itself
+    config.bind = [f"{LOOPBACK}:{port}"]
+    config.graceful_timeout = 1.0  # an open App keeps an event stream that never ends
     config.errorlog = None
     set_port(port)
     server = asyncio.ensure_future(serve(app, config))
-    announcement = asyncio.ensure_future(_announce(port, f"http://{ADDRESS}:{port}/datasets/{dataset}", on_ready))
+    announcement = asyncio.ensure_future(_announce(port, f"http://{LOOPBACK}:{port}/datasets/{dataset}", on_ready))
     await server
     announcement.cancel()
 
@@ -70,7 +68,7 @@ async def _serve(app: Any, port: int, dataset: str, on_ready: Callable[[str], No
 async def _announce(port: int, address: str, on_ready: Callable[[str], None] | None) -> None:
     while True:
         try:
-            _, writer = await asyncio.open_connection(ADDRESS, port)
+            _, writer = await asyncio.open_connection(LOOPBACK, port)
         except OSError:
             await asyncio.sleep(0.1)
             continue
@@ -81,21 +79,20 @@ async def _announce(port: int, address: str, on_ready: Callable[[str], None] | N
 
 
 def _load_app(fo: Any) -> Any:
-    """Import FiftyOne's server under Starlette 1.x and give it back its start-up and shutdown."""
-    import starlette.applications
+    """Import FiftyOne's server; under Starlette 1.x, patch it and run its startup and shutdown handlers."""
+    from starlette.applications import Starlette
 
-    # What `fiftyone.server.main` sets before it imports the App: a server caches no datasets between requests.
-    os.environ["FIFTYONE_SERVER"] = "1"
-    fo.config.singleton_cache = False
-    handlers: dict[str, Callable[[], Any]] = {}
-    if hasattr(starlette.applications.Starlette, "on_event"):  # a Starlette that FiftyOne knows
+    os.environ["FIFTYONE_SERVER"] = "1"  # as `fiftyone.server.main` does before it imports the App
+    fo.config.singleton_cache = False  # datasets must not be cached between requests
+    if hasattr(Starlette, "on_event"):
         from fiftyone.server.app import app
 
         return app
-    _restore_on_event(starlette.applications.Starlette, handlers)
+    handlers = _restore_on_event(Starlette)
     import fiftyone.server.app as server
 
-    _restore_file_responses(server)
+    _accept_method_argument(server)
+    _accept_path_objects(server.Static)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -107,7 +104,10 @@ def _load_app(fo: Any) -> Any:
     return server.app
 
 
-def _restore_on_event(starlette_class: Any, handlers: dict[str, Callable[[], Any]]) -> None:
+def _restore_on_event(starlette_class: Any) -> dict[str, Callable[[], Any]]:
+    """Give Starlette its decorator `on_event` back; return the dictionary in which it collects the handlers."""
+    handlers: dict[str, Callable[[], Any]] = {}
+
     def on_event(_: Any, kind: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
         def register(handler: Callable[[], Any]) -> Callable[[], Any]:
             handlers[kind] = handler
@@ -116,16 +116,24 @@ def _restore_on_event(starlette_class: Any, handlers: dict[str, Callable[[], Any
         return register
 
     starlette_class.on_event = on_event
+    return handlers
 
 
-def _restore_file_responses(server: Any) -> None:
-    """`FileResponse` no longer takes the method; `lookup_path` no longer takes a Path."""
-    file_response, lookup_path = server.FileResponse, server.Static.lookup_path
+def _accept_method_argument(server: Any) -> None:
+    """Let the server call `FileResponse` with `method`, which Starlette 0.34 had deprecated."""
+    file_response = server.FileResponse
 
     def without_method(*args: Any, method: str | None = None, **kwargs: Any) -> Any:
         return file_response(*args, **kwargs)
 
+    server.FileResponse = without_method
+
+
+def _accept_path_objects(static_class: Any) -> None:
+    """Let the server call `StaticFiles.lookup_path` with a Path."""
+    lookup_path = static_class.lookup_path
+
     def from_any_path(self: Any, path: Any) -> Any:
         return lookup_path(self, str(path))
 
-    server.FileResponse, server.Static.lookup_path = without_method, from_any_path
+    static_class.lookup_path = from_any_path

@@ -1,23 +1,18 @@
-"""The page that shows what curation rejected, and why: counts, and examples of every reason. One file, no links."""
+"""A page about the rejected images: counts, and examples of every reason, in one file without links."""
 
 import base64
 import html
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
+from pbe.curation.thumbnails import Locate, encode_jpeg
 from pbe.dataset.images import read_image
 from pbe.errors import UserError
 from pbe.runtime.files import atomic_file
 
-Locate = Callable[[str, str], Path]  # (split, image_id) -> file
 Counts = Mapping[str, Mapping[str, int]]  # split -> "keep" or a reason -> images
 
 _EXAMPLES_PER_REASON = 24
@@ -29,9 +24,9 @@ figure{margin:0;max-width:13rem}figcaption{font-size:11px;color:#555;overflow-wr
 
 
 def write_contact_sheet(path: Path, images: pl.DataFrame, counts: Counts, locate: Locate) -> None:
-    """Write the page: `counts` as a table, then examples of every reason in `images` (rows of images.parquet).
+    """Write the page: the counts, then examples of every reason among `images` (rows of images.parquet).
 
-    A repeat is shown beside the image it repeats. Only the examples are read again, so memory stays small.
+    A duplicate is shown beside its original. Only the examples are read from `locate`, so memory stays small.
     """
     reasons = [name for name in next(iter(counts.values())) if any(row[name] for row in counts.values())]
     parts = ["<!doctype html><html lang=en><meta charset=utf-8><title>Curation</title>", f"<style>{_STYLE}</style>"]
@@ -68,19 +63,10 @@ def _figure(row: Mapping[str, Any], locate: Locate) -> str:
 
 
 def _picture(path: Path) -> str:
-    """An <img> of the file, its long side 96 px, or a word where it cannot be decoded."""
+    """Return an <img> of the file with a long side of 96 px, or a note when it cannot be decoded."""
     try:
         image = read_image(path)
     except UserError:
         return "<em>cannot be decoded</em>"
-    data = base64.b64encode(_jpeg(image)).decode()
+    data = base64.b64encode(encode_jpeg(image, _SIDE_PX)).decode()
     return f'<img alt="" src="data:image/jpeg;base64,{data}">'
-
-
-def _jpeg(image: NDArray[np.uint8]) -> bytes:
-    scale = _SIDE_PX / max(image.shape[:2])
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    buffer = io.BytesIO()
-    PillowImage.fromarray(small).save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()

@@ -1,7 +1,8 @@
-"""Which images the image tower maps close together, how unusual each is, and how typical of its kind.
+"""Distances between embeddings: pairs of close images, and how unusual or typical an image is.
 
-Exact: every vector is compared with every other, in tiles of a matrix product, so that the time grows with the square
-of the images and the memory does not. Vectors are centred first: a tower's embeddings share most of their length.
+The search is exact: every vector is compared with every other in tiles of a matrix product. Time grows with the square
+of the number of images; memory does not. scikit-learn's NearestNeighbors would need one search for the pairs and
+another for the nearest three. Vectors are centred first, because most of a tower's embedding is common to all images.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ _NUM_FITTED = 20_000
 
 
 class Block(NamedTuple):
-    """What a block of rows found: `pairs` is (P, 2), each i < j; `nearest` is each row's mean distance to its three."""
+    """The result for a block of rows: `pairs` (P, 2) with i < j; `nearest`, the mean distance to the nearest three."""
 
     rows: slice
     pairs: Ints
@@ -29,7 +30,7 @@ class Block(NamedTuple):
 
 
 def centre(vectors: Floats) -> None:
-    """Make (N, D) vectors, in place, their unit-norm differences from their mean; a vector at the mean becomes 0."""
+    """Subtract the mean from (N, D) vectors and scale them to unit norm, in place; a vector at the mean becomes 0."""
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     for start in range(0, len(vectors), _COLUMNS):
         part = vectors[start : start + _COLUMNS]
@@ -38,9 +39,9 @@ def centre(vectors: Floats) -> None:
 
 
 def search(vectors: Floats, within: float) -> Iterator[Block]:
-    """Compare (N, D) unit-norm vectors with one another; yields a block of rows after the other.
+    """Compare every two of (N, D) unit-norm vectors; yield the results block by block.
 
-    A pair is listed where the cosine distance is at most `within`, in the block of its smaller row.
+    A pair is listed, in the block of its smaller row, when its cosine distance is at most `within`.
     """
     for start in range(0, len(vectors), _ROWS):
         rows = slice(start, min(start + _ROWS, len(vectors)))
@@ -58,14 +59,14 @@ def search(vectors: Floats, within: float) -> Iterator[Block]:
 
 
 def uniqueness(nearest: Floats) -> Floats:
-    """Scale (N,) mean distances to the nearest to 0..1, the most unusual image 1."""
+    """Scale (N,) mean distances to the nearest images to 0..1, with 1 for the most unusual image."""
     return np.asarray(np.maximum(nearest, 0) / max(float(nearest.max(initial=0.0)), 1e-12), np.float32)
 
 
 def typicality(vectors: Floats, seed: int = 0) -> Floats:
-    """How near each of (N, D) vectors is to the centre of its cluster, 0..1: 1 at the centre, 0 for the farthest.
+    """Return how close each of (N, D) vectors is to the centre of its cluster: 1 at the centre, 0 for the farthest.
 
-    20 clusters by k-means, fitted on at most 20,000 vectors. A cluster of one is typical of nothing: 0.
+    K-means finds 20 clusters among at most 20,000 vectors. The only vector of a cluster gets 0.
     """
     rng = np.random.default_rng(seed)
     fitted = vectors[np.sort(rng.permutation(len(vectors))[:_NUM_FITTED])]
@@ -84,7 +85,7 @@ def typicality(vectors: Floats, seed: int = 0) -> Floats:
 
 
 def _smallest(values: Floats) -> Floats:
-    """The NUM_NEAREST smallest of each row, in no order."""
+    """Return the NUM_NEAREST smallest values of each row, unsorted."""
     if values.shape[1] <= NUM_NEAREST:
         return values
     return np.asarray(np.partition(values, NUM_NEAREST - 1, axis=1)[:, :NUM_NEAREST], np.float32)

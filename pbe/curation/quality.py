@@ -1,4 +1,4 @@
-"""What can be measured on one image: is it exposed, is it sharp, and is it the same picture as another one."""
+"""Measures of a single image: exposure, sharpness, and a digest and a thumbnail to find duplicates by."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pbe.settings import Curate
+from pbe.types import Image
 
-Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 SHARPNESS_SIDE_PX = 64
@@ -24,9 +24,9 @@ MEASURES = ("brightness", "sharpness", "dark_frac", "bright_frac")  # the number
 class Quality:
     """The measures of one image.
 
-    `brightness` is the mean luma, 0..1; `sharpness` is that of `sharpness()`; `dark_frac` and `bright_frac` are the
-    shares of pixels that are nearly black and nearly white; `pixels_sha256` is equal exactly where shape and pixels
-    are; `thumbnail` is (32, 32, 3) uint8.
+    `brightness` is the mean luma, 0..1; `sharpness` is explained at `sharpness()`; `dark_frac` and `bright_frac` are
+    the fractions of nearly black and nearly white pixels; `pixels_sha256` is a digest of shape and pixels; `thumbnail`
+    is (32, 32, 3) uint8.
     """
 
     brightness: float
@@ -45,12 +45,12 @@ def measure(image: Image) -> Quality:
 
 
 def sharpness(luma: Floats) -> float:
-    """Measure how much finer than 1.5 px the detail of (H, W) luma in 0..1 is, at a short side of 64 px:
+    """Return the energy of fine over coarse detail of (H, W) luma in 0..1, at a short side of 64 px:
 
         E[(Laplacian y)^2] / E[(Laplacian (G_1.5 * y))^2]
 
-    Over 10 for a sharp picture, 2 to 5 for one blurred by 1.5 px. The variance of the Laplacian alone, the usual
-    measure, takes a sharp scene of low contrast for a blurred one. Images smaller than 64 px are measured as they are.
+    It is over 10 for a sharp image, and 2 to 5 for one blurred by 1.5 px. The usual measure, the variance of the
+    Laplacian, mistakes a sharp scene of low contrast for a blurred one. Images smaller than 64 px are not enlarged.
     """
     scale = SHARPNESS_SIDE_PX / min(luma.shape)
     if scale < 1:
@@ -62,20 +62,20 @@ def sharpness(luma: Floats) -> float:
 
 
 def pixels_sha256(image: Image) -> str:
-    """The SHA-256 of shape and pixels: two files of one picture agree, whatever their compression or metadata."""
+    """Return the SHA-256 of shape and pixels: files with equal pixels agree, whatever their format or metadata."""
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 
 def thumbnail(image: Image) -> Image:
-    """Shrink to (32, 32, 3) uint8 by averaging, whatever the aspect."""
+    """Average an (H, W, 3) uint8 image down to (32, 32, 3), whatever its aspect."""
     shrunk = cv2.resize(image, (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX), interpolation=cv2.INTER_AREA)
     return shrunk.astype(np.uint8)
 
 
 def fault(quality: Quality, settings: Curate) -> str:
-    """Name what is wrong with an image by itself: dark, bright or blurred, the first that holds, or ""."""
+    """Return the first fault that applies of dark, bright and blurred, or ""."""
     if quality.brightness < settings.min_brightness:
         return "dark"
     if quality.brightness > settings.max_brightness:

@@ -1,12 +1,13 @@
-"""Curation: which images are fit to learn from, which repeat one another, and which would leak into the evaluation.
+"""Curation: rejects faulty images, duplicates, and train images that leak the validation split.
 
-Every image is decoded once (`examination`). The verdicts are files; FiftyOne's dataset shows them to a person.
+Every image is decoded once (`examination`). The decisions are written to files, and to a FiftyOne dataset for review.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,35 +17,33 @@ from numpy.typing import NDArray
 
 from pbe.curation import neighbours
 from pbe.curation.contact_sheet import write_contact_sheet
-from pbe.curation.duplicates import Item, Pair, Thumbnails, Verdict, judge
+from pbe.curation.duplicates import Decision, Item, Pair, PixelCheck, decide
 from pbe.curation.examination import (
     SIZE_MISMATCH,
     UNDECODABLE,
     Embed,
     Examination,
-    Locate,
-    Look,
-    Progress,
+    Examiner,
     examine,
 )
-from pbe.curation.fiftyone_catalogue import BOX_COLUMNS, REASONS, Catalogue, Mark, Record
+from pbe.curation.fiftyone_export import BOX_COLUMNS, REASONS, DatasetWriter, DecisionFields, ImageRecord
 from pbe.curation.quality import MEASURES
-from pbe.curation.thumbnails import thumbnail_path
-from pbe.curation.verdicts import BY_PERSON, KEEP, REJECT
+from pbe.curation.thumbnails import Locate, thumbnail_path
+from pbe.curation.verdicts import BY_REVIEWER, KEEP, REJECT, Verdicts
 from pbe.dataset.image_shards import LOCATION, ImageShards
+from pbe.dataset.table_files import read_parquet
 from pbe.errors import UserError
 from pbe.runtime.fiftyone_connection import connected_fiftyone
 from pbe.runtime.files import atomic_file
 from pbe.settings import Curate
+from pbe.types import Progress, ProgressBars, no_progress_bars
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
-Bars = Callable[[str], Progress]  # what is counted -> where to say how far it is
-Said = Mapping[tuple[str, str, str], str]
 
 PHASES = ("images examined", "near duplicates", "into FiftyOne")
-_RECORDS_AT_ONCE = 2000
+_BATCH_RECORDS = 2000
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,13 @@ class CurationReport:
     images: dict[str, dict[str, int]]
     boxes: dict[str, int]
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts as they are tracked."""
         return {"images": self.images, "boxes": self.boxes}
 
 
-class _Likeness(NamedTuple):
-    """`pairs` are rows that repeat each other; `uniqueness` and `typicality` are per row, NaN where it has a fault."""
+class _Similarity(NamedTuple):
+    """`pairs` of rows that are near duplicates; `uniqueness` and `typicality` of each row, NaN when it has a fault."""
 
     pairs: list[Pair]
     uniqueness: Floats
@@ -76,167 +76,167 @@ def curate(
     database_uri: str,
     home: Path,
     dataset: str,
-    verdicts: Said | None = None,
+    verdicts: Verdicts | None = None,
     embed_px: int = 64,
     num_workers: int = 1,
-    bars: Bars = lambda what: lambda done, total: None,
+    bars: ProgressBars = no_progress_bars,
 ) -> CurationReport:
-    """Judge every image that `raw`/manifest.parquet calls ok; write `out`/boxes.parquet, images.parquet, report.html.
+    """Decide on every image with outcome ok; write boxes.parquet, images.parquet and report.html to the folder `out`.
 
-    `boxes` is the boxes.parquet of the filter stage; `embed` takes (B, embed_px, embed_px, 3) uint8 and returns
-    (B, D) float32; `dataset` names the FiftyOne dataset that is replaced in the MongoDB at `database_uri`; `home` is
-    FiftyOne's folder, which gets thumbnails. `verdicts` are people's (`verdicts.py`) and outrank every rule, but
-    an image which cannot be decoded cannot be kept. Images are decoded in `num_workers` threads; `bars` gives, for each
-    of three phases, where to say (images done, images in all).
-    Raises UserError naming the file when an input is missing or the two disagree.
+    `raw` is the output of acquire, and `boxes` the boxes.parquet of filter. `embed` takes (B, embed_px, embed_px, 3)
+    uint8 and returns (B, D) float32. The FiftyOne dataset named `dataset`, in the MongoDB at `database_uri`, is
+    replaced; thumbnails are written below FiftyOne's folder `home`. `verdicts` of reviewers outrank every rule, but an
+    image that cannot be decoded cannot be kept. Images are decoded in `num_workers` threads; each of PHASES has a bar.
+    Raises UserError naming the file when an input is missing or malformed, or when the inputs disagree.
     """
-    people = verdicts or {}
-    images = _read_manifest(raw / "manifest.parquet")
-    box_table = _read_boxes(boxes, images)
+    verdicts = verdicts or {}
+    manifest = _read_manifest(raw / "manifest.parquet")
+    all_boxes = _read_boxes(boxes, manifest)
 
     locate = partial(thumbnail_path, home)
-    look = Look(ImageShards(raw / "images"), locate, settings, embed_px)
-    seen = examine(images, box_table, look, embed, scratch=home, num_workers=num_workers, progress=bars(PHASES[0]))
-    alike = _compare(seen, settings, bars(PHASES[1]))
-    final = [_overrule(row, v, people) for row, v in zip(_names(seen), _judge(seen, alike.pairs), strict=True)]
-    table = _images_table(seen.table, final)
-    rejected_boxes = {(split, key) for (kind, split, key), v in people.items() if (kind, v) == ("box", REJECT)}
+    examiner = Examiner(ImageShards(raw / "images"), locate, settings, embed_px)
+    examined = examine(
+        manifest, all_boxes, examiner, embed, scratch=home, num_workers=num_workers, progress=bars(PHASES[0])
+    )
+    similarity = _compare(examined, settings, bars(PHASES[1]))
+    decisions = _decide(examined, similarity.pairs, verdicts)
+    images = _images_table(examined.images, decisions)
+    rejected_boxes = {(split, key) for (kind, split, key), v in verdicts.items() if (kind, v) == ("box", REJECT)}
     with connected_fiftyone(database_uri, home) as fo:
-        catalogue = Catalogue(fo, dataset)
-        added = bars(PHASES[2])
-        for records in _records(seen, alike, list(_marks(seen.table, final)), box_table, locate):
-            catalogue.add(records, rejected_boxes)
-            added(catalogue.num_records, len(table))
-        catalogue.finish(seen.good.tolist(), seen.embeddings)
-    kept = _kept_boxes(box_table, table, rejected_boxes)
-    out.mkdir(parents=True, exist_ok=True)
-    _write(table, out / "images.parquet")
-    _write(kept, out / "boxes.parquet")
-    report = _report(table, kept)
-    write_contact_sheet(out / "report.html", table, report.images, locate)
+        writer = DatasetWriter(fo, dataset)
+        progress = bars(PHASES[2])
+        for records in _records(examined, similarity, decisions, all_boxes, locate):
+            writer.add(records, rejected_boxes)
+            progress(writer.num_records, len(images))
+        writer.finish(examined.good.tolist(), examined.embeddings)
+    kept = _kept_boxes(all_boxes, images, rejected_boxes)
+    _write_parquet(images, out / "images.parquet")
+    _write_parquet(kept, out / "boxes.parquet")
+    report = _report(images, kept)
+    write_contact_sheet(out / "report.html", images, report.images, locate)
     return report
 
 
 def _read_manifest(path: Path) -> pl.DataFrame:
-    columns = ["image_id", "split", "outcome", *LOCATION]
-    table = _read_table(path, columns, "acquire").filter(outcome="ok").select("image_id", "split", *LOCATION)
-    if table.is_empty():
-        raise UserError(f"{path}: no image with outcome ok; run acquire again")
-    return table.sort("split", "image_id")
+    manifest = read_parquet(path, ["image_id", "split", "outcome", *LOCATION], "acquire")
+    manifest = manifest.filter(outcome="ok").select("image_id", "split", *LOCATION)
+    if manifest.is_empty():
+        raise UserError(f"{path}: no image with outcome ok; run the acquire stage again")
+    return manifest.sort("split", "image_id")
 
 
 def _read_boxes(path: Path, images: pl.DataFrame) -> pl.DataFrame:
-    table = _read_table(path, ["box_id", "image_id", "split", *BOX_COLUMNS], "filter")
-    strangers = table.join(images, on=["split", "image_id"], how="anti")
-    if not strangers.is_empty():
-        image_id, split = strangers.row(0, named=True)["image_id"], strangers.row(0, named=True)["split"]
-        raise UserError(f"{path}: image {image_id} ({split}) is not ok in the manifest; run filter again")
-    return table
+    boxes = read_parquet(path, ["box_id", "image_id", "split", *BOX_COLUMNS], "filter")
+    unknown = boxes.join(images, on=["split", "image_id"], how="anti")
+    if not unknown.is_empty():
+        image_id, split = unknown.select("image_id", "split").row(0)
+        raise UserError(f"{path}: image {image_id} ({split}) is not ok in the manifest; run the filter stage again")
+    return boxes
 
 
-def _read_table(path: Path, columns: Sequence[str], stage: str) -> pl.DataFrame:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; run {stage} first")
-    try:
-        table = pl.read_parquet(path)
-    except pl.exceptions.PolarsError as error:
-        raise UserError(f"{path}: not a parquet file: {str(error).splitlines()[0]}") from None
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise UserError(f"{path}: no column {missing[0]}; run {stage} again")
-    return table
-
-
-def _compare(seen: Examination, settings: Curate, progress: Progress) -> _Likeness:
-    """Compare every good image with every other: by embedding, and what is close there by its thumbnail."""
-    thumbnails = Thumbnails(seen.thumbnails)
-    num_images = len(seen.table)
+def _compare(examined: Examination, settings: Curate, progress: Progress) -> _Similarity:
+    """Compare every two good images by embedding, and those that are close by thumbnail."""
+    check = PixelCheck(examined.thumbnails)
+    good = examined.good
     pairs: list[Pair] = []
-    nearest, unusual, typical = np.zeros(len(seen.good), np.float32), *np.full((2, num_images), np.nan, np.float32)
-    if len(seen.good) > 1:
-        neighbours.centre(seen.embeddings)
-    for block in neighbours.search(seen.embeddings, settings.near_duplicate_distance):
+    nearest = np.zeros(len(good), np.float32)
+    unusual, typical = np.full((2, len(examined.images)), np.nan, np.float32)
+    if len(good) > 1:
+        neighbours.centre(examined.embeddings)
+    for block in neighbours.search(examined.embeddings, settings.near_duplicate_distance):
         nearest[block.rows] = block.nearest
-        pairs += thumbnails.confirm(seen.good[block.pairs], settings.near_duplicate_pixels)
-        progress(block.rows.stop, len(seen.good))
-    if len(seen.good) > 1:
-        unusual[seen.good] = neighbours.uniqueness(nearest)
-        typical[seen.good] = neighbours.typicality(seen.embeddings)
-    return _Likeness(pairs, unusual, typical)
+        pairs += check.confirm(good[block.pairs], settings.near_duplicate_pixels)
+        progress(block.rows.stop, len(good))
+    if len(good) > 1:
+        unusual[good] = neighbours.uniqueness(nearest)
+        typical[good] = neighbours.typicality(examined.embeddings)
+    return _Similarity(pairs, unusual, typical)
 
 
-def _judge(seen: Examination, pairs: Sequence[Pair]) -> list[Verdict]:
-    columns = seen.table.select("image_id", pl.col("split") == "train", "fault", "pixels_sha256")
-    return judge([Item(*row) for row in columns.iter_rows()], pairs)
+def _decide(examined: Examination, pairs: Sequence[Pair], verdicts: Verdicts) -> list[Decision]:
+    """Decide on every image by the rules, then by the reviewers' verdicts."""
+    columns = examined.images.select("image_id", pl.col("split") == "train", "fault", "pixels_sha256")
+    by_rules = decide([Item(*row) for row in columns.iter_rows()], pairs)
+    names = examined.images.select("split", "image_id").iter_rows()
+    return [_overrule(name, decision, verdicts) for name, decision in zip(names, by_rules, strict=True)]
 
 
-def _names(seen: Examination) -> Iterator[tuple[str, str]]:
-    return seen.table.select("split", "image_id").iter_rows()
+def _overrule(name: tuple[Any, ...], decision: Decision, verdicts: Verdicts) -> Decision:
+    """Return the reviewer's decision on the image (split, image_id) if there is one, else that of the rules."""
+    split, image_id = name
+    verdict = verdicts.get(("image", split, image_id))
+    if verdict == REJECT:
+        return Decision(BY_REVIEWER, None)
+    if verdict == KEEP and decision.reason in (UNDECODABLE, SIZE_MISMATCH):
+        logger.warning("%s image %s: %s, so the verdict keep has no effect", split, image_id, decision.reason)
+        return decision
+    return Decision("", None) if verdict == KEEP else decision
 
 
-def _overrule(name: tuple[str, str], verdict: Verdict, people: Said) -> Verdict:
-    """What a person said of the image, else what the rules did."""
-    said = people.get(("image", *name))
-    if said == REJECT:
-        return Verdict(BY_PERSON, None)
-    if said == KEEP and verdict.reason in (UNDECODABLE, SIZE_MISMATCH):
-        log.warning("%s image %s: %s, so that a person's verdict cannot keep it", *name, verdict.reason)
-        return verdict
-    return Verdict("", None) if said == KEEP else verdict
-
-
-def _marks(table: pl.DataFrame, verdicts: Sequence[Verdict]) -> Iterator[Mark]:
-    """Each image's verdict, and on both sides of a repeat the id of the image that was there first."""
-    ids = table["image_id"]
-    leaked = {v.duplicate_of for v in verdicts if v.reason == "leak"}
-    repeated = {v.duplicate_of for v in verdicts if v.duplicate_of is not None and v.reason != "leak"}
-    for row, verdict in enumerate(verdicts):
-        of = None if verdict.duplicate_of is None else ids[verdict.duplicate_of]
-        leak = of if verdict.reason == "leak" else ids[row] if row in leaked else None
-        repeats = of if of and verdict.reason != "leak" else ids[row] if row in repeated else None
-        yield Mark(verdict.reason, of, repeats, leak)
+def _decision_fields(images: pl.DataFrame, decisions: Sequence[Decision]) -> Iterator[DecisionFields]:
+    """Yield the fields of each image's decision; duplicates and their originals carry the id of the original."""
+    ids = images["image_id"]
+    leaked = {d.duplicate_of for d in decisions if d.reason == "leak"}
+    repeated = {d.duplicate_of for d in decisions if d.duplicate_of is not None and d.reason != "leak"}
+    for row, decision in enumerate(decisions):
+        original = None if decision.duplicate_of is None else ids[decision.duplicate_of]
+        is_leak = decision.reason == "leak"
+        leak = original if is_leak else ids[row] if row in leaked else None
+        repeats = original if original and not is_leak else ids[row] if row in repeated else None
+        yield DecisionFields(decision.reason, original, repeats, leak)
 
 
 def _records(
-    seen: Examination, alike: _Likeness, marks: Sequence[Mark], boxes: pl.DataFrame, locate: Locate
-) -> Iterator[list[Record]]:
-    """The images with their boxes, some thousands at a time: only those are objects in memory."""
-    table = seen.table.with_columns(uniqueness=alike.uniqueness, typicality=alike.typicality).fill_nan(None)
-    places = table.select("split", "image_id").with_row_index("row")
-    boxes = boxes.join(places, on=["split", "image_id"]).sort("row", maintain_order=True)
-    starts = np.searchsorted(boxes["row"].to_numpy(), np.arange(len(table) + 1))
-    for start in range(0, len(table), _RECORDS_AT_ONCE):
-        rows = table.slice(start, _RECORDS_AT_ONCE)
-        first, *ends = starts[start : start + len(rows) + 1].tolist()
-        drawn = boxes.slice(first, ends[-1] - first).to_dicts()
-        records: list[Record] = []
-        for image, mark, end in zip(rows.iter_rows(named=True), marks[start:], ends, strict=False):
-            records.append(
-                Record(
-                    locate(image["split"], image["image_id"]),
-                    image["image_id"],
-                    image["split"],
-                    image["width"],
-                    image["height"],
-                    [image[name] for name in MEASURES],
-                    drawn[starts[start + len(records)] - first : end - first],
-                    mark,
-                    (image["uniqueness"], image["typicality"]),
-                )
-            )
-        yield records
+    examined: Examination,
+    similarity: _Similarity,
+    decisions: Sequence[Decision],
+    boxes: pl.DataFrame,
+    locate: Locate,
+) -> Iterator[list[ImageRecord]]:
+    """Yield the images with their boxes in batches: only the records of one batch are in memory."""
+    columns = {"uniqueness": similarity.uniqueness, "typicality": similarity.typicality}
+    images = examined.images.with_columns(**columns).fill_nan(None)
+    rows = images.select("split", "image_id").with_row_index("row")
+    boxes = boxes.join(rows, on=["split", "image_id"]).sort("row", maintain_order=True)
+    starts = np.searchsorted(boxes["row"].to_numpy(), np.arange(len(images) + 1)).tolist()
+    fields = _decision_fields(examined.images, decisions)
+    for start in range(0, len(images), _BATCH_RECORDS):
+        batch = images.slice(start, _BATCH_RECORDS)
+        first, *ends = starts[start : start + len(batch) + 1]
+        of_batch = boxes.slice(first, ends[-1] - first).to_dicts()
+        bounds = pairwise([0, *(end - first for end in ends)])
+        yield [
+            _record(image, of_batch[begin:end], decision, locate)
+            for image, (begin, end), decision in zip(batch.iter_rows(named=True), bounds, fields, strict=False)
+        ]
 
 
-def _images_table(table: pl.DataFrame, verdicts: Sequence[Verdict]) -> pl.DataFrame:
-    reasons = pl.Series([v.reason for v in verdicts], dtype=pl.String)
-    originals = pl.Series([v.duplicate_of for v in verdicts], dtype=pl.UInt32)
-    return table.select(
+def _record(
+    image: dict[str, Any], boxes: list[dict[str, Any]], decision: DecisionFields, locate: Locate
+) -> ImageRecord:
+    return ImageRecord(
+        locate(image["split"], image["image_id"]),
+        image["image_id"],
+        image["split"],
+        image["width"],
+        image["height"],
+        [image[name] for name in MEASURES],
+        boxes,
+        decision,
+        (image["uniqueness"], image["typicality"]),
+    )
+
+
+def _images_table(images: pl.DataFrame, decisions: Sequence[Decision]) -> pl.DataFrame:
+    reasons = pl.Series([d.reason for d in decisions], dtype=pl.String)
+    originals = pl.Series([d.duplicate_of for d in decisions], dtype=pl.UInt32)
+    return images.select(
         "image_id",
         "split",
         pl.when(reasons == "").then(pl.lit(KEEP)).otherwise(pl.lit(REJECT)).alias("verdict"),
         reasons.alias("reason"),
         *(pl.col(name).round(6) for name in MEASURES),
-        table["image_id"].gather(originals).alias("duplicate_of"),
+        images["image_id"].gather(originals).alias("duplicate_of"),
         *LOCATION,
     )
 
@@ -247,14 +247,14 @@ def _kept_boxes(boxes: pl.DataFrame, images: pl.DataFrame, rejected: set[tuple[s
     return kept.join(unwanted, on=["split", "box_id"], how="anti", maintain_order="left")
 
 
-def _report(table: pl.DataFrame, kept_boxes: pl.DataFrame) -> CurationReport:
-    splits = sorted(table["split"].unique())
-    images = {split: dict.fromkeys((KEEP, *REASONS), 0) for split in splits}
-    for split, reason, count in table.group_by("split", "reason").len().iter_rows():
-        images[split][reason or KEEP] = count
-    return CurationReport(images, {split: kept_boxes.filter(split=split).height for split in splits})
+def _report(images: pl.DataFrame, kept_boxes: pl.DataFrame) -> CurationReport:
+    splits = sorted(images["split"].unique())
+    counts = {split: dict.fromkeys((KEEP, *REASONS), 0) for split in splits}
+    for split, reason, count in images.group_by("split", "reason").len().iter_rows():
+        counts[split][reason or KEEP] = count
+    return CurationReport(counts, {split: kept_boxes.filter(split=split).height for split in splits})
 
 
-def _write(table: pl.DataFrame, path: Path) -> None:
+def _write_parquet(table: pl.DataFrame, path: Path) -> None:
     with atomic_file(path) as part:
         table.write_parquet(part, compression="zstd", statistics=False)

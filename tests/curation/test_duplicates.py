@@ -1,12 +1,16 @@
+"""Duplicates: which pairs the pixels confirm, and which image of them is kept."""
+
 from itertools import combinations
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from pbe.curation.duplicates import Item, Thumbnails, aligned_difference, contrast, judge
+from pbe.curation.duplicates import Item, PixelCheck, aligned_difference, contrast, decide
 from pbe.curation.quality import thumbnail
 from pbe.demo.scenes import draw_scene
+from pbe.types import Image
 
 
 def item(image_id: str, split: str = "train", fault: str = "", pixels: str | None = None) -> Item:
@@ -14,45 +18,45 @@ def item(image_id: str, split: str = "train", fault: str = "", pixels: str | Non
 
 
 def reasons(items: list[Item], near: list[tuple[int, int]] | None = None) -> list[str]:
-    return [verdict.reason for verdict in judge(items, near or [])]
+    return [decision.reason for decision in decide(items, near or [])]
 
 
-def every_pair(number: int) -> np.ndarray:
+def every_pair(number: int) -> NDArray[np.int64]:
     return np.array(list(combinations(range(number), 2)), np.int64).reshape(-1, 2)
 
 
-def scene(seed: int) -> np.ndarray:
+def scene(seed: int) -> Image:
     return draw_scene(np.random.default_rng(seed)).image
 
 
 def test_the_smallest_id_of_exact_duplicates_is_kept() -> None:
-    verdicts = judge([item("c", pixels="x"), item("a", pixels="x"), item("b", pixels="x")], [])
-    assert [v.reason for v in verdicts] == ["exact_duplicate", "", "exact_duplicate"]
-    assert [v.duplicate_of for v in verdicts] == [1, None, 1]
+    decisions = decide([item("c", pixels="x"), item("a", pixels="x"), item("b", pixels="x")], [])
+    assert [v.reason for v in decisions] == ["exact_duplicate", "", "exact_duplicate"]
+    assert [v.duplicate_of for v in decisions] == [1, None, 1]
 
 
-def test_a_train_image_that_repeats_a_validation_image_leaks() -> None:
+def test_a_train_image_that_duplicates_a_validation_image_is_a_leak() -> None:
     items = [item("a", pixels="x"), item("b"), item("v", "validation", pixels="x"), item("w", "validation")]
-    verdicts = judge(items, [(1, 3)])
-    assert [v.reason for v in verdicts] == ["leak", "leak", "", ""]
-    assert [v.duplicate_of for v in verdicts] == [2, 3, None, None]
+    decisions = decide(items, [(1, 3)])
+    assert [v.reason for v in decisions] == ["leak", "leak", "", ""]
+    assert [v.duplicate_of for v in decisions] == [2, 3, None, None]
 
 
-def test_leak_comes_before_duplicate() -> None:
+def test_leak_takes_precedence_over_duplicate() -> None:
     items = [item("a", pixels="x"), item("b", pixels="x"), item("v", "validation", pixels="x")]
     assert reasons(items) == ["leak", "leak", ""]
 
 
-def test_exact_comes_before_near() -> None:
+def test_exact_takes_precedence_over_near() -> None:
     assert reasons([item("a", pixels="x"), item("b", pixels="x")], [(0, 1)]) == ["", "exact_duplicate"]
 
 
-def test_only_repeats_of_a_kept_image_are_rejected() -> None:
-    # b repeats a, and c repeats b only: with b gone, c is the only picture of its kind.
+def test_only_duplicates_of_a_kept_image_are_rejected() -> None:
+    # b duplicates a, and c duplicates only b: without b, nothing like c is left.
     assert reasons([item("a"), item("b"), item("c")], [(0, 1), (1, 2)]) == ["", "near_duplicate", ""]
 
 
-def test_a_faulty_image_repeats_nobody() -> None:
+def test_a_faulty_image_is_neither_duplicate_nor_original() -> None:
     items = [
         item("a", fault="dark", pixels="x"),
         item("b", pixels="x"),
@@ -63,19 +67,19 @@ def test_a_faulty_image_repeats_nobody() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.data())
-def test_the_order_of_images_changes_nothing_and_no_kept_pair_repeats(data: st.DataObject) -> None:
+def test_the_order_of_images_does_not_matter_and_no_kept_pair_is_near(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 8))
     splits, pictures = st.sampled_from(["train", "validation"]), st.sampled_from("xyz01234")
     items = [item(f"{i}", data.draw(splits), "", data.draw(pictures)) for i in range(count)]
     near = [pair for pair in combinations(range(count), 2) if data.draw(st.booleans())]
-    verdicts = judge(items, near)
+    decisions = decide(items, near)
     order = data.draw(st.permutations(range(count)))
     place = {old: new for new, old in enumerate(order)}
-    shuffled = judge([items[i] for i in order], [(place[i], place[j]) for i, j in near])
-    assert [shuffled[place[i]].reason for i in range(count)] == [v.reason for v in verdicts]
+    shuffled = decide([items[i] for i in order], [(place[i], place[j]) for i, j in near])
+    assert [shuffled[place[i]].reason for i in range(count)] == [v.reason for v in decisions]
     for i, j in near:
-        assert verdicts[i].reason or verdicts[j].reason
-    assert any(not verdict.reason for verdict in verdicts)
+        assert decisions[i].reason or decisions[j].reason
+    assert any(not decision.reason for decision in decisions)
 
 
 def test_alignment_finds_a_shift_of_one_image_pixel() -> None:
@@ -87,27 +91,27 @@ def test_alignment_finds_a_shift_of_one_image_pixel() -> None:
     assert aligned_difference(small, small)[0] == 0
 
 
-def test_the_difference_is_a_share_of_full_scale() -> None:
+def test_the_difference_is_a_fraction_of_full_scale() -> None:
     black, white = np.zeros((1, 32, 32, 3), np.uint8), np.full((1, 32, 32, 3), 255, np.uint8)
     assert aligned_difference(black, white)[0] == 1
 
 
-def test_plain_pictures_with_different_small_objects_are_no_repeats() -> None:
+def test_plain_images_with_different_small_objects_are_not_duplicates() -> None:
     plain = np.full((3, 32, 32, 3), 150, np.uint8)
     plain[0, 4:10, 4:10] = (220, 30, 30)
     plain[1, 20:26, 20:26] = (30, 30, 220)
     plain[2, 4:10, 4:10] = (221, 31, 30)
     assert aligned_difference(plain[:1], plain[1:2])[0] < 0.035
-    assert Thumbnails(plain).confirm(every_pair(3), 0.035) == [(0, 2)]
+    assert PixelCheck(plain).confirm(every_pair(3), 0.035) == [(0, 2)]
 
 
-def test_confirm_keeps_repeats_and_drops_other_scenes() -> None:
+def test_duplicates_are_confirmed_and_other_scenes_are_not() -> None:
     thumbnails = np.stack([thumbnail(scene(seed)) for seed in range(12)] + [thumbnail(np.roll(scene(4), 1, 1))])
-    assert Thumbnails(thumbnails).confirm(every_pair(13), 0.035) == [(4, 12)]
-    assert Thumbnails(thumbnails).confirm(every_pair(1), 0.035) == []
+    assert PixelCheck(thumbnails).confirm(every_pair(13), 0.035) == [(4, 12)]
+    assert PixelCheck(thumbnails).confirm(every_pair(1), 0.035) == []
 
 
-def test_sparing_the_alignment_changes_no_answer() -> None:
+def test_skipping_the_alignment_changes_no_result() -> None:
     scenes = [scene(seed) for seed in range(8)]
     moved = [np.roll(image, (y, x), (0, 1)) for image in scenes[:4] for y, x in ((1, 0), (1, 1), (2, 1))]
     thumbnails = np.stack([thumbnail(image) for image in (*scenes, *moved)])
@@ -116,4 +120,4 @@ def test_sparing_the_alignment_changes_no_answer() -> None:
     limit = np.minimum(0.06, 0.35 * np.minimum(contrast(thumbnails[left]), contrast(thumbnails[right])))
     near = aligned_difference(thumbnails[left], thumbnails[right]) <= np.maximum(limit, 0.005)
     assert 4 <= near.sum() < len(pairs) / 2
-    assert Thumbnails(thumbnails).confirm(pairs, 0.06) == [tuple(pair) for pair in pairs[near].tolist()]
+    assert PixelCheck(thumbnails).confirm(pairs, 0.06) == [tuple(pair) for pair in pairs[near].tolist()]

@@ -1,17 +1,20 @@
+"""Distances between embeddings, in tiles and without."""
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pbe.curation import neighbours
 from pbe.curation.neighbours import NUM_NEAREST, centre, search, typicality, uniqueness
 
 
-def unit_vectors(number: int, width: int = 6) -> np.ndarray:
+def unit_vectors(number: int, width: int = 6) -> NDArray[np.float32]:
     vectors = np.random.default_rng(number).normal(size=(number, width)).astype(np.float32)
     centre(vectors)
     return vectors
 
 
-def test_centred_vectors_have_unit_norm_and_lost_what_they_shared() -> None:
+def test_centred_vectors_have_unit_norm_and_no_common_part() -> None:
     vectors = np.array([[5, 1], [5, -1], [5, 3], [5, -3]], np.float32)
     centre(vectors)
     np.testing.assert_allclose(vectors, [[0, 1], [0, -1], [0, 1], [0, -1]], atol=1e-6)
@@ -21,7 +24,7 @@ def test_centred_vectors_have_unit_norm_and_lost_what_they_shared() -> None:
 
 
 @pytest.mark.parametrize("number", [2, 3, 40])
-def test_tiles_find_what_the_whole_matrix_shows(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_give_the_results_of_the_full_matrix(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, within = unit_vectors(number), 0.5
     distances = 1 - vectors @ vectors.T
     expected = [(i, j) for i in range(number) for j in range(i + 1, number) if distances[i, j] <= within]
@@ -36,7 +39,7 @@ def test_tiles_find_what_the_whole_matrix_shows(number: int, monkeypatch: pytest
     np.testing.assert_allclose(nearest, np.sort(distances, axis=1)[:, :k].mean(axis=1), atol=1e-6)
 
 
-def test_the_image_far_from_all_is_the_most_unusual() -> None:
+def test_the_image_farthest_from_all_is_the_most_unusual() -> None:
     vectors = np.concatenate([unit_vectors(20)[:1] + 0.05 * unit_vectors(20), -unit_vectors(20)[:1]])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     unusual = uniqueness(np.concatenate([b.nearest for b in search(vectors.astype(np.float32), 0.1)]))
@@ -45,7 +48,7 @@ def test_the_image_far_from_all_is_the_most_unusual() -> None:
     assert (unusual[:20] < 0.1).all()
 
 
-def test_the_middle_of_a_cluster_is_typical_and_its_edge_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_centre_of_a_cluster_is_typical_and_its_edge_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "NUM_CENTRES", 2)
     offsets = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -3]], np.float32)
     apart = np.array([100, 0], np.float32)
@@ -56,5 +59,5 @@ def test_the_middle_of_a_cluster_is_typical_and_its_edge_is_not(monkeypatch: pyt
     np.testing.assert_array_equal(typicality(vectors), typical)
 
 
-def test_clusters_of_one_are_typical_of_nothing() -> None:
+def test_the_only_image_of_a_cluster_is_not_typical() -> None:
     np.testing.assert_array_equal(typicality(np.eye(4, dtype=np.float32)), 0)

@@ -1,3 +1,5 @@
+"""The stage curate on a world with every fault: its files, its FiftyOne dataset, verdicts and errors."""
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,15 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from pbe.curation.examination import Progress
 from pbe.curation.selection import PHASES, CurationReport, curate
 from pbe.curation.verdicts import pull, read_verdicts
 from pbe.dataset.image_shards import LOCATION, write_tar
 from pbe.demo.faults import encode_jpeg, encode_near_copy, spoil
 from pbe.demo.scenes import Scene, draw_scene
+from pbe.errors import UserError
 from pbe.runtime.fiftyone_connection import connected_fiftyone
 from pbe.runtime.mongod import running_mongod
+from pbe.types import Progress
 from tests.support import parameters
 
 pytestmark = [  # FiftyOne's imports
@@ -42,7 +45,7 @@ ORIGINALS = {"0006": "0005", "0008": "0007", "0009": "0043", "0010": "0044", "00
 
 
 def embed(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Unit-norm 8 x 8 thumbnails: any embedding will do that maps equal pictures close together."""
+    """Return unit-norm 8 x 8 thumbnails: any embedding will do that maps equal images close together."""
     rows = np.stack([cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA).ravel() for image in images])
     rows = rows.astype(np.float32) - 127.5
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
@@ -56,7 +59,7 @@ def encode(name: str, scene: Scene) -> bytes:
 
 
 def write_raw(raw: Path) -> Path:
-    """A raw folder of 52 scenes with every fault, and its boxes.parquet; returns the path of the latter."""
+    """Write a raw folder of 52 scenes with every fault, and its boxes.parquet; return the path of the latter."""
     manifest, boxes = [], []
     (raw / "images").mkdir()
     refs = {}
@@ -107,17 +110,17 @@ def curated(world: Path, uri: str) -> CurationReport:
     return run(world, world / "curated", uri)
 
 
-def verdicts(out: Path) -> dict[str, str]:
+def read_reasons(out: Path) -> dict[str, str]:
     return dict(pl.read_parquet(out / "images.parquet").select("image_id", "reason").iter_rows())
 
 
 def test_every_planted_fault_is_found_and_nothing_else(world: Path, curated: CurationReport) -> None:
-    found = verdicts(world / "curated")
+    found = read_reasons(world / "curated")
     assert {name: reason for name, reason in found.items() if reason} == FAULTS
     assert set(found) == set(SCENES)
 
 
-def test_repeats_name_the_image_they_repeat(world: Path, curated: CurationReport) -> None:
+def test_duplicates_name_their_original(world: Path, curated: CurationReport) -> None:
     table = pl.read_parquet(world / "curated/images.parquet").filter(pl.col("duplicate_of").is_not_null())
     assert dict(table.select("image_id", "duplicate_of").iter_rows()) == ORIGINALS
 
@@ -128,7 +131,7 @@ def test_the_report_counts_by_reason_and_split(curated: CurationReport) -> None:
     assert (validation["keep"], validation["near_duplicate"], validation["leak"]) == (VALIDATION - 1, 1, 0)
 
 
-def test_boxes_are_those_of_kept_images(world: Path, curated: CurationReport) -> None:
+def test_the_kept_boxes_are_those_of_kept_images(world: Path, curated: CurationReport) -> None:
     boxes = pl.read_parquet(world / "curated/boxes.parquet")
     before = pl.read_parquet(world / "boxes.parquet")
     assert boxes.columns == before.columns
@@ -155,7 +158,7 @@ def test_the_dataset_shows_verdicts_boxes_and_views(world: Path, uri: str, curat
         assert sample.verdict == "keep"
         assert len(dataset.load_saved_view("rejected: leak")) == 2
         leaks = dataset.load_saved_view("leaks")
-        assert leaks.values("image_id") == ["0043", "0009", "0044", "0010"]  # each beside what it gives away
+        assert leaks.values("image_id") == ["0043", "0009", "0044", "0010"]  # each after its validation image
         assert leaks.values("leak") == ["0043", "0043", "0044", "0044"]
         repeats = dataset.load_saved_view("near-duplicates")
         assert repeats.values("image_id") == ["0005", "0006", "0007", "0008", "0041", "0042"]
@@ -170,7 +173,7 @@ def test_the_dataset_shows_verdicts_boxes_and_views(world: Path, uri: str, curat
         assert {"id", "filepath"} < set(sidebar["others"])
 
 
-def test_the_app_can_sort_by_likeness(world: Path, uri: str, curated: CurationReport) -> None:
+def test_the_app_can_sort_by_similarity(world: Path, uri: str, curated: CurationReport) -> None:
     with connected_fiftyone(uri, world / ".fiftyone") as fo:
         dataset = fo.load_dataset("test")
         assert dataset.list_brain_runs() == ["tower"]
@@ -189,15 +192,15 @@ def test_a_rerun_gives_the_same_bytes_and_replaces_the_dataset(world: Path, uri:
         assert len(fo.load_dataset("test")) == len(SCENES)
 
 
-def test_the_page_holds_its_pictures_and_no_path(world: Path, curated: CurationReport) -> None:
+def test_the_page_contains_its_images_and_no_path(world: Path, curated: CurationReport) -> None:
     page = (world / "curated/report.html").read_text()
     assert str(world) not in page
     assert "http" not in page
-    assert page.count("<img") == 8 + 5  # all rejects but the undecodable one, and five originals
+    assert page.count("<img") == 8 + 5  # all rejected images but the undecodable one, and five originals
     assert "<h2>leak: 2</h2>" in page
 
 
-def test_a_persons_tags_outrank_the_rules_and_survive_the_next_run(world: Path, uri: str, tmp_path: Path) -> None:
+def test_reviewers_tags_outrank_the_rules_and_survive_the_next_run(world: Path, uri: str, tmp_path: Path) -> None:
     file, rejected_box = tmp_path / "verdicts.csv", "0012_000"
     run(world, tmp_path / "before", uri)
     with connected_fiftyone(uri, world / ".fiftyone") as fo:
@@ -205,16 +208,16 @@ def test_a_persons_tags_outrank_the_rules_and_survive_the_next_run(world: Path, 
         dataset.match(field("image_id") == "0011").tag_samples("reject")
         dataset.match(field("image_id").is_in(["0002", "0001"])).tag_samples("keep")  # dark, undecodable
         dataset.filter_labels("ground_truth", field("box_id") == rejected_box).tag_labels("reject")
-        fresh = pull(fo, "test", file)
+        new = pull(fo, "test", file)
         assert pull(fo, "test", file) == []
-    assert sorted(fresh) == [
+    assert sorted(new) == [
         ("box", "train", rejected_box, "reject"),
         ("image", "train", "0001", "keep"),
         ("image", "train", "0002", "keep"),
         ("image", "train", "0011", "reject"),
     ]
     report = run(world, tmp_path / "after", uri, verdicts=read_verdicts(file))
-    found = verdicts(tmp_path / "after")
+    found = read_reasons(tmp_path / "after")
     assert (found["0011"], found["0002"], found["0001"]) == ("person", "", "undecodable")
     assert report.images["train"]["person"] == 1
     before, after = (set(pl.read_parquet(tmp_path / n / "boxes.parquet")["box_id"]) for n in ("before", "after"))
@@ -227,49 +230,61 @@ def test_a_persons_tags_outrank_the_rules_and_survive_the_next_run(world: Path, 
         assert boxes.values("image_id") == ["0012"]
 
 
-def test_every_phase_says_how_far_it_is(world: Path, uri: str) -> None:
-    told: dict[str, tuple[int, int]] = {}
+def test_every_phase_reports_its_progress(world: Path, uri: str) -> None:
+    reported: dict[str, tuple[int, int]] = {}
 
-    def bars(what: str) -> Progress:
-        return lambda done, total: told.update({what: (done, total)})
+    def bars(name: str) -> Progress:
+        return lambda done, total, note="": reported.update({name: (done, total)})
 
     run(world, world / "progress", uri, bars=bars)
     good = len(SCENES) - 4
-    assert told == dict(zip(PHASES, [(n, n) for n in (len(SCENES), good, len(SCENES))], strict=True))
+    assert reported == dict(zip(PHASES, [(n, n) for n in (len(SCENES), good, len(SCENES))], strict=True))
 
 
-def test_boxes_made_for_another_size_reject_the_image(world: Path, uri: str, curated: CurationReport) -> None:
+def test_boxes_for_another_size_reject_the_image(world: Path, uri: str, curated: CurationReport) -> None:
     wrong = (pl.col("image_id") == "0000").cast(pl.Int64)
     pl.read_parquet(world / "boxes.parquet").with_columns(pl.col("width") + wrong).write_parquet(world / "odd.parquet")
     run(world, world / "odd", uri, "odd.parquet")
-    assert verdicts(world / "odd")["0000"] == "size_mismatch"
+    assert read_reasons(world / "odd")["0000"] == "size_mismatch"
 
 
-def test_a_shard_gone_from_disk_is_named(tmp_path: Path) -> None:
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     write_raw(tmp_path)
     (tmp_path / "images/train-00000.tar").unlink()
-    with pytest.raises(ValueError, match=r"train-00000\.tar: no such file; run acquire again"):
+    with pytest.raises(UserError, match=r"train-00000\.tar: no such file; run the acquire stage again"):
         run(tmp_path, tmp_path / "out", "mongodb://127.0.0.1:9")
     assert not (tmp_path / "out").exists()
 
 
-def test_inputs_that_are_missing_or_disagree_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"manifest\.parquet: no such file; run acquire first"):
+def test_inputs_that_are_missing_or_malformed_or_disagree_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"manifest\.parquet: no such file; run the acquire stage first"):
         run(tmp_path, tmp_path / "out", "")
     write_raw(tmp_path)
-    table = pl.read_parquet(tmp_path / "boxes.parquet")
-    table.drop("x0").write_parquet(tmp_path / "lacking.parquet")
-    with pytest.raises(ValueError, match=r"lacking\.parquet: no column x0; run filter again"):
+    boxes = pl.read_parquet(tmp_path / "boxes.parquet")
+    boxes.drop("x0").write_parquet(tmp_path / "lacking.parquet")
+    with pytest.raises(UserError, match=r"lacking\.parquet: column x0 is missing; run the filter stage again"):
         run(tmp_path, tmp_path / "out", "", "lacking.parquet")
-    table.with_columns(image_id=pl.lit("9999")).write_parquet(tmp_path / "strange.parquet")
-    with pytest.raises(ValueError, match=r"strange\.parquet: image 9999 \(train\) is not ok in the manifest"):
+    boxes.with_columns(image_id=pl.lit("9999")).write_parquet(tmp_path / "strange.parquet")
+    with pytest.raises(UserError, match=r"strange\.parquet: image 9999 \(train\) is not ok in the manifest"):
         run(tmp_path, tmp_path / "out", "", "strange.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"broken\.parquet: not a parquet file"):
+    with pytest.raises(UserError, match=r"broken\.parquet: not a readable parquet file"):
         run(tmp_path, tmp_path / "out", "", "broken.parquet")
 
 
-def test_an_empty_split_and_a_world_without_a_good_image_are_judged(tmp_path: Path, uri: str) -> None:
+@pytest.mark.parametrize("function", ["imdecode", "GaussianBlur"])
+def test_a_bug_keeps_its_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("operands could not be broadcast together")
+
+    write_raw(tmp_path)
+    monkeypatch.setattr(cv2, function, broken)
+    with pytest.raises(ValueError, match="could not be broadcast") as caught:
+        run(tmp_path, tmp_path / "out", "mongodb://127.0.0.1:9")
+    assert type(caught.value) is ValueError
+
+
+def test_an_empty_split_and_a_world_without_a_good_image_are_curated(tmp_path: Path, uri: str) -> None:
     (tmp_path / "images").mkdir()
     black = encode_jpeg(np.zeros((64, 64, 3), np.uint8))
     ref = write_tar(tmp_path / "images/train-00000.tar", [("0000", black)])["0000"]

@@ -1,18 +1,20 @@
-"""The file of people's verdicts; how tags become its lines is tested with a real dataset in test_curation.py."""
+"""The file of reviewers' verdicts; test_selection.py tests how tags in a FiftyOne dataset become its lines."""
 
 from pathlib import Path
 
 import pytest
 
+from pbe import layout
 from pbe.curation.verdicts import read_verdicts, write_verdicts
+from pbe.errors import UserError
 
-VERDICTS = {("image", "train", "b"): "reject", ("box", "train", "a_001"): "reject", ("image", "train", "a"): "keep"}
+SAMPLE = {("image", "train", "b"): "reject", ("box", "train", "a_001"): "reject", ("image", "train", "a"): "keep"}
 
 
 def test_what_is_written_is_read_back_sorted(tmp_path: Path) -> None:
     path = tmp_path / "verdicts.csv"
-    write_verdicts(path, VERDICTS)
-    assert read_verdicts(path) == VERDICTS
+    write_verdicts(path, SAMPLE)
+    assert read_verdicts(path) == SAMPLE
     assert path.read_text().splitlines() == [
         "kind,split,id,verdict",
         "box,train,a_001,reject",
@@ -25,20 +27,21 @@ def test_no_file_means_no_verdicts(tmp_path: Path) -> None:
     assert read_verdicts(tmp_path / "none.csv") == {}
 
 
-def test_the_projects_file_is_there_and_empty() -> None:
-    assert read_verdicts(Path(__file__).parents[2] / VERDICTS) == {}
+def test_the_file_in_git_has_no_verdicts() -> None:
+    assert read_verdicts(Path(__file__).parents[2] / layout.VERDICTS) == {}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kind,split,id,verdict\nimage,train,a,perhaps\n", r"v.csv: line 2: image,train,a,perhaps is no verdict"),
+        ("kind,split,id,verdict\nimage,train,a,perhaps\n", r"v.csv: line 2: image,train,a,perhaps is not a verdict"),
         ("kind,split,id,verdict\nimage,train,a,keep\npixel,train,a,keep\n", r"v.csv: line 3: pixel"),
         ("kind,split,verdict\n", r"v.csv: its columns are kind, split, verdict; they must be kind, split, id, verdict"),
-        ("", r"v.csv: not a readable CSV file"),
+        ("", r"v.csv: the file is empty"),
+        ("kind,split,id,verdict\nimage,train,a,keep,b\n", r"v.csv: not a readable CSV file"),
     ],
 )
-def test_a_line_that_makes_no_sense_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_a_malformed_file_or_line_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "v.csv").write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         read_verdicts(tmp_path / "v.csv")

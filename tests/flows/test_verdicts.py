@@ -1,4 +1,4 @@
-"""A person's verdict and the next `dvc repro`: the real dvc.yaml, over stages that only digest what they read."""
+"""A reviewer's verdict and the next `dvc repro`: the project's dvc.yaml, with stages that only digest their inputs."""
 
 import json
 
@@ -38,7 +38,7 @@ Repo(".").reproduce()
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The real graph in a folder of its own, every file that it names a stand-in."""
+    """Return a project with the graph of dvc.yaml, and a stand-in for every file that it names."""
     folder = tmp_path_factory.mktemp("pipeline")
     stages = {name: stage | {"cmd": f"python -S stand_in.py {name}"} for name, stage in PIPELINE.items()}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
@@ -48,7 +48,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (folder / "stages.json").write_text(json.dumps(named))
     made = {out for _, outs in named.values() for out in outs}
     for dep in sorted({dep for deps, _ in named.values() for dep in deps} - made, reverse=True):
-        if not (folder / dep).exists():  # a folder that holds another one is made by then
+        if not (folder / dep).exists():  # the folder of an earlier dependency
             (folder / dep).parent.mkdir(parents=True, exist_ok=True)
             (folder / dep).write_text(dep)
     write_verdicts(folder / VERDICTS, {})
@@ -57,7 +57,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(folder, None)
 
 
-def test_a_verdict_reruns_curate_and_what_depends_on_it_alone(pipeline: Project) -> None:
+def test_a_verdict_reruns_only_curate_and_the_stages_that_depend_on_it(pipeline: Project) -> None:
     ended = pipeline.run("python", "-c", TWICE)
     assert ended.returncode == 0, ended.stderr
     first, second = (pipeline.folder / "ran.txt").read_text().split("|")

@@ -1,7 +1,7 @@
-"""The FiftyOne dataset of curation: what a person looks through, filters and sorts in the App.
+"""The FiftyOne dataset of curation, in which reviewers browse, filter and sort images in the App.
 
-Samples go in as documents, thousands a second; FiftyOne's own `add_samples` takes ten times as long. The similarity
-index is FiftyOne Brain's, over our image tower's embeddings.
+Samples are inserted as MongoDB documents: FiftyOne's `add_samples` takes several times as long (docs/curation.md). The
+similarity index is that of FiftyOne Brain, over the embeddings of the backbone's image tower.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -13,7 +13,7 @@ from bson import ObjectId
 from numpy.typing import NDArray
 
 from pbe.curation.quality import MEASURES
-from pbe.curation.verdicts import BY_PERSON, KEEP, REJECT
+from pbe.curation.verdicts import BY_REVIEWER, KEEP, REJECT
 from pbe.dataset.object_masks import unpack_mask
 
 Floats = NDArray[np.float32]
@@ -27,23 +27,23 @@ REASONS = (
     "leak",
     "exact_duplicate",
     "near_duplicate",
-    BY_PERSON,
+    BY_REVIEWER,
 )
 SIMILARITY_KEY = "tower"
 _BOX_FIELDS = ("box_id", "is_occluded", "is_truncated", "is_group_of", "is_depiction")
 BOX_COLUMNS = ("label", "x0", "y0", "x1", "y1", "width", "height", *_BOX_FIELDS)
-_NEARNESS = ("uniqueness", "typicality")
-_INDEXED_FIELDS = ("reason", "leak", "repeats", *_NEARNESS)
+_SIMILARITY = ("uniqueness", "typicality")
+_INDEXED_FIELDS = ("reason", "leak", "repeats", *_SIMILARITY)
 _MAX_INDEXED = 200_000
 _NUM_EXTREMES = 200
 _NUM_CLASS_VIEWS = 40
 
 
-class Mark(NamedTuple):
-    """A record's verdict: reason "" is keep.
+class DecisionFields(NamedTuple):
+    """The decision on an image, as fields of its sample; the reason "" means that it is kept.
 
-    `repeats` is the id of the image that a set of duplicates of one split goes by, `leak` that of the validation image
-    that leaked, on both sides.
+    `repeats` is the id of the kept image of a set of duplicates within a split, and `leak` that of the validation image
+    that train images duplicate; the original has them too, so that the App can sort each set together.
     """
 
     reason: str = ""
@@ -53,13 +53,14 @@ class Mark(NamedTuple):
 
     @property
     def verdict(self) -> str:
+        """Return KEEP or REJECT."""
         return REJECT if self.reason else KEEP
 
 
-class Record(NamedTuple):
-    """One image of the catalogue; `boxes` are rows of boxes.parquet, sizes in pixels, None where undecodable.
+class ImageRecord(NamedTuple):
+    """One image of the dataset; `boxes` are rows of boxes.parquet; its size in pixels is None if it cannot be decoded.
 
-    `measures` are those of MEASURES; `nearness` is (uniqueness, typicality), None where the image has a fault.
+    `measures` are those of MEASURES; `similarity` is (uniqueness, typicality), None when the image has a fault.
     """
 
     path: Path
@@ -69,25 +70,25 @@ class Record(NamedTuple):
     height: int | None
     measures: Sequence[float | None]
     boxes: Sequence[Mapping[str, Any]]
-    mark: Mark = Mark()
-    nearness: tuple[float | None, float | None] = (None, None)
+    decision: DecisionFields = DecisionFields()
+    similarity: tuple[float | None, float | None] = (None, None)
 
 
-class Catalogue:
-    """A FiftyOne dataset under construction; whatever had its name before is replaced."""
+class DatasetWriter:
+    """Writes a FiftyOne dataset, which replaces any other one of its name."""
 
     def __init__(self, fo: Any, name: str) -> None:
         self._fo = fo
         self._dataset = fo.Dataset(name, persistent=True, overwrite=True)
-        self._places = np.random.default_rng(0)  # what FiftyOne shuffles by
+        self._places = np.random.default_rng(0)  # for `_rand`, which FiftyOne shuffles by
         self._ids: list[ObjectId] = []
         self._reasons: set[str] = set()
         self._declare_fields()
 
-    def add(self, records: Sequence[Record], rejected_boxes: Set[tuple[str, str]] = frozenset()) -> None:
-        """Add images with their boxes and verdicts, as fields and as tags; call it with some thousands at a time.
+    def add(self, records: Sequence[ImageRecord], rejected_boxes: Set[tuple[str, str]] = frozenset()) -> None:
+        """Add some thousands of images with their boxes; decisions become fields and tags.
 
-        `rejected_boxes` are the (split, box_id) that a person rejected; they keep their tag.
+        `rejected_boxes` are the (split, box_id) that reviewers rejected; they keep their tag.
         """
         common = {
             "_dataset_id": self._dataset._doc.id,
@@ -102,13 +103,12 @@ class Catalogue:
         if documents:
             self._collection.insert_many(documents, ordered=False)
         self._ids += [document["_id"] for document in documents]
-        self._reasons |= {record.mark.reason for record in records}
+        self._reasons |= {record.decision.reason for record in records}
 
     def finish(self, rows: Sequence[int], embeddings: Floats) -> None:
-        """Index the records at `rows` by their (N, D) embeddings, and save the views that a person starts from.
+        """Index the records at `rows` by their (N, D) embeddings, and save the views that reviewers start from.
 
-        The index is what the App sorts by similarity with; over 200,000 images it would not fit the App's memory, and
-        is left out.
+        The App sorts by similarity with the index. It holds the index in memory, so there is none over 200,000 images.
         """
         if 2 <= len(rows) <= _MAX_INDEXED:
             self._index([str(self._ids[row]) for row in rows], embeddings)
@@ -127,6 +127,7 @@ class Catalogue:
 
     @property
     def num_records(self) -> int:
+        """Return how many images were added."""
         return len(self._ids)
 
     @property
@@ -136,9 +137,9 @@ class Catalogue:
     def _declare_fields(self) -> None:
         fo, dataset = self._fo, self._dataset
         dataset.media_type = "image"
-        for name in ("image_id", "split", "verdict", "reason", *Mark._fields[1:]):
+        for name in ("image_id", "split", "verdict", "reason", *DecisionFields._fields[1:]):
             dataset.add_sample_field(name, fo.StringField)
-        for name in (*MEASURES, *_NEARNESS):
+        for name in (*MEASURES, *_SIMILARITY):
             dataset.add_sample_field(name, fo.FloatField)
         dataset.add_sample_field("ground_truth", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
         for name in _BOX_FIELDS:
@@ -146,13 +147,13 @@ class Catalogue:
             dataset.add_sample_field(f"ground_truth.detections.{name}", kind)
 
     def _arrange_app(self) -> None:
-        """Boxes in a colour per class; in the sidebar what a person filters by comes first, the rest is folded."""
+        """Colour boxes by class; list the fields to filter by first in the sidebar, and collapse the others."""
         fo, config = self._fo, self._dataset.app_config
         groups = {
             "tags": [],
             "labels": ["ground_truth"],
-            "verdict": ["split", "verdict", *Mark._fields],
-            "measures": [*MEASURES, *_NEARNESS],
+            "verdict": ["split", "verdict", *DecisionFields._fields],
+            "measures": [*MEASURES, *_SIMILARITY],
         }
         default = fo.DatasetAppConfig.default_sidebar_groups(self._dataset)
         others = [path for group in default for path in group.paths if not any(path in g for g in groups.values())]
@@ -172,7 +173,7 @@ class Catalogue:
             if reason in self._reasons:
                 dataset.save_view(f"rejected: {reason}", dataset.match(field("reason") == reason))
         leaks = dataset.match(field("leak") != None)  # noqa: E711  a query, not a comparison
-        dataset.save_view("leaks", leaks.sort_by([("leak", 1), ("split", -1)]))  # beside its validation image
+        dataset.save_view("leaks", leaks.sort_by([("leak", 1), ("split", -1)]))  # each after its validation image
         repeats = dataset.match(field("repeats") != None)  # noqa: E711
         dataset.save_view("near-duplicates", repeats.sort_by([("repeats", 1), ("verdict", 1)]))
         dataset.save_view("most typical", kept.sort_by("typicality", reverse=True).limit(_NUM_EXTREMES))
@@ -182,21 +183,21 @@ class Catalogue:
             dataset.save_view(f"class: {label}", dataset.filter_labels("ground_truth", field("label") == label))
 
 
-def _document(record: Record, rejected_boxes: Set[tuple[str, str]]) -> dict[str, Any]:
-    metadata, mark = None, record.mark
+def _document(record: ImageRecord, rejected_boxes: Set[tuple[str, str]]) -> dict[str, Any]:
+    metadata, decision = None, record.decision
     if record.width is not None and record.height is not None:
         metadata = {"_cls": "ImageMetadata", "width": record.width, "height": record.height, "num_channels": 3}
     boxes = [_detection(box, (record.split, box["box_id"]) in rejected_boxes) for box in record.boxes]
     return {
         "filepath": str(record.path.resolve()),
-        "tags": [record.split, mark.verdict, *([mark.reason] if mark.reason else [])],
+        "tags": [record.split, decision.verdict, *([decision.reason] if decision.reason else [])],
         "metadata": metadata,
         "image_id": record.image_id,
         "split": record.split,
-        "verdict": mark.verdict,
-        **mark._asdict(),
+        "verdict": decision.verdict,
+        **decision._asdict(),
         **dict(zip(MEASURES, record.measures, strict=True)),
-        **dict(zip(_NEARNESS, record.nearness, strict=True)),
+        **dict(zip(_SIMILARITY, record.similarity, strict=True)),
         "ground_truth": {"_cls": "Detections", "detections": boxes},
     }
 
@@ -208,12 +209,12 @@ def _detection(box: Mapping[str, Any], rejected: bool) -> dict[str, Any]:
     detection = {"_id": ObjectId(), "_cls": "Detection", "attributes": {}, "label": box["label"]}
     detection["tags"] = [REJECT] if rejected else []
     if box.get("object_mask"):
-        detection["mask"] = _serialised(unpack_mask(box["object_mask"]))
+        detection["mask"] = _serialize(unpack_mask(box["object_mask"]))
     return {**detection, "bounding_box": [x0, y0, *size], **fields}
 
 
-def _serialised(mask: NDArray[np.uint8]) -> bytes:
-    """An object's mask inside its box as FiftyOne keeps it in a document."""
+def _serialize(mask: NDArray[np.uint8]) -> bytes:
+    """Return an object's mask inside its box as the bytes that FiftyOne stores in a document."""
     from fiftyone.core.utils import serialize_numpy_array
 
     return bytes(serialize_numpy_array(mask.astype(bool)))
