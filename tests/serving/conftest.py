@@ -1,7 +1,8 @@
-"""A painter with random weights, small enough to build in a test, and images for it."""
+"""A painter with random weights, small enough to build in a test, images for it, and an empty registry."""
 
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -51,6 +52,14 @@ def model_folder(painter: Painter, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("models") / "pbe"
     painter.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database with MLflow's tables; creating them takes seconds, so it is created once."""
+    database = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{database}").search_experiments()
+    return database
 
 
 @pytest.fixture

@@ -38,14 +38,6 @@ def address(project: Path) -> str:
     return f"sqlite:///{project / 'mlflow.db'}"
 
 
-@pytest.fixture(scope="module")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database with MLflow's tables; creating them takes seconds, so it is created once."""
-    project = tmp_path_factory.mktemp("registry")
-    mlflow.MlflowClient(address(project)).search_experiments()
-    return project / "mlflow.db"
-
-
 @pytest.fixture
 def project(empty_registry: Path, tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "project"
