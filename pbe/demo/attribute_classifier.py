@@ -1,34 +1,39 @@
-"""The judge: reads shape, colours and pattern off a crop, to score edits of the demo world against the truth.
+"""A classifier that reads shape, colours and pattern from a crop, to score edits of the demo world against the truth.
 
-A plain convolutional net, trained by `pbe.demo.weights` on its own crops from its own seed: it shares nothing with the
-CLIP tower that conditions the painter, so that the painter cannot please it by repeating the tower's mistakes.
+A plain convolutional network, which `pbe.demo.weights` trains on its own crops from its own seed. It shares nothing
+with the CLIP tower that conditions the painter, so that the painter cannot score by repeating the tower's errors.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pbe.demo.scenes import COLOURS, PATTERNS, SHAPES
-from pbe.errors import UserError
-from pbe.method.exemplars import resize
+from pbe.demo.scenes import COLOURS, PATTERNS, SHAPES, Attributes
+from pbe.errors import UserError, one_line
+from pbe.evaluation.attributes import AttributeValues
+from pbe.method.exemplars import crop_exemplar, resize
+from pbe.types import Box, Image
 
+FOLDER = "attribute_classifier"  # of its weights, in data/tiny
 CROP_PX = 32
-CLASSES: dict[str, tuple[str, ...]] = {
+WORDS: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
     "colour": COLOURS,
     "pattern": PATTERNS,
     "second_colour": COLOURS,
 }
+_PAD_FRAC = 0.06  # margin around a box, as in the crops that it was trained on
 
 
-class Judge(nn.Module):
-    """Crops (B, 3, 32, 32) in -1..1 => logits per attribute."""
+class AttributeClassifier(nn.Module):
+    """Crops (B, 3, 32, 32) in -1..1 => logits (B, number of words) of each attribute in `WORDS`."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -46,33 +51,54 @@ class Judge(nn.Module):
             nn.Linear(4 * width * 16, 4 * width),
             nn.ReLU(),
         )
-        self.heads = nn.ModuleDict({name: nn.Linear(4 * width, len(words)) for name, words in CLASSES.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(4 * width, len(words)) for name, words in WORDS.items()})
 
     def forward(self, crops: Tensor) -> dict[str, Tensor]:
         hidden = self.trunk(crops)
         return {name: head(hidden) for name, head in self.heads.items()}
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the attributes."""
+        return tuple(WORDS)
+
     @torch.inference_mode()
-    def read(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
-        """Read crops (B, h, w, 3) uint8 => per attribute the index of its word, (B,)."""
-        square = np.stack([resize(crop, CROP_PX, CROP_PX) for crop in crops])
-        x = torch.from_numpy(square).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-        return {name: logits.argmax(1).numpy() for name, logits in self(x).items()}
+    def read(self, crops: NDArray[np.uint8]) -> list[AttributeValues]:
+        """Read crops (B, 32, 32, 3) uint8: each reading has a word for each attribute."""
+        pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        best = {name: logits.argmax(1).tolist() for name, logits in self(pixels).items()}
+        return [{name: WORDS[name][indices[i]] for name, indices in best.items()} for i in range(len(crops))]
+
+    def read_boxes(self, images: Sequence[Image], boxes: Sequence[Box]) -> list[AttributeValues]:
+        """Read one box of each image, with a margin of 6 %."""
+        pairs = zip(images, boxes, strict=True)
+        return self.read(np.stack([crop_exemplar(image, box, _PAD_FRAC, CROP_PX) for image, box in pairs]))
+
+    def read_exemplars(self, exemplars: Sequence[Image]) -> list[AttributeValues]:
+        """Read exemplars of any size, which include their margin."""
+        return self.read(np.stack([resize(exemplar, CROP_PX, CROP_PX) for exemplar in exemplars]))
+
+    def caption(self, values: AttributeValues) -> str:
+        """Return the caption of an object with the given words, such as "a plain red circle"."""
+        return Attributes(**values).caption
 
     def save_pretrained(self, folder: Path) -> None:
+        """Write config.json and the weights in half precision."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps({"width": self.width, "classes": CLASSES}, indent=2) + "\n")
+        (folder / "config.json").write_text(json.dumps({"width": self.width, "classes": WORDS}, indent=2) + "\n")
         save_file({k: v.half().contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> "Judge":
-        """Load a judge; raises UserError when the folder holds none."""
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{folder}: no judge here (config.json is missing)")
-        config = json.loads((folder / "config.json").read_text())
-        judge = cls(cast(int, config["width"]))
-        judge.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
-        return judge.eval()
+    def from_pretrained(cls, folder: Path) -> "AttributeClassifier":
+        """Load a classifier; raises UserError when the folder does not hold one."""
+        try:
+            width = int(json.loads((folder / "config.json").read_text())["width"])
+            weights = load_file(folder / "model.safetensors")
+        except (FileNotFoundError, json.JSONDecodeError, SafetensorError) as error:
+            raise UserError(f"{folder}: cannot be loaded as an attribute classifier: {one_line(error)}") from None
+        classifier = cls(width)
+        classifier.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        return classifier.eval()
 
 
 def _block(num_in: int, num_out: int) -> list[nn.Module]:

@@ -37,7 +37,7 @@ from pbe.dataset.openimages import (
 )
 from pbe.demo import faults, scenes
 from pbe.demo.faults import Fault
-from pbe.demo.scenes import Box, Scene, SceneObject
+from pbe.demo.scenes import ObjectBox, Scene, SceneObject
 from pbe.runtime.child_processes import exit_with_parent, kill_child, start_child
 from pbe.runtime.code_digest import digest_code
 from pbe.settings import World
@@ -206,7 +206,7 @@ def _flags(item: SceneObject) -> tuple[bool, bool, bool, bool]:
 def _box_row(image_id: str, item: SceneObject, size: tuple[int, ...], clicks: bool) -> list[Any]:
     """One row of the annotation file; the four clicks are the middles of the box's sides."""
     height, width = size
-    box = Box(*item.box)
+    box = ObjectBox(*item.box)
     x0, x1, y0, y1 = (f"{v:.6f}" for v in (box.x0 / width, box.x1 / width, box.y0 / height, box.y1 / height))
     row: list[Any] = [image_id, "xclick", LABELS[item.attributes.shape], 1, x0, x1, y0, y1]
     row += [*(int(flag) for flag in _flags(item)), 0]

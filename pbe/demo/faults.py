@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
-from pbe.demo.scenes import Box, Image
+from pbe.demo.scenes import ObjectBox
+from pbe.types import Image
 
 COPIES = ("exact_duplicate", "near_duplicate")
 SPOILT = ("truncated", "dark", "bright", "blurred")
@@ -82,6 +83,6 @@ def encode_near_copy(image: Image) -> bytes:
     return encode_jpeg(moved, _NEAR_QUALITY)
 
 
-def move_box(box: Box, width: int) -> Box:
+def move_box(box: ObjectBox, width: int) -> ObjectBox:
     """The box of an object in `encode_near_copy` of an image `width` wide."""
-    return Box(min(box.x0 + 1, width - 1), box.y0, min(box.x1 + 1, width), box.y1)
+    return ObjectBox(min(box.x0 + 1, width - 1), box.y0, min(box.x1 + 1, width), box.y1)

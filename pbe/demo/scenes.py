@@ -1,9 +1,9 @@
-"""The demo world: lit scenes of patterned shapes whose every attribute is known.
+"""The demo world: lit scenes of patterned shapes with known attributes.
 
 A scene has a textured background, one light, and one to four objects, each a shape with a main colour, a pattern and a
-second colour, shaded by the light and casting a soft shadow. The world stands in for OpenImages where there is no
-network: the same kind of boxes, the same faults, and, unlike OpenImages, a known truth to score edits against.
-Randomness is passed in; the same generator gives the same pixels.
+second colour, shaded by the light and casting a soft shadow. The world replaces OpenImages where there is no network:
+it has the same kind of boxes and the same faults and, unlike OpenImages, true attributes to score edits against.
+Every function takes its random generator; the same generator gives the same pixels.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from pbe.types import Image
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "moon")
 PATTERNS = ("plain", "striped", "dotted", "checked")
@@ -34,11 +36,10 @@ _SHORT_SIDE_PX = 64
 _LONG_SIDES_PX = (64, 72, 80)
 _MAX_OVERLAP_FRAC = 0.12
 
-Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
-class Box(NamedTuple):
+class ObjectBox(NamedTuple):
     """A tight box in pixels, `x1` and `y1` exclusive."""
 
     x0: int
@@ -57,12 +58,12 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Attributes:
-    """What an object is: the words a caption of it would use."""
+    """The attributes of an object, in the words of its caption."""
 
     shape: str
     colour: str
     pattern: str
-    second_colour: str  # equals `colour` where the pattern is plain
+    second_colour: str  # equals `colour` when the pattern is plain
 
     @property
     def caption(self) -> str:
@@ -73,10 +74,10 @@ class Attributes:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object of a scene, with the flags OpenImages gives its boxes."""
+    """One object of a scene, with the flags that OpenImages gives its boxes."""
 
     attributes: Attributes
-    box: Box
+    box: ObjectBox
     is_occluded: bool = False
     is_truncated: bool = False
     is_group_of: bool = False
@@ -92,13 +93,13 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """One sentence over all objects, the largest first."""
+        """The captions of all objects in one sentence, the largest object first."""
         largest_first = sorted(self.objects, key=lambda o: -o.box.width * o.box.height)
         return " and ".join(o.attributes.caption for o in largest_first)
 
 
 def draw_attributes(rng: np.random.Generator) -> Attributes:
-    """Draw the attributes of one object, each uniformly; the second colour always differs from the first."""
+    """Draw each attribute of one object uniformly; the second colour of a patterned object differs from the first."""
     shape = SHAPES[rng.integers(len(SHAPES))]
     colour, second = rng.choice(len(COLOURS), size=2, replace=False)
     pattern = PATTERNS[rng.integers(len(PATTERNS))]
@@ -108,7 +109,7 @@ def draw_attributes(rng: np.random.Generator) -> Attributes:
 def draw_scene(rng: np.random.Generator, max_objects: int = 4, rare_kinds: bool = True) -> Scene:
     """Draw a scene of 1 to `max_objects` objects, the short side 64 px and the long one 64 to 80.
 
-    With `rare_kinds`, about 2 % of the objects are groups and 2 % flat depictions, as OpenImages flags them.
+    With `rare_kinds`, about 2 % of the objects are groups and 2 % are flat depictions, as OpenImages flags them.
     """
     height, width = _draw_size(rng)
     light = _draw_light(rng)
@@ -145,13 +146,13 @@ def _draw_size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _draw_light(rng: np.random.Generator) -> Floats:
-    """A unit vector in the image plane that points to the light, which is always above."""
+    """Draw a unit vector in the image plane that points to the light, which is always above the scene."""
     angle = rng.uniform(0.15 * np.pi, 0.85 * np.pi)
     return np.array([np.cos(angle), -np.sin(angle)], np.float32)
 
 
 def _background(rng: np.random.Generator, height: int, width: int, light: Floats) -> Floats:
-    """A muted two-tone field with soft blotches or planks, brighter towards the light."""
+    """Draw a muted field of two tones with soft blotches or planks, brighter towards the light."""
     tones = rng.uniform(95, 190, (2, 1)) + rng.uniform(-18, 18, (2, 3))
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     coarse = rng.random((rng.integers(3, 6), rng.integers(3, 6))).astype(np.float32)
@@ -166,9 +167,12 @@ def _background(rng: np.random.Generator, height: int, width: int, light: Floats
 
 
 def _draw_place(
-    rng: np.random.Generator, height: int, width: int, taken: list[Box]
+    rng: np.random.Generator, height: int, width: int, taken: list[ObjectBox]
 ) -> tuple[tuple[float, float], float, bool] | None:
-    """A centre and side for a new object that covers little of the others, or None when the scene is full."""
+    """Draw the centre and side of a new object that covers little of the others; return None when the scene is full.
+
+    The third value says whether the image truncates the object.
+    """
     for _ in range(12):
         side = _SHORT_SIDE_PX * float(np.exp(rng.uniform(np.log(0.2), np.log(0.95)))) / (1 + 0.2 * len(taken))
         truncated = rng.random() < 0.06
@@ -177,7 +181,7 @@ def _draw_place(
             margin = min(height, width) / 2 - 1
         cx, cy = rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)
         half = side / 2
-        box = Box(int(cx - half), int(cy - half), int(cx + half), int(cy + half))
+        box = ObjectBox(int(cx - half), int(cy - half), int(cx + half), int(cy + half))
         if all(_overlap_frac(box, other) <= _MAX_OVERLAP_FRAC for other in taken):
             crosses = box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height
             return (cx, cy), side, crosses
@@ -200,7 +204,7 @@ def _draw_object(
     light: Floats,
     flat: bool,
 ) -> Floats:
-    """Paint one object into `canvas` in place; returns its coverage, (H, W) in 0..1."""
+    """Paint one object into `canvas` in place, and return its coverage, (H, W) in 0..1."""
     height, width = canvas.shape[:2]
     angle = np.deg2rad(rng.uniform(-15, 15))
     aspect = rng.uniform(0.85, 1.18)
@@ -231,7 +235,7 @@ def _cast_shadow(canvas: Floats, coverage: Floats, side: float, light: Floats) -
 def _object_coordinates(
     centre: tuple[float, float], half: Floats, angle: float, height: int, width: int
 ) -> tuple[Floats, Floats]:
-    """Coordinates in the object's own frame, -1..1 over its extent."""
+    """Return the coordinates of each pixel in the object's frame, -1..1 over its extent."""
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     dx, dy = xs + 0.5 - centre[0], ys + 0.5 - centre[1]
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -239,7 +243,7 @@ def _object_coordinates(
 
 
 def _pattern(pattern: str, u: Floats, v: Floats, phase: NDArray[np.float64], pixel: float) -> Floats:
-    """The share of the second colour at each pixel, 0..1; `pixel` is one pixel's width in object coordinates."""
+    """Return the share of the second colour at each pixel, 0..1; `pixel` is a pixel's width in object coordinates."""
     if pattern == "plain":
         return np.zeros_like(u)
     if pattern == "striped":
@@ -259,7 +263,7 @@ def _bands(t: Floats, period: float, width: float, pixel: float) -> Floats:
 
 
 def _coverage(shape: str, centre: tuple[float, float], half: Floats, angle: float, height: int, width: int) -> Floats:
-    """Anti-aliased coverage of the shape, (H, W) in 0..1."""
+    """Return the anti-aliased coverage of the shape, (H, W) in 0..1."""
     cos, sin = np.cos(angle), np.sin(angle)
     rotation = np.array([[cos, sin], [-sin, cos]])
     fixed_point = 1 << 4
@@ -273,15 +277,15 @@ def _coverage(shape: str, centre: tuple[float, float], half: Floats, angle: floa
     return np.asarray(small.astype(np.float32) / 255, np.float32)
 
 
-def _tight_box(coverage: Floats) -> Box | None:
+def _tight_box(coverage: Floats) -> ObjectBox | None:
     ys, xs = np.nonzero(coverage > 0.5)
     if len(ys) == 0:
         return None
-    return Box(int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
+    return ObjectBox(int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
 
 
-def _overlap_frac(a: Box, b: Box) -> float:
-    """Intersection over the smaller box."""
+def _overlap_frac(a: ObjectBox, b: ObjectBox) -> float:
+    """Return the area of the intersection as a share of the smaller box."""
     w = min(a.x1, b.x1) - max(a.x0, b.x0)
     h = min(a.y1, b.y1) - max(a.y0, b.y0)
     smaller = min(a.width * a.height, b.width * b.height)

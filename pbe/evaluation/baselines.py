@@ -1,16 +1,17 @@
-"""What any model has to beat: pasting the exemplar, and doing nothing (section 4.2).
+"""The baselines that any model has to beat: pasting the exemplar, and leaving the source unchanged (section 4.2).
 
-Copy-and-paste scores high on CLIP and looks wrong; the untouched source looks right and shows no exemplar.
+Copy-and-paste has a high CLIP score and looks wrong; the unchanged source looks right and does not show the exemplar.
 """
 
 import numpy as np
 
-from pbe.evaluation.bench import Case, Image
+from pbe.evaluation.bench import Case
 from pbe.method.exemplars import resize
+from pbe.types import Image
 
 
 def copy_paste(case: Case) -> Image:
-    """The exemplar stretched to the mask's bounding box, pasted where mask == 1; (H, W, 3) uint8."""
+    """Return the source with the exemplar, stretched to the mask's bounding box, pasted where mask == 1."""
     x0, y0, x1, y1 = case.box
     result = case.source.copy()
     pasted = resize(case.exemplar, y1 - y0, x1 - x0)
@@ -20,5 +21,5 @@ def copy_paste(case: Case) -> Image:
 
 
 def source(case: Case) -> Image:
-    """The source, untouched."""
+    """Return the unchanged source."""
     return case.source

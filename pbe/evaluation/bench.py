@@ -1,43 +1,43 @@
 """A bench in COCOEE's file layout (section 4.1): cases of a source, a mask and an exemplar.
 
     id_list.npy                            int64, the case ids
-    GT_3500/{id:012d}_GT.png               the source, which is also what was there
+    GT_3500/{id:012d}_GT.png               the source
     Mask_bbox_3500/{id:012d}_mask.png      255 = repaint
     Ref_3500/{id:012d}_ref.png             the exemplar, any size
-    cases.csv                              ours, optional: where each case comes from and what its exemplar shows
+    cases.csv                              optional, not part of COCOEE: the origin of each case (see `Origin`)
 
-The folder names are part of the layout whatever the number of cases. Results are `{id:012d}.png` in a folder of their
-own. Nothing is held in memory: a case is decoded when asked for.
+The names of the folders are part of the layout, whatever the number of cases. Results are named `{id:012d}.png` and lie
+in a separate folder. A case is decoded each time it is read; a bench holds no pixels in memory.
 """
 
 import csv
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from pbe.dataset.images import read_image
-from pbe.demo.scenes import Attributes
-from pbe.errors import UserError
+from pbe.dataset.images import image_size, read_image
+from pbe.dataset.mask_images import read_mask
+from pbe.errors import UserError, one_line
+from pbe.evaluation.attributes import AttributeValues
 from pbe.method.windows import mask_box
 from pbe.runtime.files import atomic_file
+from pbe.types import Box, Image, Mask
 
-Image = NDArray[np.uint8]
-Box = tuple[int, int, int, int]
-
-_SHOWN = 3  # files named in an error about many
+_COLUMNS = ("case_id", "source_image_id", "source_box_id", "exemplar_box_id", "exemplar_label", "exemplar_caption")
+_EXEMPLAR, _SOURCE = "exemplar_", "source_"  # prefixes of the columns of attributes
+_MAX_NAMED = 3  # ids in an error about many
 
 
 @dataclass(frozen=True)
 class Case:
-    """One edit to make: `source` (H, W, 3) and `exemplar` (h, w, 3) uint8 RGB, `mask` (H, W) uint8 0/1, 1 = repaint."""
+    """One edit: `source` (H, W, 3) and `exemplar` (h, w, 3) uint8 RGB, `mask` (H, W) uint8 0/1, 1 = repaint."""
 
     id: int
     source: Image
-    mask: Image
+    mask: Mask
     exemplar: Image
 
     @property
@@ -48,35 +48,24 @@ class Case:
 
 @dataclass(frozen=True)
 class Origin:
-    """A row of cases.csv; the attributes are empty where the truth is not known."""
+    """A row of cases.csv: the boxes that a case was made from, and their true attributes where they are known.
+
+    The columns of attributes are `exemplar_<attribute>` and `source_<attribute>`.
+    """
 
     case_id: int
     source_image_id: str
     source_box_id: str
     exemplar_box_id: str
     exemplar_label: str
-    Shape: str = ""
-    Colour: str = ""
-    Pattern: str = ""
-    SecondColour: str = ""
-    SourceShape: str = ""
-    SourceColour: str = ""
-    SourcePattern: str = ""
-    SourceSecondColour: str = ""
-
-    @property
-    def exemplar_truth(self) -> Attributes | None:
-        return Attributes(self.Shape, self.Colour, self.Pattern, self.SecondColour) if self.Shape else None
-
-    @property
-    def source_truth(self) -> Attributes | None:
-        words = (self.SourceShape, self.SourceColour, self.SourcePattern, self.SourceSecondColour)
-        return Attributes(*words) if self.SourceShape else None
+    exemplar_caption: str = ""
+    exemplar_truth: AttributeValues = field(default_factory=dict)
+    source_truth: AttributeValues = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A checked bench; `origins` is None for a bench without cases.csv, as the real COCOEE is."""
+    """A checked bench; `origins` is None for a bench without cases.csv, such as COCOEE."""
 
     folder: Path
     ids: tuple[int, ...]
@@ -87,34 +76,33 @@ class Bench:
 
     def case(self, case_id: int) -> Case:
         """Decode one case."""
-        with PillowImage.open(mask_path(self.folder, case_id)) as opened:
-            mask = (np.asarray(opened.convert("L")) > 127).astype(np.uint8)
         source = read_image(source_path(self.folder, case_id))
+        mask = read_mask(mask_path(self.folder, case_id))
         return Case(case_id, source, mask, read_image(exemplar_path(self.folder, case_id)))
 
     def head(self, num_cases: int) -> "Bench":
-        """The first cases only."""
+        """Return the bench of the first `num_cases` cases."""
         origins = None if self.origins is None else self.origins[:num_cases]
         return Bench(self.folder, self.ids[:num_cases], origins)
 
     @property
     def num_reused_boxes(self) -> int:
-        """How many cases repaint a box that an earlier case repaints too."""
+        """The number of cases that repaint a box which an earlier case repaints, too."""
         return 0 if self.origins is None else len(self) - len({o.source_box_id for o in self.origins})
 
     @property
-    def exemplar_truth(self) -> tuple[Attributes, ...] | None:
-        """What the exemplars show, in case order; None unless it is known of every case."""
-        truth = [o.exemplar_truth for o in self.origins or ()]
-        known = tuple(t for t in truth if t is not None)
-        return known if known and len(known) == len(self) else None
+    def exemplar_truth(self) -> tuple[AttributeValues, ...] | None:
+        """The true attributes of the exemplars, in bench order; None unless they are known for every case."""
+        return _known([o.exemplar_truth for o in self.origins or ()])
 
     @property
-    def source_truth(self) -> tuple[Attributes, ...] | None:
-        """What the boxes showed before the edit, in case order; None unless it is known of every case."""
-        truth = [o.source_truth for o in self.origins or ()]
-        known = tuple(t for t in truth if t is not None)
-        return known if known and len(known) == len(self) else None
+    def source_truth(self) -> tuple[AttributeValues, ...] | None:
+        """The true attributes of the boxes before the edit, in bench order; None unless known for every case."""
+        return _known([o.source_truth for o in self.origins or ()])
+
+
+def _known(truth: Sequence[AttributeValues]) -> tuple[AttributeValues, ...] | None:
+    return tuple(truth) if truth and all(truth) else None
 
 
 def source_path(folder: Path, case_id: int) -> Path:
@@ -134,36 +122,42 @@ def result_path(folder: Path, case_id: int) -> Path:
 
 
 def write_image(path: Path, image: Image) -> None:
-    """Write a PNG, (H, W, 3) RGB or (H, W) grey uint8, whole or not at all."""
+    """Write a PNG, (H, W, 3) RGB or (H, W) greyscale uint8, atomically."""
     with atomic_file(path) as part:
         PillowImage.fromarray(image).save(part, format="PNG")
 
 
 def write_case(folder: Path, case: Case) -> None:
-    """Write the three files of a case; the folders are made when absent."""
-    for path, image in (
-        (source_path(folder, case.id), case.source),
-        (mask_path(folder, case.id), case.mask * np.uint8(255)),
-        (exemplar_path(folder, case.id), case.exemplar),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(path, image)
+    """Write the three files of a case; missing folders are created."""
+    write_image(source_path(folder, case.id), case.source)
+    write_image(mask_path(folder, case.id), case.mask * np.uint8(255))
+    write_image(exemplar_path(folder, case.id), case.exemplar)
 
 
 def write_index(folder: Path, origins: Sequence[Origin]) -> None:
     """Write id_list.npy and cases.csv, in the order of `origins`."""
+    rows = [_origin_row(origin) for origin in origins]
+    names = dict.fromkeys(name for o in origins for truth in (o.exemplar_truth, o.source_truth) for name in truth)
+    attributes = [prefix + name for prefix in (_EXEMPLAR, _SOURCE) for name in names]
     with (folder / "cases.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Origin)], lineterminator="\n")
+        writer = csv.DictWriter(file, [*_COLUMNS, *attributes], restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(o) for o in origins)
+        writer.writerows(rows)
     np.save(folder / "id_list.npy", np.array([o.case_id for o in origins], np.int64))
 
 
-def read_bench(folder: Path) -> Bench:
-    """Open a bench and check every case of it.
+def _origin_row(origin: Origin) -> dict[str, str | int]:
+    row: dict[str, str | int] = {column: getattr(origin, column) for column in _COLUMNS}
+    for prefix, truth in ((_EXEMPLAR, origin.exemplar_truth), (_SOURCE, origin.source_truth)):
+        row |= {prefix + name: value for name, value in truth.items()}
+    return row
 
-    Raises UserError naming the file and the ids when the list is not one of unique ids, a file is missing, a mask has
-    another size than its source, a mask is empty, or cases.csv does not follow the list.
+
+def read_bench(folder: Path) -> Bench:
+    """Open a bench and check every case.
+
+    Raises UserError naming the file and the ids when the list does not hold unique ids, a file is missing, a mask and
+    its source differ in size, a mask is empty, or cases.csv does not list the same ids.
     """
     ids = _read_ids(folder)
     _check_present(folder, ids)
@@ -175,13 +169,13 @@ def read_bench(folder: Path) -> Bench:
 def _read_ids(folder: Path) -> tuple[int, ...]:
     path = folder / "id_list.npy"
     if not path.is_file():
-        raise UserError(f"{path}: missing; a bench in COCOEE's layout has one")
+        raise UserError(f"{path}: missing; a bench in COCOEE's layout has this file")
     try:
         ids = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise UserError(f"{path}: not an array of ids ({error})") from None
+        raise UserError(f"{path}: not an array of ids: {one_line(error)}") from None
     if ids.ndim != 1 or ids.dtype.kind not in "iu" or len(ids) == 0:
-        raise UserError(f"{path}: should be a list of whole numbers, is {ids.dtype} of shape {ids.shape}")
+        raise UserError(f"{path}: must be a list of integers, but is {ids.dtype} of shape {ids.shape}")
     values, counts = np.unique(ids, return_counts=True)
     if counts.max() > 1:
         raise UserError(f"{path}: id {values[counts.argmax()]} is listed {counts.max()} times")
@@ -192,23 +186,22 @@ def _check_present(folder: Path, ids: Sequence[int]) -> None:
     for path_of in (source_path, mask_path, exemplar_path):
         missing = [i for i in ids if not path_of(folder, i).is_file()]
         if missing:
-            shown = ", ".join(str(i) for i in missing[:_SHOWN])
-            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-            raise UserError(f"{path_of(folder, missing[0])}: missing (ids without this file: {shown}{more})")
+            named = ", ".join(str(i) for i in missing[:_MAX_NAMED])
+            more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+            raise UserError(f"{path_of(folder, missing[0])}: missing (ids without this file: {named}{more})")
 
 
 def _check_mask(folder: Path, case_id: int) -> None:
     path = mask_path(folder, case_id)
-    try:
-        with PillowImage.open(source_path(folder, case_id)) as source, PillowImage.open(path) as mask:
-            sizes, filled = (source.size, mask.size), bool((np.asarray(mask.convert("L")) > 127).any())
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"{path}: it or its source cannot be decoded ({error})") from None
-    if sizes[0] != sizes[1]:
-        (w, h), (mask_w, mask_h) = sizes
-        raise UserError(f"{path}: the mask of id {case_id} is {mask_w} x {mask_h} px, its source {w} x {h} px")
-    if not filled:
-        raise UserError(f"{path}: the mask of id {case_id} is empty: nothing to repaint")
+    mask = read_mask(path)
+    width, height = image_size(source_path(folder, case_id))
+    if mask.shape != (height, width):
+        mask_height, mask_width = mask.shape
+        raise UserError(
+            f"{path}: the mask of id {case_id} is {mask_width} x {mask_height} px, its source {width} x {height} px"
+        )
+    if not mask.any():
+        raise UserError(f"{path}: the mask of id {case_id} is empty: no pixel is marked for repainting")
 
 
 def _read_origins(path: Path, ids: Sequence[int]) -> tuple[Origin, ...] | None:
@@ -216,11 +209,31 @@ def _read_origins(path: Path, ids: Sequence[int]) -> tuple[Origin, ...] | None:
         return None
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        lacking = {f.name for f in fields(Origin)} - set(reader.fieldnames or ())
-        if lacking:
-            raise UserError(f"{path}: column {min(lacking)} is missing")
-        rows = [{f.name: row[f.name] or "" for f in fields(Origin)} for row in reader]
-    origins = tuple(Origin(int(row.pop("case_id")), **row) for row in rows)
-    if [o.case_id for o in origins] != list(ids):
+        columns = reader.fieldnames or ()
+        missing = set(_COLUMNS) - set(columns)
+        if missing:
+            raise UserError(f"{path}: column {min(missing)} is missing")
+        rows = list(reader)
+    if [row["case_id"] for row in rows] != [str(i) for i in ids]:
         raise UserError(f"{path}: does not list the same ids in the same order as id_list.npy")
-    return origins
+    attributes = [column for column in columns if column not in _COLUMNS]
+    return tuple(_origin(row, attributes) for row in rows)
+
+
+def _origin(row: Mapping[str, str | None], attributes: Sequence[str]) -> Origin:
+    case_id, source_image_id, source_box_id, *exemplar = (row[column] or "" for column in _COLUMNS)
+    exemplar_box_id, exemplar_label, exemplar_caption = exemplar
+    return Origin(
+        int(case_id),
+        source_image_id,
+        source_box_id,
+        exemplar_box_id,
+        exemplar_label,
+        exemplar_caption,
+        _truth(row, attributes, _EXEMPLAR),
+        _truth(row, attributes, _SOURCE),
+    )
+
+
+def _truth(row: Mapping[str, str | None], columns: Iterable[str], prefix: str) -> AttributeValues:
+    return {c.removeprefix(prefix): value for c in columns if c.startswith(prefix) and (value := row[c])}

@@ -1,7 +1,7 @@
-"""What turns images into the features that FID, QS and the CLIP score are measured on.
+"""Image encoders, whose features FID, QS and the CLIP score are computed on.
 
-The paper's numbers are on CLIP ViT-B/32. Where that is absent the painter's own tower stands in, and is named so in
-every report: numbers of different encoders are not comparable.
+The paper uses CLIP ViT-B/32. Where it is not available, the painter's own CLIP tower takes its place, and every report
+names the encoder: numbers of different encoders are not comparable.
 """
 
 import json
@@ -13,39 +13,37 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import CLIPVisionModelWithProjection
 
-from pbe.errors import UserError
-from pbe.evaluation.bench import Image
-from pbe.method.conditioner import Conditioner
+from pbe.errors import UserError, one_line
+from pbe.method.conditioner import CLIP_MEAN, CLIP_STD, Conditioner
 from pbe.method.exemplars import resize
+from pbe.types import Image
 
 Features = NDArray[np.float32]
 
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
 
 class FeatureEncoder(Protocol):
-    """Images (B, input_px, input_px, 3) uint8 RGB => features (B, D) float32; `name` goes into the reports.
-
-    Where `sees_tiles` is set, a whole image's features are the mean over its tiles of input_px at full resolution.
-    """
+    """Images (B, input_px, input_px, 3) uint8 RGB => features (B, D) float32."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call the encoder."""
 
     @property
-    def input_px(self) -> int: ...
+    def input_px(self) -> int:
+        """The side of its square input."""
 
     @property
-    def sees_tiles(self) -> bool: ...
+    def sees_tiles(self) -> bool:
+        """Whether the features of a whole image are the mean over its tiles of input_px at full resolution."""
 
     def __call__(self, images: NDArray[np.uint8]) -> Features: ...
 
 
 class Tower(Protocol):
-    """The part of a conditioner that an encoder is made of."""
+    """The part of a `Conditioner` that `TowerEncoder` uses."""
 
     @property
     def exemplar_px(self) -> int: ...
@@ -54,10 +52,10 @@ class Tower(Protocol):
 
 
 class TowerEncoder:
-    """The painter's own CLIP tower: class tokens of unit norm.
+    """The painter's own CLIP tower; its features are class tokens of unit norm.
 
-    It was made for exemplars, which are smaller than the painted images: of an image shrunk to its size the edge of a
-    repainted box is hardly seen, so whole images are shown to it in tiles.
+    Its input has the size of exemplars, which are smaller than the painted images. An image shrunk to that size hardly
+    shows the edge of a repainted box, so whole images are encoded in tiles.
     """
 
     sees_tiles = True
@@ -72,18 +70,18 @@ class TowerEncoder:
 
 
 class ClipEncoder:
-    """A CLIP image tower from a local folder, projected, as it comes: ViT-B/32 for the paper's definition."""
+    """A CLIP image tower with its projection, from a local folder: ViT-B/32 for the paper's definition."""
 
     sees_tiles = False
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{folder}: no CLIP model here (config.json is missing); see evaluate.encoder")
-        self._model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True).train(False)
+        self._model = _load_clip(folder)
         config = self._model.config
-        self.input_px = int(config.image_size)
-        self.name = f"CLIP {_vit_name(config.hidden_size, config.num_hidden_layers, config.patch_size)}"
-        self.name += f" at {self.input_px} px"
+        input_px, patch_px = config.image_size, config.patch_size
+        assert isinstance(input_px, int)
+        assert isinstance(patch_px, int)
+        self.input_px = input_px
+        self.name = f"CLIP {_vit_name(config.hidden_size, config.num_hidden_layers, patch_px)} at {input_px} px"
         self._mean, self._std = _pixel_statistics(folder / "preprocessor_config.json")
 
     @torch.inference_mode()
@@ -95,7 +93,10 @@ class ClipEncoder:
 
 
 def open_encoder(encoder: str, tower: Conditioner) -> FeatureEncoder:
-    """The encoder that `evaluate.encoder` names: "tower", or a CLIP model's folder (UserError when it is none)."""
+    """Return the encoder that `evaluate.encoder` names: "tower" for `tower`, or the folder of a CLIP model.
+
+    Raises UserError when the folder does not hold a CLIP model.
+    """
     if encoder != "tower":
         return ClipEncoder(Path(encoder))
     config = tower.config
@@ -106,15 +107,15 @@ def open_encoder(encoder: str, tower: Conditioner) -> FeatureEncoder:
 
 
 def encode_images(encoder: FeatureEncoder, images: Iterable[Image], batch_size: int) -> Features:
-    """Features (N, D) of whole images of any size, as FID and QS are measured on."""
+    """Return the features (N, D) of whole images of any size; raises ValueError when there are no images."""
     batches = [encode_whole(encoder, batch) for batch in _batches(images, batch_size)]
     if not batches:
-        raise UserError("there are no images to take features of")
+        raise ValueError("no images to encode")
     return np.concatenate(batches)
 
 
 def encode_whole(encoder: FeatureEncoder, images: Sequence[Image]) -> Features:
-    """Features (B, D) of whole images of any size: each resized once, or cut into tiles where the encoder wants it."""
+    """Return the features (B, D) of whole images of any size: each resized, or cut into tiles if the encoder asks."""
     if not encoder.sees_tiles:
         return encode_batch(encoder, images)
     tiles = [_tiles(image, encoder.input_px) for image in images]
@@ -123,14 +124,14 @@ def encode_whole(encoder: FeatureEncoder, images: Sequence[Image]) -> Features:
 
 
 def _tiles(image: Image, side: int) -> NDArray[np.uint8]:
-    """The squares (N, side, side, 3) that an image falls into when its sides are brought to the next multiple."""
+    """Resize the image to a square of the nearest multiple of `side`, and cut it into tiles (N, side, side, 3)."""
     n = max(1, round(min(image.shape[:2]) / side))
     rows = resize(image, n * side, n * side).reshape(n, side, n, side, 3)
     return rows.swapaxes(1, 2).reshape(-1, side, side, 3)
 
 
 def encode_batch(encoder: FeatureEncoder, images: Sequence[Image]) -> Features:
-    """Features (B, D) of images of any size, each resized once to the encoder's input side."""
+    """Return the features (B, D) of images of any size, each resized to the encoder's input."""
     side = encoder.input_px
     return encoder(np.stack([resize(image, side, side) for image in images]))
 
@@ -147,7 +148,23 @@ def _vit_name(width: int, layers: int, patch_px: int) -> str:
     return f"ViT-{letter}/{patch_px}" if letter else f"ViT-{layers}x{width}/{patch_px}"
 
 
+def _load_clip(folder: Path) -> CLIPVisionModelWithProjection:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no CLIP model (config.json is missing); see evaluate.encoder")
+    try:
+        model: CLIPVisionModelWithProjection = CLIPVisionModelWithProjection.from_pretrained(
+            folder, local_files_only=True
+        )
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: cannot be loaded as a CLIP model: {one_line(error)}") from None
+    model.eval()
+    return model
+
+
 def _pixel_statistics(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, OpenAI's where the folder does not say."""
-    config = json.loads(path.read_text()) if path.is_file() else {}
-    return tuple(config.get("image_mean", _CLIP_MEAN)), tuple(config.get("image_std", _CLIP_STD))
+    """Return mean and standard deviation of each channel: those in the file, or OpenAI's without one."""
+    try:
+        config = json.loads(path.read_text()) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from None
+    return tuple(config.get("image_mean", CLIP_MEAN)), tuple(config.get("image_std", CLIP_STD))

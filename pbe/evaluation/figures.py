@@ -1,4 +1,4 @@
-"""The report's figures: SVG that takes its colours and fonts from the page, the same bytes for the same numbers."""
+"""The report's figures: SVG that takes its colours and fonts from the page. The same numbers give the same bytes."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from pbe.errors import UserError
 
 Floats = NDArray[np.float64]
 
-# Stand-ins that become the page's own variables, so that the figures follow light and dark.
+# Placeholders that `_svg` replaces by the page's CSS variables, so that figures follow its light and dark themes.
 _INK, _MUTED, _GRID = "#0a0b0c", "#6a6b6c", "#dadbdc"
 _SERIES = ("#a10001", "#a10002", "#a10003", "#a10004")
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--rule"} | {
@@ -47,12 +47,12 @@ _STYLE: Any = {
     "ytick.major.size": 0,
 }
 
-_ACCURACIES = {"colour_accuracy": "main colour", "shape_accuracy": "shape", "pattern_accuracy": "pattern"}
+_MAX_ATTRIBUTES = 3  # lines beside each other that can still be told apart
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Training curves, (N,) each."""
+    """The training curves, (N,) each."""
 
     steps: Floats
     loss: Floats
@@ -63,16 +63,16 @@ def read_losses(path: Path) -> Losses:
     """Read losses.csv (step, loss, lr, ...); raises UserError naming the column that is missing."""
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        lacking = {"step", "loss", "lr"} - set(reader.fieldnames or ())
-        if lacking:
-            raise UserError(f"{path}: column {min(lacking)} is missing")
+        missing = {"step", "loss", "lr"} - set(reader.fieldnames or ())
+        if missing:
+            raise UserError(f"{path}: column {min(missing)} is missing")
         rows = [(float(row["step"]), float(row["loss"]), float(row["lr"])) for row in reader]
     columns = np.array(rows, np.float64).reshape(-1, 3)
     return Losses(columns[:, 0], columns[:, 1], columns[:, 2])
 
 
 def smooth(values: Floats, window: int) -> Floats:
-    """Mean over up to `window` values around each, fewer at the ends."""
+    """Return the mean over up to `window` values around each, fewer at the ends."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     low = np.maximum(np.arange(len(values)) - window // 2, 0)
     high = np.minimum(np.arange(len(values)) + (window + 1) // 2, len(values))
@@ -80,7 +80,7 @@ def smooth(values: Floats, window: int) -> Floats:
 
 
 def training_figure(losses: Losses) -> str:
-    """Loss, raw and smoothed, above the learning rate."""
+    """Return a figure of the loss, raw and smoothed, above the learning rate."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.6, 4.2), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -91,32 +91,35 @@ def training_figure(losses: Losses) -> str:
             upper.set_yscale("log")
             upper.yaxis.set_major_formatter("{x:g}")
             upper.yaxis.set_minor_formatter(NullFormatter())
-        upper.set_title(f"loss of each step, and its mean over {window}")
+        upper.set_title(f"loss of each step, and its mean over {window} steps")
         lower.plot(losses.steps, losses.lr, color=_SERIES[1], linewidth=2)
         lower.set_title("learning rate")
         lower.set_xlabel("step")
         return _svg(figure)
 
 
-def guidance_figure(scales: Mapping[str, Mapping[str, float | None]]) -> str:
-    """CLIP score, and the accuracies where they are known, over the guidance scale."""
+def guidance_figure(scales: Mapping[str, Mapping[str, float | None]], accuracies: Mapping[str, str]) -> str:
+    """Return a figure of the CLIP score, and of the accuracies of the first attributes, over the guidance scale.
+
+    `accuracies` maps their keys, such as "shape_accuracy", to their names.
+    """
     x = [float(scale) for scale in scales]
-    found = [k for k in _ACCURACIES if all(row.get(k) is not None for row in scales.values())]
+    shown = [key for key in accuracies if all(row.get(key) is not None for row in scales.values())][:_MAX_ATTRIBUTES]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.6, 3.2), layout="constrained")
-        panels = figure.subplots(1, 2 if found else 1, squeeze=False)[0]
-        _line(panels[0], x, [row["clip_score"] for row in scales.values()], _SERIES[0])
-        panels[0].set_title("CLIP score")
-        for colour, key in zip(_SERIES, found, strict=False):
-            _line(panels[1], x, [row[key] for row in scales.values()], colour, _ACCURACIES[key])
-        if found:
-            panels[1].set_title("found in the repainted box, %")
-            panels[1].set_ylim(0, 100)
-            panels[1].legend(frameon=False, loc="best", ncols=len(found), handlelength=1.2, columnspacing=1.2)
-        for panel in panels:
-            panel.set_xlabel("guidance scale")
-            panel.set_xticks(x)
-            panel.margins(x=0.06)
+        axes = figure.subplots(1, 2 if shown else 1, squeeze=False)[0]
+        _line(axes[0], x, [row["clip_score"] for row in scales.values()], _SERIES[0])
+        axes[0].set_title("CLIP score")
+        for colour, key in zip(_SERIES, shown, strict=False):
+            _line(axes[1], x, [row[key] for row in scales.values()], colour, accuracies[key])
+        if shown:
+            axes[1].set_title("found in the repainted box, %")
+            axes[1].set_ylim(0, 100)
+            axes[1].legend(frameon=False, loc="best", ncols=len(shown), handlelength=1.2, columnspacing=1.2)
+        for each in axes:
+            each.set_xlabel("guidance scale")
+            each.set_xticks(x)
+            each.margins(x=0.06)
         return _svg(figure)
 
 
@@ -126,7 +129,7 @@ def _line(axes: Axes, x: Sequence[float], y: Sequence[float | None], colour: str
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an <svg> element that fills its container."""
+    """Return the figure as an <svg> element that fills its container."""
     figure.patch.set_alpha(0)
     for axes in figure.axes:
         axes.patch.set_alpha(0)

@@ -1,9 +1,9 @@
-"""The gallery: cases side by side, chosen by rule and not by eye.
+"""The gallery: cases side by side, chosen by a rule and not by their looks.
 
-Rows are spread over the classes of the exemplars in bench order; the worst of the bench by CLIP score are shown too.
+The rule takes the classes of the exemplars in turn, each in bench order. A second gallery shows the cases with the
+lowest CLIP scores.
 """
 
-import csv
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,8 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from pbe.dataset.images import read_image
-from pbe.demo.scenes import Attributes
-from pbe.errors import UserError
-from pbe.evaluation.bench import Bench, Box, Image, result_path, write_image
-from pbe.method.windows import mask_box
+from pbe.evaluation.bench import Bench, result_path, write_image
+from pbe.types import Box, Image
 
 _PAPER = (255, 255, 255)
 _INK = (28, 30, 34)
@@ -29,7 +27,7 @@ _OUTLINE_EDGE = (20, 20, 24)
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One case: its source with the box to repaint, its exemplar, and the result in each column (None: not painted)."""
+    """A case: its source and the box to repaint, its exemplar, and a result for each column (None: not painted)."""
 
     case_id: int
     caption: str
@@ -40,26 +38,25 @@ class GalleryRow:
 
 
 def gallery_rows(bench: Bench, ids: Sequence[int], columns: Mapping[str, Path]) -> list[GalleryRow]:
-    """Read the rows of the given cases; `columns` maps a column's caption to its folder of results."""
+    """Read the rows of the given cases; `columns` maps the caption of a column to its folder of results."""
     captions = dict(zip(bench.ids, case_captions(bench), strict=True))
     rows = []
     for case_id in ids:
         case = bench.case(case_id)
         paths = [result_path(folder, case_id) for folder in columns.values()]
         results = tuple(read_image(path) if path.is_file() else None for path in paths)
-        rows.append(GalleryRow(case_id, captions[case_id], case.source, mask_box(case.mask), case.exemplar, results))
+        rows.append(GalleryRow(case_id, captions[case_id], case.source, case.box, case.exemplar, results))
     return rows
 
 
 def case_captions(bench: Bench) -> list[str]:
-    """What each exemplar shows, as far as it is known."""
-    truth: Sequence[Attributes | None] = bench.exemplar_truth or [None] * len(bench)
-    labels = [o.exemplar_label for o in bench.origins] if bench.origins else [""] * len(bench)
-    return [t.caption if t else label.lower() or "an exemplar" for t, label in zip(truth, labels, strict=True)]
+    """Return a caption for each exemplar, in bench order."""
+    captions = [o.exemplar_caption for o in bench.origins] if bench.origins else [""] * len(bench)
+    return [caption or "an exemplar" for caption in captions]
 
 
 def spread_cases(bench: Bench, num_cases: int) -> list[int]:
-    """Choose cases class by class in turn, each class in bench order; in bench order where classes are not known."""
+    """Choose cases from each class in turn, in bench order; in bench order alone when the classes are unknown."""
     if bench.origins is None:
         return list(bench.ids[:num_cases])
     queues: dict[str, deque[int]] = defaultdict(deque)
@@ -75,25 +72,19 @@ def spread_cases(bench: Bench, num_cases: int) -> list[int]:
     return chosen
 
 
-def read_case_scores(path: Path) -> dict[int, dict[str, str]]:
-    """case_scores.csv by case id: clip_score, and the judge's readings where there was one."""
-    with path.open(newline="") as file:
-        return {int(row.pop("case_id")): row for row in csv.DictReader(file)}
-
-
 def worst_cases(case_scores: Mapping[int, Mapping[str, str]], num_cases: int) -> list[int]:
-    """The cases of lowest CLIP score, the worst first."""
+    """Return the ids of the cases with the lowest CLIP scores, the lowest first."""
     return sorted(case_scores, key=lambda i: (float(case_scores[i]["clip_score"]), i))[:num_cases]
 
 
 def write_gallery_png(rows: Sequence[GalleryRow], columns: Sequence[str], path: Path, scale: int = 3) -> None:
-    """Write a labelled contact sheet: the source with its box outlined, the exemplar, the results under their captions.
+    """Write a labelled contact sheet: the source with its box outlined, the exemplar, and the results.
 
-    `columns` are the captions of the results. Pictures are enlarged `scale` times, bicubically. Raises UserError for
-    no rows.
+    `columns` are the captions of the results. Images are enlarged `scale` times by bicubic interpolation. Raises
+    ValueError when there are no rows.
     """
     if not rows:
-        raise UserError(f"{path}: a gallery of no rows")
+        raise ValueError(f"{path}: a gallery needs at least one row")
     side = max(max(row.source.shape[:2]) for row in rows) * scale
     gap, head, margin = max(4, side // 16), max(24, side // 7), max(10, side // 10)
     captions = ["source, box to repaint", "exemplar", *columns]
@@ -137,7 +128,7 @@ def _outlined(row: GalleryRow, side: int) -> Image:
 
 
 def _fit(image: Image, side: int) -> Image:
-    """Resize so that the longer side is `side`; the shape of the picture is kept."""
+    """Resize so that the longer side is `side`, and keep the aspect ratio."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

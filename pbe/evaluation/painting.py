@@ -1,14 +1,12 @@
-"""Painting a whole bench: batches of cases over worker processes, results as files, what is there not painted again.
+"""Painting a whole bench: batches of cases over worker processes, results as files; existing results are kept.
 
-Small nets run faster in several processes of one thread than in one process of several. The batches are cut by the
-place of a case in the bench, never by worker, so that the pixels do not depend on how many workers there are.
+Small networks run faster in several processes of one thread than in one process of several. The cases of a batch depend
+on their place in the bench and not on the worker, so that the pixels are the same for any number of workers.
 """
 
 import multiprocessing
 import multiprocessing.forkserver
-import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,18 +18,18 @@ import numpy as np
 from pbe.evaluation.bench import Bench, result_path, write_image
 from pbe.method.close_up import cut_close_up, put_back
 from pbe.method.exemplars import resize
+from pbe.runtime.child_processes import exit_with_parent
+from pbe.types import Progress, no_progress
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
 
     from pbe.method.painter import Painter
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class PaintJob:
-    """Paint the first `num_cases` cases at one guidance scale into a folder of their own."""
+    """Paint the first `num_cases` cases of a bench at one guidance scale, into a separate folder."""
 
     guidance_scale: float
     num_cases: int
@@ -44,13 +42,14 @@ class Sampling:
 
     num_steps: int
     max_magnification: float  # see pbe.method.close_up
+    batch_size: int
     seed: int
 
 
 class Paint(Protocol):
-    """Fulfils every job, `{id:012d}.png` each; `paint_cases` with its first and its named arguments bound."""
+    """Completes jobs by writing `{id:012d}.png` for each case; `paint_cases` with its other arguments bound."""
 
-    def __call__(self, bench: Bench, jobs: Sequence[PaintJob], *, progress: Progress | None = None) -> None: ...
+    def __call__(self, bench: Bench, jobs: Sequence[PaintJob], *, progress: Progress = no_progress) -> None: ...
 
 
 def paint_cases(
@@ -59,41 +58,42 @@ def paint_cases(
     jobs: Sequence[PaintJob],
     *,
     sampling: Sampling,
-    batch_size: int,
     num_workers: int,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> None:
-    """Paint the jobs with the model of `painter_folder`, in `num_workers` processes of one thread each.
+    """Paint the jobs with the model in `painter_folder`, in `num_workers` processes of one thread each.
 
-    A batch is painted again unless all of its results are there. Each case has a seed of its own, the same at every
-    guidance scale. `progress` counts cases, those already there included. Raises what the painter raises.
+    A batch is painted unless all of its results exist. Each case has its own seed, the same at every guidance scale.
+    `progress` counts cases, including those that existed. Raises what the painter raises.
     """
-    batches = [(job, bench.ids[i : i + batch_size][: job.num_cases - i]) for job in jobs
-               for i in range(0, min(job.num_cases, len(bench)), batch_size)]  # fmt: skip
+    batches = [(job, ids) for job in jobs for ids in _batches(bench.ids[: job.num_cases], sampling.batch_size)]
+    missing = [(job, ids) for job, ids in batches if not all(result_path(job.folder, i).is_file() for i in ids)]
     total = sum(len(ids) for _, ids in batches)
-    todo = [(job, ids) for job, ids in batches if not all(result_path(job.folder, i).is_file() for i in ids)]
-    done = total - sum(len(ids) for _, ids in todo)
-    report = progress or _ignore
-    report(done, total)
-    if not todo:
+    done = total - sum(len(ids) for _, ids in missing)
+    progress(done, total)
+    if not missing:
         return
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
-    context = _context()
-    with ProcessPoolExecutor(min(num_workers, len(todo)), mp_context=context, initializer=_start_worker) as pool:
+    workers = min(num_workers, len(missing))
+    with ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker) as pool:
         futures: list[Future[int]] = [
-            pool.submit(paint_batch, painter_folder, bench, ids, job, sampling) for job, ids in todo
+            pool.submit(paint_batch, painter_folder, bench, ids, job, sampling) for job, ids in missing
         ]
         try:
             for future in as_completed(futures):
                 done += future.result()
-                report(done, total)
+                progress(done, total)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
+def _batches(ids: Sequence[int], batch_size: int) -> list[Sequence[int]]:
+    return [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
+
+
 def paint_batch(painter_folder: Path, bench: Bench, ids: Sequence[int], job: PaintJob, sampling: Sampling) -> int:
-    """Paint some cases of a bench, as `pbe edit` does, and write them into the job's folder; returns their number."""
+    """Paint cases of a bench as `pbe edit` does, write the results into the job's folder, and return their number."""
     painter = _load_painter(painter_folder)
     cases = [bench.case(i) for i in ids]
     side = painter.exemplar_px
@@ -112,7 +112,7 @@ def paint_batch(painter_folder: Path, bench: Bench, ids: Sequence[int], job: Pai
 
 
 def case_seed(seed: int, case_id: int) -> int:
-    """The seed of one case's noise, 32 bits."""
+    """Return the seed, 32 bits, of one case's noise."""
     return int(np.random.SeedSequence([seed, case_id]).generate_state(1)[0])
 
 
@@ -124,7 +124,7 @@ def _load_painter(folder: Path) -> "Painter":
 
 
 def prepare() -> None:
-    """Start to load the model's code, once for all workers and beside whatever this process does before it paints."""
+    """Start to load the model's code in the background, once for all workers, while this process prepares the bench."""
     _context()
     multiprocessing.forkserver.ensure_running()
 
@@ -139,16 +139,6 @@ def _start_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    """End this worker when its parent is killed: the pool itself would leave it waiting for ever."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _ignore(done: int, total: int) -> None:
-    """No progress asked for."""
+    assert parent is not None
+    exit_with_parent(parent.join)  # a pool whose process is killed leaves its workers waiting forever

@@ -1,4 +1,4 @@
-"""The report: one page that holds everything it shows, and the same bytes for the same results."""
+"""The report: one page without external files. The same results give the same bytes."""
 
 import base64
 import io
@@ -12,47 +12,31 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image as PillowImage
 
 from pbe.errors import UserError
-from pbe.evaluation.bench import Bench, Image
+from pbe.evaluation.bench import Bench
+from pbe.evaluation.case_scores import read_case_scores
 from pbe.evaluation.figures import guidance_figure, read_losses, training_figure
-from pbe.evaluation.gallery import (
-    GalleryRow,
-    gallery_rows,
-    read_case_scores,
-    spread_cases,
-    worst_cases,
-    write_gallery_png,
-)
-from pbe.evaluation.results import results_folder, shown_scales
+from pbe.evaluation.gallery import GalleryRow, gallery_rows, spread_cases, worst_cases, write_gallery_png
+from pbe.evaluation.paint_plan import COPY_PASTE, METHOD, SOURCE, UNGUIDED_SCALE, GuidanceSweep, results_folder
 from pbe.method.exemplars import resize
-from pbe.runtime.files import atomic_file
-from pbe.settings import Evaluate
+from pbe.runtime.files import write_text
+from pbe.types import Image
 
 NUM_ROWS = 24
 NUM_WORST = 8
-_MAX_PICTURE_PX = 256
-_METHODS = {
-    "paint_by_example": "Paint by Example",
-    "copy_paste": "copy and paste",
-    "source": "untouched source",
-}
-_ACCURACIES = {
-    "colour_accuracy": "main colour",
-    "shape_accuracy": "shape",
-    "pattern_accuracy": "pattern",
-    "second_colour_accuracy": "second colour",
-}
-PAPER_TABLE: tuple[tuple[str, float, float, float | None], ...] = (
+_MAX_IMAGE_PX = 256
+_METHODS = {METHOD: "Paint by Example", COPY_PASTE: "copy and paste", SOURCE: "unchanged source"}
+PAPER_RESULTS: tuple[tuple[str, float, float, float | None], ...] = (
     ("Blended Diffusion, text", 7.52, 55.89, None),
     ("Blended Diffusion, image", 4.60, 67.14, 80.65),
     ("DCCF", 3.78, 71.49, 82.18),
     ("SD inpainting, text", 3.66, 73.20, 75.33),
     ("Paint by Example", 3.18, 77.80, 84.97),
-)
+)  # table 1: FID, QS, CLIP score
 
 
 @dataclass(frozen=True)
 class Count:
-    """A line of the data funnel; `share` is of the largest count in its table."""
+    """A line of a funnel of counts; `share` is relative to the funnel's largest count."""
 
     name: str
     number: int
@@ -63,49 +47,56 @@ def write_report(
     path: Path,
     bench: Bench,
     out: Path,
+    sweep: GuidanceSweep,
     metrics: Mapping[str, Any],
-    settings: Evaluate,
     *,
     losses: Path | None = None,
     counts: Sequence[Path] = (),
 ) -> None:
-    """Write the page for an evaluation in `out`, with what else there is of training and data.
+    """Write the page of an evaluation in `out`, and of the training and the data that led to it.
 
-    `losses` is reports/losses.csv; `counts` are JSON files of counts by reason, such as reports/filter.json. Those that
-    do not exist are left out of the page. Raises UserError when a file that exists cannot be read.
+    `losses` is reports/losses.csv, and `counts` are JSON files of counts by reason, such as reports/filter.json. Files
+    that do not exist are left out. Raises UserError when one that exists cannot be read.
     """
-    columns = _columns(out, settings, shown_scales(settings))
-    whole = _columns(out, settings, sorted({1.0, settings.guidance_scale}))
+    columns = _columns(out, sweep, sweep.shown)
+    complete = _columns(out, sweep, sorted({UNGUIDED_SCALE, sweep.scale}))
     case_scores = read_case_scores(out / "case_scores.csv")
-    chosen = spread_cases(bench.head(settings.sweep_cases), NUM_ROWS)
+    chosen = spread_cases(bench.head(sweep.num_cases), NUM_ROWS)
     worst = worst_cases(case_scores, NUM_WORST)
     scales = sorted(metrics["guidance_sweep"]["scales"].items(), key=lambda item: float(item[0]))
+    accuracies = accuracy_names(metrics)
     page = (
         _environment()
         .get_template("report.html.j2")
         .render(
             metrics=metrics,
             methods=_METHODS,
-            accuracies={k: v for k, v in _ACCURACIES.items() if metrics["judge"].get(k) is not None},
+            accuracies=accuracies,
             relative=relative_accuracies(metrics),
-            paper=PAPER_TABLE,
+            paper=PAPER_RESULTS,
             columns=list(columns),
             rows=gallery_rows(bench, chosen, columns),
-            worst_columns=list(whole),
-            worst=gallery_rows(bench, worst, whole),
+            worst_columns=list(complete),
+            worst=gallery_rows(bench, worst, complete),
             case_scores=case_scores,
             scales=scales,
-            guidance=guidance_figure(dict(scales)),
+            guidance=guidance_figure(dict(scales), accuracies),
             training=training_figure(read_losses(losses)) if losses and losses.is_file() else None,
             funnels={p.stem: read_counts(p) for p in counts if p.is_file()},
         )
     )
-    with atomic_file(path) as part:
-        part.write_text(page)
+    write_text(path, page)
 
 
-def _columns(out: Path, settings: Evaluate, scales: Sequence[float]) -> dict[str, Path]:
-    return {f"guidance {scale:g}": results_folder(out, scale, settings) for scale in scales}
+def write_gallery(path: Path, bench: Bench, out: Path, sweep: GuidanceSweep, num_rows: int = 8, scale: int = 3) -> None:
+    """Write the first rows of the report's gallery as one image."""
+    columns = _columns(out, sweep, sweep.shown)
+    chosen = spread_cases(bench.head(sweep.num_cases), num_rows)
+    write_gallery_png(gallery_rows(bench, chosen, columns), list(columns), path, scale)
+
+
+def _columns(out: Path, sweep: GuidanceSweep, scales: Sequence[float]) -> dict[str, Path]:
+    return {f"guidance {scale:g}": results_folder(out, sweep, scale) for scale in scales}
 
 
 def _environment() -> Environment:
@@ -113,35 +104,34 @@ def _environment() -> Environment:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": format_number, "picture": picture, "percent_box": percent_box}
+    environment.filters |= {"number": format_number, "data_uri": data_uri, "percent_box": percent_box}
     return environment
 
 
-def write_gallery(path: Path, bench: Bench, out: Path, settings: Evaluate, num_rows: int = 8, scale: int = 3) -> None:
-    """Write the contact sheet of the report's first rows."""
-    columns = _columns(out, settings, shown_scales(settings))
-    chosen = spread_cases(bench.head(settings.sweep_cases), num_rows)
-    write_gallery_png(gallery_rows(bench, chosen, columns), list(columns), path, scale)
+def accuracy_names(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return key -> name of the accuracies that the classifier has on true crops, in the order of metrics.json."""
+    known = [key for key, value in metrics["classifier_accuracy"].items() if value is not None]
+    return {key: key.removesuffix("_accuracy").replace("_", " ") for key in known}
 
 
 def relative_accuracies(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Each method's accuracies in percent of what the judge gets right on true crops."""
-    judge = metrics["judge"]
+    """Return each method's accuracies as percentages of the classifier's accuracies on true crops."""
+    best = metrics["classifier_accuracy"]
     return {
         name: {
-            key: None if not judge.get(key) or row.get(key) is None else 100 * row[key] / judge[key]
-            for key in _ACCURACIES
+            key: None if not best[key] or row.get(key) is None else 100 * row[key] / best[key]
+            for key in accuracy_names(metrics)
         }
         for name, row in metrics["methods"].items()
     }
 
 
 def read_counts(path: Path) -> list[Count]:
-    """The counts in a JSON file that are not 0, nested names joined; raises UserError when it is not JSON."""
+    """Return the counts in a JSON file that are not 0, with nested names joined; raises UserError for invalid JSON."""
     try:
         flat = dict(_leaves(json.loads(path.read_text())))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+        raise UserError(f"{path}: not valid JSON: {error}") from None
     largest = max(flat.values(), default=1)
     counted = [(name.replace("_", " "), number) for name, number in flat.items() if number]
     return [Count(name, number, number / largest) for name, number in counted]
@@ -156,16 +146,16 @@ def _leaves(value: object, name: str = "") -> list[tuple[str, int]]:
 
 
 def format_number(value: float | int | None, digits: int = 2) -> str:
-    """A number for a table: whole numbers as they are, a dash where there is none."""
+    """Format a number: integers without decimals, None as a dash."""
     if value is None:
         return "–"  # noqa: RUF001
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
-def picture(image: Image) -> str:
-    """A picture as a data URI, no larger than a page needs."""
+def data_uri(image: Image) -> str:
+    """Return an image as a data URI of a PNG whose longer side has at most 256 px."""
     height, width = image.shape[:2]
-    scale = min(1.0, _MAX_PICTURE_PX / max(height, width))
+    scale = min(1.0, _MAX_IMAGE_PX / max(height, width))
     small = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
     out = io.BytesIO()
     PillowImage.fromarray(small).save(out, format="PNG", optimize=True)
@@ -173,7 +163,7 @@ def picture(image: Image) -> str:
 
 
 def percent_box(row: GalleryRow) -> str:
-    """CSS that lays the box to repaint over the source, at any size the page shows it."""
+    """Return CSS that places the box to repaint over the source, whatever the size at which the page shows it."""
     height, width = row.source.shape[:2]
     x0, y0, x1, y1 = row.box
     return (

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pbe.demo import faults
 from pbe.demo.faults import plan_faults
-from pbe.demo.scenes import Box, draw_scene
+from pbe.demo.scenes import ObjectBox, draw_scene
 
 
 @given(train=st.integers(1, 300), validation=st.integers(1, 60), frac=st.floats(0, 0.1), seed=st.integers(0, 9))
@@ -50,5 +50,5 @@ def test_near_copy_is_moved_by_one_pixel_with_its_box():
     image = draw_scene(np.random.default_rng(2)).image
     original, copy = decoded(faults.encode_jpeg(image)), decoded(faults.encode_near_copy(image))
     assert np.abs(copy[:, 1:] - original[:, :-1]).mean() < 0.02
-    assert faults.move_box(Box(3, 4, 20, 30), 64) == Box(4, 4, 21, 30)
-    assert faults.move_box(Box(3, 4, 64, 30), 64) == Box(4, 4, 64, 30)
+    assert faults.move_box(ObjectBox(3, 4, 20, 30), 64) == ObjectBox(4, 4, 21, 30)
+    assert faults.move_box(ObjectBox(3, 4, 64, 30), 64) == ObjectBox(4, 4, 64, 30)

@@ -1,4 +1,4 @@
-"""The recipe of the bundled weights, and what it left: a few steps of each part, and the quality of the real ones."""
+"""The recipe of the bundled weights: a few steps of each part, and the quality of the weights in data/tiny."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
-from pbe.demo import scenes
+from pbe.demo.scenes import COLOURS, PATTERNS, SHAPES, Attributes, draw_scene
 from pbe.demo.weights.__main__ import PARTS
 from pbe.demo.weights.clip import MAX_TOKENS, build_tokenizer
 from pbe.demo.weights.recipe import Recipe
@@ -23,12 +23,14 @@ pytestmark = pytest.mark.slow
 BUNDLED = Path(__file__).parents[2] / "data/tiny"
 SHORT = dataclasses.replace(
     Recipe(), num_scenes=24, vae_steps=3, vae_cooldown_from=2, vae_batch=2, clip_steps=2, clip_batch=8,
-    judge_steps=2, judge_batch=8, prior_steps=2, prior_batch=2,
+    classifier_steps=2, classifier_batch=8, prior_steps=2, prior_batch=2,
 )  # fmt: skip
 
 
-def test_the_recipe_makes_a_whole_backbone_and_the_same_one_again(tmp_path, monkeypatch):
-    for part in ("vae", "clip", "judge"):
+def test_the_recipe_trains_a_complete_backbone_with_the_same_bytes_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("vae", "clip", "classifier"):
         monkeypatch.setattr(f"pbe.demo.weights.{part}.NUM_UNSEEN", 24)
     for name in ("a", "b"):
         for part in PARTS.values():
@@ -39,37 +41,37 @@ def test_the_recipe_makes_a_whole_backbone_and_the_same_one_again(tmp_path, monk
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
 
 
-def test_the_bundled_vae_reconstructs_unseen_scenes_at_26_db_and_more():
+def test_the_bundled_vae_reconstructs_unseen_scenes_with_more_than_26_db() -> None:
     vae = AutoencoderKL.from_pretrained(BUNDLED / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
     rng = np.random.default_rng(4242)
-    scenes = [scenes.draw_scene(rng) for _ in range(64)]
+    scenes = [draw_scene(rng) for _ in range(64)]
     assert measure_vae(vae, scenes, rng)["psnr_db"] > 26
 
 
-def test_the_bundle_is_under_15_mb():
+def test_the_bundled_weights_have_less_than_15_mb() -> None:
     assert sum(p.stat().st_size for p in BUNDLED.rglob("*") if p.is_file()) < 15_000_000
 
 
-def test_the_bundled_prior_is_a_text_to_image_model():
+def test_the_bundled_prior_is_a_text_to_image_model() -> None:
     assert UNet2DConditionModel.load_config(BUNDLED / "unet")["in_channels"] == 4
 
 
-def test_the_record_says_how_good_each_part_is():
+def test_the_record_has_the_recipe_and_the_quality_of_each_part() -> None:
     record = json.loads((BUNDLED / "recipe.json").read_text())
     assert set(record["quality"]) == set(PARTS)
     assert record["recipe"] == dataclasses.asdict(Recipe())
 
 
-def test_every_caption_of_the_world_has_one_token_a_word_and_none_is_cut():
+def test_every_caption_has_one_token_for_each_word_and_none_is_truncated() -> None:
     tokenizer = build_tokenizer()
     captions = {
-        scenes.Attributes(shape, colour, pattern, second).caption
-        for shape, colour, pattern, second in product(scenes.SHAPES, scenes.COLOURS, scenes.PATTERNS, scenes.COLOURS)
+        Attributes(shape, colour, pattern, second).caption
+        for shape, colour, pattern, second in product(SHAPES, COLOURS, PATTERNS, COLOURS)
     }
     encoded = {caption: tokenizer(caption)["input_ids"] for caption in captions}
     assert all(len(ids) == len(caption.split()) + 2 <= MAX_TOKENS for caption, ids in encoded.items())
     assert len({tuple(ids) for ids in encoded.values()}) == len(captions)
 
 
-def test_the_bundled_tokenizer_is_the_recipes():
+def test_the_bundled_tokenizer_is_that_of_the_recipe() -> None:
     assert CLIPTokenizer.from_pretrained(BUNDLED / "tokenizer").get_vocab() == build_tokenizer().get_vocab()

@@ -1,4 +1,4 @@
-"""A small demo world on disk as acquire and curate leave it, a bench of it, and real parts small enough to run."""
+"""A small demo world on disk as acquire and curate leave it, its bench, and components that are small enough to run."""
 
 from pathlib import Path
 
@@ -11,21 +11,22 @@ from numpy.typing import NDArray
 from transformers import CLIPVisionConfig
 
 from pbe.dataset.image_shards import write_tar
-from pbe.demo import scenes
-from pbe.demo.attribute_classifier import Judge
+from pbe.demo.accuracy import read_truth
+from pbe.demo.attribute_classifier import AttributeClassifier
 from pbe.demo.faults import encode_jpeg
+from pbe.demo.scenes import SceneObject, draw_scene
 from pbe.evaluation.bench import Bench
-from pbe.evaluation.case_selection import make_bench
+from pbe.evaluation.case_selection import CaseRules, make_bench
+from pbe.evaluation.paint_plan import GuidanceSweep
+from pbe.evaluation.painting import Sampling
 from pbe.method.conditioner import Conditioner
 from pbe.method.painter import Painter
-from pbe.settings import Evaluate
-from tests.support import parameters
 
 NUM_IMAGES = {"train": 6, "validation": 10}
 
 
 class PixelEncoder:
-    """The picture itself, 4 x 4, as its features: what a hand can compute."""
+    """Features that are every sixth value of the image at 4 x 4 pixels."""
 
     name = "pixels"
     input_px = 4
@@ -40,7 +41,7 @@ def write_world(root: Path) -> None:
     (root / "raw" / "images").mkdir(parents=True)
     for split, count in NUM_IMAGES.items():
         rng = np.random.default_rng(count)
-        scenes = {f"{split}{n}": scenes.draw_scene(rng, max_objects=2, rare_kinds=False) for n in range(count)}
+        scenes = {f"{split}{n}": draw_scene(rng, max_objects=2, rare_kinds=False) for n in range(count)}
         files = [(image_id, encode_jpeg(scene.image)) for image_id, scene in scenes.items()]
         refs = write_tar(root / "raw" / "images" / f"{split}-00000.tar", files)
         for number, (image_id, scene) in enumerate(scenes.items()):
@@ -59,7 +60,7 @@ def write_world(root: Path) -> None:
 
 
 def box_row(
-    box_id: str, image_id: str, split: str, shape: tuple[int, ...], o: scenes.SceneObject
+    box_id: str, image_id: str, split: str, shape: tuple[int, ...], o: SceneObject
 ) -> dict[str, str | int | bool]:
     return {
         "box_id": box_id,
@@ -83,27 +84,36 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings() -> Evaluate:
-    return parameters.evaluate(
-        num_cases=12, sweep=(1.0, 5.0, 7.0), sweep_cases=5, num_steps=2, batch_size=4, num_workers=2
-    )
+def rules() -> CaseRules:
+    return CaseRules(num_cases=12, min_area_frac=0.08, max_area_frac=0.6, image_px=32, pad_frac=0.06)
 
 
 @pytest.fixture(scope="session")
-def bench(demo: Path, settings: Evaluate, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def sweep() -> GuidanceSweep:
+    return GuidanceSweep(scale=5.0, compared=(1.0, 5.0, 7.0), num_cases=5)
+
+
+@pytest.fixture(scope="session")
+def sampling() -> Sampling:
+    return Sampling(num_steps=2, max_magnification=2.0, batch_size=4, seed=0)
+
+
+@pytest.fixture(scope="session")
+def bench(demo: Path, rules: CaseRules, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     out = tmp_path_factory.mktemp("bench") / "bench"
-    return make_bench(demo / "raw", demo / "curated", out, settings, image_px=32, pad_frac=0.06, seed=0)
+    return make_bench(demo / "raw", demo / "curated", out, rules, seed=0, truth=read_truth(demo / "raw"))
 
 
 @pytest.fixture(scope="session")
-def judge() -> Judge:
+def classifier() -> AttributeClassifier:
+    """A classifier with random weights."""
     torch.manual_seed(0)
-    return Judge(width=8).eval()
+    return AttributeClassifier(width=8).eval()
 
 
 @pytest.fixture(scope="session")
 def painter() -> Painter:
-    """A real painter with random weights."""
+    """A small painter with random weights."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         in_channels=9, out_channels=4, sample_size=8, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4,

@@ -1,14 +1,15 @@
 import numpy as np
+from numpy.typing import NDArray
 
 from pbe.evaluation.baselines import copy_paste, source
 from pbe.evaluation.bench import Case
 
 
-def case(mask: np.ndarray) -> Case:
+def case(mask: NDArray[np.float64]) -> Case:
     return Case(0, np.full((8, 8, 3), 10, np.uint8), mask.astype(np.uint8), np.full((3, 5, 3), 90, np.uint8))
 
 
-def test_the_exemplar_fills_the_box_and_nothing_else() -> None:
+def test_the_exemplar_fills_the_box_and_changes_no_other_pixel() -> None:
     mask = np.zeros((8, 8))
     mask[2:6, 3:8] = 1
     pasted = copy_paste(case(mask))
@@ -33,6 +34,6 @@ def test_the_exemplar_is_pasted_upright() -> None:
     assert pasted[5:, 4:].max() == 0
 
 
-def test_the_source_is_left_alone() -> None:
+def test_the_source_baseline_returns_the_source_unchanged() -> None:
     c = case(np.ones((8, 8)))
     np.testing.assert_array_equal(source(c), c.source)

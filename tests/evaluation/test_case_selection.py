@@ -1,15 +1,16 @@
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from pbe.demo.accuracy import read_truth
+from pbe.errors import UserError
 from pbe.evaluation.bench import Bench
-from pbe.evaluation.case_selection import make_bench
-from pbe.settings import Evaluate
-from tests.support import parameters
+from pbe.evaluation.case_selection import CaseRules, make_bench
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -17,19 +18,19 @@ def tree(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.md5(p.read_bytes()).hexdigest() for p in files}
 
 
-def make(demo: Path, out: Path, settings: Evaluate, seed: int = 0) -> Bench:
-    return make_bench(demo / "raw", demo / "curated", out, settings, image_px=32, pad_frac=0.06, seed=seed)
+def make(demo: Path, out: Path, rules: CaseRules, seed: int = 0) -> Bench:
+    return make_bench(demo / "raw", demo / "curated", out, rules, seed=seed, truth=read_truth(demo / "raw"))
 
 
 def with_boxes(demo: Path, root: Path, boxes: pl.DataFrame) -> Path:
-    """The same world with other curated boxes."""
+    """Copy the world, with the given curated boxes."""
     shutil.copytree(demo / "raw", root / "raw")
     (root / "curated").mkdir()
     boxes.write_parquet(root / "curated" / "boxes.parquet")
     return root
 
 
-def test_exemplars_never_come_from_the_image_they_go_into(bench: Bench) -> None:
+def test_exemplars_never_come_from_the_image_they_are_painted_into(bench: Bench) -> None:
     assert bench.origins is not None
     assert len(bench) == 12
     for o in bench.origins:
@@ -39,13 +40,13 @@ def test_exemplars_never_come_from_the_image_they_go_into(bench: Bench) -> None:
     assert len({(o.source_box_id, o.exemplar_box_id) for o in bench.origins}) == 12
 
 
-def test_boxes_cover_what_the_settings_admit(bench: Bench, settings: Evaluate) -> None:
+def test_boxes_cover_an_allowed_share_of_the_source(bench: Bench, rules: CaseRules) -> None:
     for case_id in bench.ids:
         case = bench.case(case_id)
         x0, y0, x1, y1 = case.box
         assert case.source.shape == (32, 32, 3)
         assert case.mask.sum() == (x1 - x0) * (y1 - y0)
-        assert settings.min_area_frac * 0.9 <= case.mask.mean() <= settings.max_area_frac * 1.2  # rounding to pixels
+        assert rules.min_area_frac * 0.9 <= case.mask.mean() <= rules.max_area_frac * 1.2  # rounding to pixels
 
 
 def test_flagged_and_small_boxes_are_left_out(bench: Bench, demo: Path) -> None:
@@ -57,73 +58,74 @@ def test_flagged_and_small_boxes_are_left_out(bench: Bench, demo: Path) -> None:
         assert min(exemplar["x1"] - exemplar["x0"], exemplar["y1"] - exemplar["y0"]) >= 14
 
 
-def test_the_truth_is_that_of_the_boxes(bench: Bench, demo: Path) -> None:
-    lines = (demo / "raw" / "annotations" / "world-attributes.csv").read_text().splitlines()[1:]
-    truth = {line.split(",")[0]: tuple(line.split(",")[1:]) for line in lines}
+def test_cases_have_the_truth_of_their_boxes(bench: Bench, demo: Path) -> None:
+    truth = read_truth(demo / "raw")
     assert bench.origins is not None
     for o in bench.origins:
-        assert (o.Shape, o.Colour, o.Pattern, o.SecondColour) == truth[o.exemplar_box_id]
-        assert (o.SourceShape, o.SourceColour, o.SourcePattern, o.SourceSecondColour) == truth[o.source_box_id]
+        exemplar = truth[o.exemplar_box_id]
+        assert (o.exemplar_truth, o.exemplar_caption) == (exemplar.values, exemplar.caption)
+        assert o.source_truth == truth[o.source_box_id].values
 
 
-def test_the_same_arguments_write_the_same_bytes(bench: Bench, demo: Path, settings: Evaluate, tmp_path: Path) -> None:
-    assert tree(make(demo, tmp_path / "again", settings).folder) == tree(bench.folder)
-    assert tree(make(demo, tmp_path / "other", settings, seed=1).folder) != tree(bench.folder)
+def test_the_same_arguments_write_the_same_bytes(bench: Bench, demo: Path, tmp_path: Path, rules: CaseRules) -> None:
+    assert tree(make(demo, tmp_path / "again", rules).folder) == tree(bench.folder)
+    assert tree(make(demo, tmp_path / "other", rules, seed=1).folder) != tree(bench.folder)
 
 
-def test_boxes_are_used_again_with_other_exemplars(demo: Path, tmp_path: Path) -> None:
-    bench = make(demo, tmp_path / "bench", parameters.evaluate(num_cases=40))
+def test_boxes_are_used_again_with_other_exemplars(demo: Path, tmp_path: Path, rules: CaseRules) -> None:
+    bench = make(demo, tmp_path / "bench", replace(rules, num_cases=40))
     assert len(bench) == 40
     assert bench.num_reused_boxes > 0
     assert len({(o.source_box_id, o.exemplar_box_id) for o in bench.origins or ()}) == 40
 
 
-def test_there_are_no_more_cases_than_pairs(demo: Path, tmp_path: Path) -> None:
+def test_there_are_no_more_cases_than_pairs(demo: Path, tmp_path: Path, rules: CaseRules) -> None:
     boxes = pl.read_parquet(demo / "curated" / "boxes.parquet").filter(pl.col("split") == "validation")
     clear = boxes.filter(~pl.col("is_truncated") & ~pl.col("is_occluded")).unique("image_id").sort("box_id")[:3]
     root = with_boxes(demo, tmp_path, clear)
-    assert (
-        len(make(root, tmp_path / "bench", parameters.evaluate(num_cases=50, min_area_frac=0.0, max_area_frac=1.0)))
-        <= 6
-    )
+    rules = replace(rules, num_cases=50, min_area_frac=0.0, max_area_frac=1.0)
+    assert len(make(root, tmp_path / "bench", rules)) <= 6
 
 
-def test_photographs_without_attributes_make_a_bench_without_truth(demo: Path, tmp_path: Path) -> None:
+def test_photographs_without_attributes_make_a_bench_without_truth(
+    demo: Path, tmp_path: Path, rules: CaseRules
+) -> None:
     root = with_boxes(demo, tmp_path, pl.read_parquet(demo / "curated" / "boxes.parquet"))
     (root / "raw" / "annotations" / "world-attributes.csv").unlink()
-    bench = make(root, tmp_path / "bench", parameters.evaluate(num_cases=3))
+    bench = make(root, tmp_path / "bench", replace(rules, num_cases=3))
     assert bench.origins is not None
     assert bench.exemplar_truth is None
+    assert all(o.exemplar_caption == o.exemplar_label.lower() for o in bench.origins)
 
 
-def test_no_validation_boxes_is_said(demo: Path, tmp_path: Path) -> None:
+def test_data_without_validation_boxes_are_refused(demo: Path, tmp_path: Path, rules: CaseRules) -> None:
     boxes = pl.read_parquet(demo / "curated" / "boxes.parquet").filter(pl.col("split") == "train")
-    with pytest.raises(ValueError, match=r"boxes\.parquet: no boxes of validation images"):
-        make(with_boxes(demo, tmp_path, boxes), tmp_path / "bench", parameters.evaluate())
+    with pytest.raises(UserError, match=r"boxes\.parquet: no boxes of validation images"):
+        make(with_boxes(demo, tmp_path, boxes), tmp_path / "bench", rules)
 
 
-def test_boxes_of_one_image_make_no_case(demo: Path, tmp_path: Path) -> None:
+def test_boxes_of_a_single_image_are_refused(demo: Path, tmp_path: Path, rules: CaseRules) -> None:
     boxes = pl.read_parquet(demo / "curated" / "boxes.parquet").filter(pl.col("image_id") == "validation1")
-    with pytest.raises(ValueError, match="two images at least"):
-        make(with_boxes(demo, tmp_path, boxes), tmp_path / "bench", parameters.evaluate())
+    with pytest.raises(UserError, match="an exemplar of another image"):
+        make(with_boxes(demo, tmp_path, boxes), tmp_path / "bench", rules)
     assert not (tmp_path / "bench").exists()
 
 
-def test_a_folder_that_is_no_bench_is_not_written_over(demo: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_bench_is_not_overwritten(demo: Path, tmp_path: Path, rules: CaseRules) -> None:
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match="not written over"):
-        make(demo, tmp_path / "bench", parameters.evaluate(num_cases=2))
+    with pytest.raises(UserError, match="is not overwritten"):
+        make(demo, tmp_path / "bench", replace(rules, num_cases=2))
     assert (tmp_path / "bench" / "thesis.txt").read_text() == "mine"
 
 
-def test_a_bench_is_replaced_by_a_new_one(demo: Path, tmp_path: Path) -> None:
-    make(demo, tmp_path / "bench", parameters.evaluate(num_cases=6))
-    assert len(make(demo, tmp_path / "bench", parameters.evaluate(num_cases=2))) == 2
+def test_a_bench_is_replaced_by_a_new_one(demo: Path, tmp_path: Path, rules: CaseRules) -> None:
+    make(demo, tmp_path / "bench", replace(rules, num_cases=6))
+    assert len(make(demo, tmp_path / "bench", replace(rules, num_cases=2))) == 2
     assert len(list((tmp_path / "bench" / "GT_3500").iterdir())) == 2
 
 
 def test_exemplars_are_no_larger_than_the_working_size(bench: Bench) -> None:
     assert max(max(bench.case(i).exemplar.shape[:2]) for i in bench.ids) <= 32
-    assert any(len(set(bench.case(i).exemplar.shape[:2])) == 2 for i in bench.ids)  # their shape is kept
+    assert any(len(set(bench.case(i).exemplar.shape[:2])) == 2 for i in bench.ids)  # their aspect ratio is kept
     assert np.unique([bench.case(i).exemplar.mean() for i in bench.ids]).size > 3

@@ -3,13 +3,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from pbe.evaluation.encoders import ClipEncoder, encode_batch, encode_images, encode_whole, open_encoder
+from pbe.errors import UserError
+from pbe.evaluation.encoders import (
+    ClipEncoder,
+    FeatureEncoder,
+    encode_batch,
+    encode_images,
+    encode_whole,
+    open_encoder,
+)
+from pbe.method.conditioner import CLIP_MEAN, CLIP_STD
 from pbe.method.painter import Painter
 
 
-def images(count: int, side: int = 16) -> list[np.ndarray]:
+def images(count: int, side: int = 16) -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (side, side + i % 2, 3), dtype=np.uint8) for i in range(count)]
 
@@ -26,10 +36,10 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_features_do_not_depend_on_the_batches(encoder: object) -> None:
-    whole = encode_images(encoder, iter(images(5)), 5)  # type: ignore[arg-type]
+def test_features_do_not_depend_on_the_batch_size(encoder: FeatureEncoder) -> None:
+    whole = encode_images(encoder, iter(images(5)), 5)
     assert whole.shape == (5, 8)
-    np.testing.assert_array_equal(whole, encode_images(encoder, images(5), 2))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(whole, encode_images(encoder, images(5), 2))
 
 
 def test_the_tower_sees_a_whole_image_as_the_mean_of_its_tiles(painter: Painter) -> None:
@@ -42,15 +52,15 @@ def test_the_tower_sees_a_whole_image_as_the_mean_of_its_tiles(painter: Painter)
     np.testing.assert_allclose(whole[1], encode_batch(encoder, [small])[0], rtol=1e-5, atol=1e-6)
 
 
-def test_no_images_are_refused(encoder: object) -> None:
+def test_no_images_are_refused(encoder: FeatureEncoder) -> None:
     with pytest.raises(ValueError, match="no images"):
-        encode_images(encoder, [], 2)  # type: ignore[arg-type]
+        encode_images(encoder, [], 2)
 
 
-def test_clip_features_are_the_models_own(clip_folder: Path) -> None:
+def test_clip_features_are_the_image_embeddings_of_transformers(clip_folder: Path) -> None:
     encoder = ClipEncoder(clip_folder)
     image = images(1)[0]
-    pixels = (image / 255 - np.array([0.48145466, 0.4578275, 0.40821073])) / [0.26862954, 0.26130258, 0.27577711]
+    pixels = (image / 255 - np.array(CLIP_MEAN)) / CLIP_STD
     model = CLIPVisionModelWithProjection.from_pretrained(clip_folder)
     with torch.no_grad():
         expected = model(torch.from_numpy(pixels).float().permute(2, 0, 1)[None]).image_embeds
@@ -58,20 +68,32 @@ def test_clip_features_are_the_models_own(clip_folder: Path) -> None:
     assert encoder.name == "CLIP ViT-2x16/8 at 16 px"
 
 
-def test_the_folders_own_pixel_statistics_count(clip_folder: Path) -> None:
+def test_the_pixel_statistics_in_the_folder_are_used(clip_folder: Path) -> None:
     openai = encode_batch(ClipEncoder(clip_folder), images(1))
-    card = clip_folder / "preprocessor_config.json"
-    card.write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    config = clip_folder / "preprocessor_config.json"
+    config.write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
     assert not np.allclose(openai, encode_batch(ClipEncoder(clip_folder), images(1)))
-    card.unlink()
+    config.write_text("{")
+    with pytest.raises(UserError, match=r"preprocessor_config\.json: not valid JSON"):
+        ClipEncoder(clip_folder)
+    config.unlink()
 
 
-def test_the_painters_tower_is_named_as_what_it_is(painter: Painter) -> None:
+def test_the_name_of_the_painters_tower_has_its_architecture_and_input(painter: Painter) -> None:
     encoder = open_encoder("tower", painter.conditioner)
     assert encoder.name.startswith("the painter's own CLIP tower, ViT-4x16/8 at 16 px (class token")
     np.testing.assert_allclose(np.linalg.norm(encode_batch(encoder, images(3)), axis=1), 1.0, rtol=1e-5)
 
 
 def test_a_folder_without_a_model_is_refused(painter: Painter, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no CLIP model here .*evaluate\.encoder"):
+    with pytest.raises(UserError, match=r"no CLIP model .*evaluate\.encoder"):
         open_encoder(str(tmp_path), painter.conditioner)
+
+
+def test_a_folder_with_damaged_or_missing_weights_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((clip_folder / "config.json").read_text())
+    with pytest.raises(UserError, match=f"^{tmp_path}: cannot be loaded as a CLIP model: "):
+        ClipEncoder(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(UserError, match=f"^{tmp_path}: cannot be loaded as a CLIP model: "):
+        ClipEncoder(tmp_path)

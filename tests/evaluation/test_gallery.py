@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from pbe.evaluation.bench import Bench, Origin, result_path, write_image
@@ -16,7 +17,7 @@ from pbe.evaluation.gallery import (
 
 
 def labelled(*labels: str) -> Bench:
-    origins = tuple(Origin(i, "a", f"a_{i}", f"b_{i}", label) for i, label in enumerate(labels))
+    origins = tuple(Origin(i, "a", f"a_{i}", f"b_{i}", label, label.lower()) for i, label in enumerate(labels))
     return Bench(Path("absent"), tuple(range(len(labels))), origins)
 
 
@@ -26,16 +27,16 @@ def test_cases_are_taken_class_by_class_in_turn() -> None:
     assert spread_cases(bench, 99) == [4, 3, 0, 5, 1, 2]
 
 
-def test_without_classes_cases_come_in_order() -> None:
+def test_without_classes_cases_come_in_bench_order() -> None:
     assert spread_cases(Bench(Path("absent"), (9, 3, 5)), 2) == [9, 3]
 
 
-def test_the_worst_come_first() -> None:
+def test_the_cases_with_the_lowest_clip_scores_come_first() -> None:
     scores = {i: {"clip_score": s} for i, s in enumerate(["50.0", "9.5", "70.0", "-3.0"])}
     assert worst_cases(scores, 3) == [3, 1, 0]
 
 
-def test_captions_say_what_is_known(bench: Bench) -> None:
+def test_captions_come_from_the_origins(bench: Bench) -> None:
     assert all(c.startswith("a ") for c in case_captions(bench))
     assert case_captions(labelled("Raccoon")) == ["raccoon"]
     assert case_captions(Bench(Path("absent"), (1,))) == ["an exemplar"]
@@ -48,14 +49,14 @@ def test_a_result_that_was_not_painted_is_none(bench: Bench, tmp_path: Path) -> 
     assert rows[0].box == bench.case(bench.ids[0]).box
 
 
-def row(results: tuple[np.ndarray | None, ...]) -> GalleryRow:
+def row(results: tuple[NDArray[np.uint8] | None, ...]) -> GalleryRow:
     white = np.full((16, 16, 3), 250, np.uint8)
     red = np.zeros((10, 5, 3), np.uint8)
     red[..., 0] = 255
     return GalleryRow(0, "a plain red square", white, (4, 4, 12, 12), red, results)
 
 
-def test_the_sheet_holds_every_picture_enlarged(tmp_path: Path) -> None:
+def test_the_sheet_shows_every_image_enlarged(tmp_path: Path) -> None:
     green = np.zeros((16, 16, 3), np.uint8)
     green[..., 1] = 255
     write_gallery_png([row((green, None))] * 2, ["one", "two"], tmp_path / "sheet.png", scale=8)
@@ -63,7 +64,7 @@ def test_the_sheet_holds_every_picture_enlarged(tmp_path: Path) -> None:
     assert sheet.shape[1] > 4 * 128
     assert sheet.shape[0] > 2 * 128
     assert (sheet == [0, 255, 0]).all(-1).sum() == 2 * 128 * 128
-    assert (sheet == [255, 0, 0]).all(-1).sum() == 2 * 128 * 64  # its shape is kept
+    assert (sheet == [255, 0, 0]).all(-1).sum() == 2 * 128 * 64  # its aspect ratio is kept
 
 
 def test_the_sheet_is_the_same_bytes_each_time(tmp_path: Path) -> None:
@@ -72,6 +73,6 @@ def test_the_sheet_is_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_sheet_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no rows"):
+def test_a_sheet_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one row"):
         write_gallery_png([], ["one"], tmp_path / "sheet.png")

@@ -8,7 +8,7 @@ from pbe.dataset.images import read_image
 from pbe.evaluation.bench import Bench, Case, read_bench, result_path, write_case, write_image
 from pbe.evaluation.painting import PaintJob, Sampling, case_seed, paint_batch, paint_cases
 
-QUICK = Sampling(num_steps=2, max_magnification=2.0, seed=0)
+QUICK = Sampling(num_steps=2, max_magnification=2.0, batch_size=4, seed=0)
 
 
 def results(job: PaintJob) -> dict[str, bytes]:
@@ -16,7 +16,7 @@ def results(job: PaintJob) -> dict[str, bytes]:
 
 
 def test_workers_paint_what_one_process_paints(model_folder: Path, bench: Bench, tmp_path: Path) -> None:
-    """Two real processes, resumed: the same bytes as batch by batch in this process, on one thread as they are."""
+    """Two processes write the same bytes as this process does batch by batch, on one thread as the workers."""
     jobs = [PaintJob(5.0, 12, tmp_path / "five"), PaintJob(1.0, 5, tmp_path / "one")]
     alone = PaintJob(5.0, 12, tmp_path / "alone")
     alone.folder.mkdir()
@@ -27,8 +27,8 @@ def test_workers_paint_what_one_process_paints(model_folder: Path, bench: Bench,
     torch.set_num_threads(threads)
     seen: list[tuple[int, int]] = []
     paint_cases(
-        model_folder, bench, jobs, sampling=QUICK, batch_size=4, num_workers=2,
-        progress=lambda done, total: seen.append((done, total)),
+        model_folder, bench, jobs, sampling=QUICK, num_workers=2,
+        progress=lambda done, total, note="": seen.append((done, total)),
     )  # fmt: skip
     assert results(jobs[0]) == results(alone)
     assert len(results(jobs[1])) == 5
@@ -38,14 +38,14 @@ def test_workers_paint_what_one_process_paints(model_folder: Path, bench: Bench,
         np.testing.assert_array_equal(result[case.mask == 0], case.source[case.mask == 0])
 
 
-def test_what_is_there_is_not_painted_again(bench: Bench, tmp_path: Path) -> None:
+def test_existing_results_are_not_painted_again(bench: Bench, tmp_path: Path) -> None:
     job = PaintJob(5.0, 4, tmp_path)
     for case_id in bench.ids[:4]:
         write_image(result_path(tmp_path, case_id), np.zeros((2, 2, 3), np.uint8))
     seen: list[tuple[int, int]] = []
     paint_cases(
-        Path("no-model-is-loaded"), bench, [job], sampling=QUICK, batch_size=4, num_workers=2,
-        progress=lambda done, total: seen.append((done, total)),
+        Path("absent"), bench, [job], sampling=QUICK, num_workers=2,
+        progress=lambda done, total, note="": seen.append((done, total)),
     )  # fmt: skip
     assert seen == [(4, 4)]
 
@@ -60,13 +60,13 @@ def test_guidance_and_seed_change_the_pixels(model_folder: Path, bench: Bench, t
     assert len(painted) == 3
 
 
-def test_every_case_has_a_seed_of_its_own() -> None:
+def test_every_case_has_its_own_seed() -> None:
     seeds = {case_seed(seed, case_id) for seed in range(3) for case_id in range(100)}
     assert len(seeds) == 300
     assert case_seed(0, 7) == case_seed(0, 7)
 
 
-def test_sources_of_several_sizes_keep_theirs(model_folder: Path, tmp_path: Path) -> None:
+def test_results_have_the_sizes_of_their_sources(model_folder: Path, tmp_path: Path) -> None:
     for case_id, (height, width) in ((1, (32, 32)), (2, (41, 90))):
         picture, mask = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
         mask[4:20, 4:20] = 1
@@ -76,7 +76,7 @@ def test_sources_of_several_sizes_keep_theirs(model_folder: Path, tmp_path: Path
     assert [read_image(result_path(tmp_path, i)).shape for i in (1, 2)] == [(32, 32, 3), (41, 90, 3)]
 
 
-def test_small_masks_are_painted_closer(model_folder: Path, bench: Bench, tmp_path: Path) -> None:
+def test_the_magnification_of_small_masks_changes_the_pixels(model_folder: Path, bench: Bench, tmp_path: Path) -> None:
     painted = set()
     for magnification in (1.0, 2.0):
         job = PaintJob(5.0, 1, tmp_path / f"{magnification:g}")

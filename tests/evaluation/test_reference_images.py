@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from pbe.evaluation.reference_images import centre_square, real_images
+from pbe.errors import UserError
+from pbe.evaluation.reference_images import centre_square, reference_images
 
 
-def test_only_curated_train_images_count(demo: Path) -> None:
-    images = list(real_images(demo / "raw", demo / "curated", None, 32, 100))
+def test_the_reference_images_are_the_kept_train_images(demo: Path) -> None:
+    images = list(reference_images(demo / "raw", demo / "curated", None, 32, 100))
     assert len(images) == 5  # six, of which curation rejected one
     assert {image.shape for image in images} == {(32, 32, 3)}
-    assert len(list(real_images(demo / "raw", demo / "curated", None, 32, 3))) == 3
+    assert len(list(reference_images(demo / "raw", demo / "curated", None, 32, 3))) == 3
 
 
-def test_a_folder_of_ones_own_may_hold_any_pictures(tmp_path: Path, demo: Path) -> None:
+def test_a_folder_may_have_images_of_any_mode_and_other_files(tmp_path: Path, demo: Path) -> None:
     for name in ("b.png", "a.JPG", "notes.txt"):
         PillowImage.new("L", (20, 10), 7).save(tmp_path / name, format="PNG")
-    images = list(real_images(demo / "raw", demo / "curated", str(tmp_path), 8, 100))
+    images = list(reference_images(demo / "raw", demo / "curated", str(tmp_path), 8, 100))
     assert [image.shape for image in images] == [(8, 8, 3)] * 2
 
 
@@ -29,7 +30,7 @@ def test_the_square_is_the_centre() -> None:
 
 
 def test_too_few_images_are_refused_before_any_is_read(tmp_path: Path, demo: Path) -> None:
-    with pytest.raises(ValueError, match="two real images at least"):
-        real_images(demo / "raw", demo / "curated", str(tmp_path), 8, 100)
-    with pytest.raises(ValueError, match=r"no such folder; see evaluate\.real"):
-        real_images(demo / "raw", demo / "curated", str(tmp_path / "absent"), 8, 100)
+    with pytest.raises(UserError, match=r"evaluate\.real.* at least two reference images, but there are 0"):
+        reference_images(demo / "raw", demo / "curated", str(tmp_path), 8, 100)
+    with pytest.raises(UserError, match=r"no such folder; see evaluate\.real"):
+        reference_images(demo / "raw", demo / "curated", str(tmp_path / "absent"), 8, 100)

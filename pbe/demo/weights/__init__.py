@@ -1,1 +1,4 @@
-"""The recipe of the bundled weights in data/tiny: VAE, CLIP, text-to-image prior and attribute classifier."""
+"""The recipe of the weights in data/tiny: VAE, CLIP, attribute classifier and text-to-image prior.
+
+The command trains all of them, or those that --parts names, and records their quality in recipe.json.
+"""

@@ -1,4 +1,4 @@
-"""The command of the recipe; see the package."""
+"""The command `python -m pbe.demo.weights`, which trains the weights in data/tiny."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pbe.demo import weights
-from pbe.demo.weights.classifier import train_judge
+from pbe.demo.weights.classifier import train_classifier
 from pbe.demo.weights.clip import train_clip
 from pbe.demo.weights.prior import train_prior
 from pbe.demo.weights.recipe import Recipe
@@ -18,7 +18,7 @@ from pbe.demo.weights.vae import train_vae
 PARTS: dict[str, Callable[[Recipe, Path], dict[str, float]]] = {
     "vae": train_vae,
     "clip": train_clip,
-    "judge": train_judge,
+    "attribute_classifier": train_classifier,
     "prior": train_prior,
 }
 

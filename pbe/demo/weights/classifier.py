@@ -1,6 +1,6 @@
-"""The judge that reads shape, colours and pattern off a crop.
+"""The attribute classifier, which reads shape, colours and pattern from a crop.
 
-It shares neither weights, data order nor architecture with the tower that conditions the painter.
+Its weights, data and architecture are independent of the tower that conditions the painter.
 """
 
 from pathlib import Path
@@ -10,40 +10,41 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pbe.demo import scenes
-from pbe.demo.attribute_classifier import CLASSES, Judge
+from pbe.demo.attribute_classifier import FOLDER, WORDS, AttributeClassifier
+from pbe.demo.scenes import Attributes
 from pbe.demo.weights.crops import clear_objects, draw_crops, draw_scenes
-from pbe.demo.weights.recipe import AUGMENTATION, NUM_UNSEEN, Recipe, optimise
+from pbe.demo.weights.recipe import AUGMENTATION, NUM_UNSEEN, Recipe, optimize
 
 UNCHANGED = AUGMENTATION.replace(flip_probability=0, rotate_probability=0, blur_probability=0, elastic_probability=0)
 
 
-def train_judge(recipe: Recipe, out: Path) -> dict[str, float]:
-    """Train the judge on lightly changed crops; returns its accuracies on unseen crops."""
+def train_classifier(recipe: Recipe, out: Path) -> dict[str, float]:
+    """Train the classifier on lightly augmented crops, save it, and return its accuracies, 0..1, on unseen crops."""
     torch.manual_seed(recipe.seed + 4)
     rng = np.random.default_rng([recipe.seed, 4])
     pairs = clear_objects(draw_scenes(recipe.num_scenes, recipe.seed + 4, max_objects=3))
-    judge = Judge()
+    classifier = AttributeClassifier()
     gentle = AUGMENTATION.replace(max_rotation_deg=8.0, elastic_probability=0.0, blur_probability=0.4)
 
     def loss_of(step: int) -> Tensor:
-        images, attributes = draw_crops(pairs, recipe.judge_batch, rng, gentle)
-        logits = judge(images)
+        images, attributes = draw_crops(pairs, recipe.classifier_batch, rng, gentle)
+        logits = classifier(images)
         return sum(
             (F.cross_entropy(logits[k], t, label_smoothing=0.02) for k, t in _targets(attributes).items()),
             torch.zeros(()),
         )
 
-    for _ in optimise(list(judge.parameters()), loss_of, recipe.judge_steps, recipe.judge_lr, "judge"):
+    parameters = list(classifier.parameters())
+    for _ in optimize(parameters, loss_of, recipe.classifier_steps, recipe.classifier_lr, "classifier"):
         pass
-    judge.eval()
+    classifier.eval()
     unseen = clear_objects(draw_scenes(NUM_UNSEEN, recipe.seed + 5, max_objects=3))
     images, attributes = draw_crops(unseen, 2000, np.random.default_rng(5), UNCHANGED)
     with torch.no_grad():
-        logits = judge(images)
-    judge.save_pretrained(out / "judge")
+        logits = classifier(images)
+    classifier.save_pretrained(out / FOLDER)
     return {k: float((logits[k].argmax(1) == t).float().mean()) for k, t in _targets(attributes).items()}
 
 
-def _targets(attributes: list[scenes.Attributes]) -> dict[str, Tensor]:
-    return {k: torch.tensor([words.index(getattr(a, k)) for a in attributes]) for k, words in CLASSES.items()}
+def _targets(attributes: list[Attributes]) -> dict[str, Tensor]:
+    return {k: torch.tensor([words.index(getattr(a, k)) for a in attributes]) for k, words in WORDS.items()}

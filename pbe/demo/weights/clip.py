@@ -1,4 +1,4 @@
-"""Two small towers of CLIP, for 32 px crops of objects and for their captions, and the tokenizer."""
+"""Two small CLIP towers, for 32 px crops of objects and for their captions, and their tokenizer."""
 
 from pathlib import Path
 from string import ascii_lowercase
@@ -22,13 +22,13 @@ from transformers import (
 
 from pbe.demo import scenes
 from pbe.demo.weights.crops import clear_objects, draw_crops, draw_scenes
-from pbe.demo.weights.recipe import AUGMENTATION, CONTEXT_DIM, EXEMPLAR_PX, NUM_UNSEEN, Recipe, optimise
+from pbe.demo.weights.recipe import AUGMENTATION, CONTEXT_DIM, EXEMPLAR_PX, NUM_UNSEEN, Recipe, optimize
 
 MAX_TOKENS = 8
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer to whose byte pairs every word of the world's captions is one token."""
+    """Return a CLIP tokenizer whose byte pairs make every word of the captions one token."""
     words = sorted({"a", "with", *scenes.SHAPES, *scenes.PATTERNS, *scenes.COLOURS})
     vocab = {symbol: i for i, symbol in enumerate([*ascii_lowercase, *(f"{c}</w>" for c in ascii_lowercase)])}
     merges: list[tuple[str, str]] = []
@@ -44,7 +44,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Two small towers that meet without projections: the class token itself lies in the text tokens' space."""
+    """Return two small towers without projections: the class token lies in the space of the text tokens."""
     eos = tokenizer.eos_token_id
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -81,7 +81,7 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> dict[str, Tensor]
 
 
 def train_clip(recipe: Recipe, out: Path) -> dict[str, float]:
-    """Train both towers by contrast, and pull matching pairs together; returns retrieval on unseen crops."""
+    """Train both towers with a contrastive loss and the cosine of pairs; return their retrieval of unseen crops."""
     torch.manual_seed(recipe.seed + 2)
     rng = np.random.default_rng([recipe.seed, 2])
     pairs = clear_objects(draw_scenes(recipe.num_scenes, recipe.seed + 2, max_objects=3))
@@ -99,7 +99,7 @@ def train_clip(recipe: Recipe, out: Path) -> dict[str, float]:
         contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         return contrast + 0.5 * (1 - (image * text).sum(1)).mean()
 
-    losses = list(optimise(parameters, loss_of, recipe.clip_steps, recipe.clip_lr, "clip"))
+    losses = list(optimize(parameters, loss_of, recipe.clip_steps, recipe.clip_lr, "clip"))
     model.eval()
     unseen = clear_objects(draw_scenes(NUM_UNSEEN, recipe.seed + 3, max_objects=3))
     images, attributes = draw_crops(unseen, 512, np.random.default_rng(3), AUGMENTATION)
@@ -117,7 +117,7 @@ def train_clip(recipe: Recipe, out: Path) -> dict[str, float]:
 
 
 def save_clip(model: CLIPModel, tokenizer: CLIPTokenizer, out: Path) -> None:
-    """Save the towers in diffusers' layout: `text_encoder` and `tokenizer`, and `image_encoder` beside them."""
+    """Save the towers in diffusers' layout, as `text_encoder`, `tokenizer` and `image_encoder`."""
     image_tower = CLIPVisionModelWithProjection(cast(CLIPVisionConfig, model.config.vision_config))
     image_tower.vision_model.load_state_dict(model.vision_model.state_dict())
     image_tower.visual_projection.load_state_dict(model.visual_projection.state_dict())

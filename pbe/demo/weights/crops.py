@@ -1,37 +1,37 @@
-"""What the recipe trains on: scenes of the demo world, none of them in the demo's bucket, and crops of them."""
+"""The recipe's training data: scenes of the demo world that are not in the demo's bucket, and crops of them."""
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from pbe.demo import scenes
+from pbe.demo.scenes import Attributes, Scene, SceneObject, draw_scene
 from pbe.demo.weights.recipe import EXEMPLAR_PX, IMAGE_PX
 from pbe.method.exemplars import augment_exemplar, crop_exemplar
 from pbe.settings import ExemplarAugmentation
+from pbe.types import Image
 
 
-def draw_scenes(num_scenes: int, seed: int, max_objects: int) -> list[scenes.Scene]:
-    """Draw scenes from a seed of their own; none of them is part of the demo bucket."""
+def draw_scenes(num_scenes: int, seed: int, max_objects: int) -> list[Scene]:
+    """Draw scenes from a separate stream of random numbers; none of them is part of the demo's bucket."""
     rng = np.random.default_rng([seed, max_objects, 77])
-    return [scenes.draw_scene(rng, max_objects, rare_kinds=False) for _ in tqdm(range(num_scenes), "scenes")]
+    return [draw_scene(rng, max_objects, rare_kinds=False) for _ in tqdm(range(num_scenes), "scenes")]
 
 
-def square_crop(scene: scenes.Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A random 64 x 64 window of a scene."""
+def square_crop(scene: Scene, rng: np.random.Generator) -> Image:
+    """Cut a random 64 x 64 window from a scene."""
     height, width = scene.image.shape[:2]
     top, left = rng.integers(0, height - IMAGE_PX + 1), rng.integers(0, width - IMAGE_PX + 1)
     return scene.image[top : top + IMAGE_PX, left : left + IMAGE_PX]
 
 
-def to_tensor(images: list[NDArray[np.uint8]]) -> Tensor:
+def to_tensor(images: list[Image]) -> Tensor:
     """NHWC uint8 => NCHW float32 in -1..1."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def clear_objects(scenes: list[scenes.Scene]) -> list[tuple[scenes.Scene, scenes.SceneObject]]:
-    """The objects that a caption describes fully: whole, not covered, at least 10 px on each side."""
+def clear_objects(scenes: list[Scene]) -> list[tuple[Scene, SceneObject]]:
+    """Return the objects that a caption fully describes: not truncated, not occluded, at least 10 px on each side."""
     return [
         (s, o)
         for s in scenes
@@ -41,12 +41,12 @@ def clear_objects(scenes: list[scenes.Scene]) -> list[tuple[scenes.Scene, scenes
 
 
 def draw_crops(
-    pairs: list[tuple[scenes.Scene, scenes.SceneObject]],
+    pairs: list[tuple[Scene, SceneObject]],
     size: int,
     rng: np.random.Generator,
     augment: ExemplarAugmentation,
-) -> tuple[Tensor, list[scenes.Attributes]]:
-    """A batch of augmented object crops, (B, 3, 32, 32) in -1..1, and what they show."""
+) -> tuple[Tensor, list[Attributes]]:
+    """Draw a batch of augmented crops of objects, (B, 3, 32, 32) in -1..1, and return it with their attributes."""
     crops, attributes = [], []
     for index in rng.integers(len(pairs), size=size):
         scene, o = pairs[index]

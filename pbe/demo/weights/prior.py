@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pbe.demo import scenes
+from pbe.demo.scenes import Scene
 from pbe.demo.weights.clip import tokenize
 from pbe.demo.weights.crops import draw_scenes, to_tensor
-from pbe.demo.weights.recipe import CONTEXT_DIM, IMAGE_PX, Recipe, optimise
+from pbe.demo.weights.recipe import CONTEXT_DIM, IMAGE_PX, Recipe, optimize
 from pbe.method.denoiser import attend_to_one_token
 from pbe.method.pretrained import load_vae
 from pbe.method.windows import cut_window, square_window
@@ -38,17 +38,16 @@ def build_prior() -> UNet2DConditionModel:
 
 
 def train_prior(recipe: Recipe, out: Path) -> dict[str, float]:
-    """Train the text-to-image prior on single objects, each caption given by its end token alone, slightly noisy.
+    """Train the text-to-image prior on single objects; a caption's context is its end token with some noise.
 
-    A caption's end token sums it up, as CLIP's class token sums up an image: a prior that draws from it alone is ready
-    for the paper's one-token condition, and the noise covers the gap between the two modalities (as in unCLIP).
-    Late timesteps, where the composition is decided, are drawn more often.
+    The end token summarizes a caption as CLIP's class token summarizes an image, so that a prior that uses it alone is
+    ready for the paper's condition of one token. The noise covers the gap between the two modalities, as in unCLIP.
+    Late timesteps, which determine the composition, are drawn more often.
     """
     torch.manual_seed(recipe.seed + 6)
     rng = np.random.default_rng([recipe.seed, 6])
-    scenes = [
-        s for s in draw_scenes(recipe.num_scenes, recipe.seed + 6, max_objects=1) if not s.objects[0].is_truncated
-    ]
+    drawn = draw_scenes(recipe.num_scenes, recipe.seed + 6, max_objects=1)
+    scenes = [scene for scene in drawn if not scene.objects[0].is_truncated]
     latents, inside = encode_scenes(scenes, out, rng)
     contexts, empty = encode_captions([scenes[i].caption for i in inside], out)
     unet, schedule = attend_to_one_token(build_prior()), DDPMScheduler(**SCHEDULE)
@@ -64,7 +63,7 @@ def train_prior(recipe: Recipe, out: Path) -> dict[str, float]:
 
     losses = []
     PNDMScheduler(**SCHEDULE, skip_prk_steps=True, steps_offset=1).save_pretrained(out / "scheduler")
-    for loss in optimise(list(unet.parameters()), loss_of, recipe.prior_steps, recipe.prior_lr, "prior"):
+    for loss in optimize(list(unet.parameters()), loss_of, recipe.prior_steps, recipe.prior_lr, "prior"):
         losses.append(loss)
         ema.step(unet.parameters())
         if len(losses) % 500 == 0 or len(losses) == recipe.prior_steps:
@@ -83,8 +82,8 @@ def denoising_loss(
 
 
 @torch.no_grad()
-def encode_scenes(scenes: list[scenes.Scene], folder: Path, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
-    """Scaled latents of two windows of each scene that hold the whole object, and the scene of each."""
+def encode_scenes(scenes: list[Scene], folder: Path, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
+    """Return scaled latents of two windows of each scene that contain the whole object, and each one's scene index."""
     vae = load_vae(folder)
     crops, inside = [], []
     for i, scene in enumerate(scenes):
@@ -100,7 +99,7 @@ def encode_scenes(scenes: list[scenes.Scene], folder: Path, rng: np.random.Gener
 
 @torch.no_grad()
 def encode_captions(captions: list[str], folder: Path) -> tuple[Tensor, Tensor]:
-    """End tokens' states of the captions, (N, 1, 128), and of the empty caption, (1, 1, 128)."""
+    """Return the end tokens' states of the captions, (N, 1, 128), and of the empty caption, (1, 1, 128)."""
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     tower = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
 
@@ -108,5 +107,6 @@ def encode_captions(captions: list[str], folder: Path) -> tuple[Tensor, Tensor]:
         return torch.as_tensor(tower(**tokenize(tokenizer, texts)).pooler_output[:, None])
 
     unique = sorted(set(captions))
-    table = dict(zip(unique, torch.cat([encode(unique[i : i + 256]) for i in range(0, len(unique), 256)]), strict=True))
-    return torch.stack([table[c] for c in captions]), encode([""])
+    states = torch.cat([encode(unique[i : i + 256]) for i in range(0, len(unique), 256)])
+    state_of = dict(zip(unique, states, strict=True))
+    return torch.stack([state_of[caption] for caption in captions]), encode([""])

@@ -1,4 +1,4 @@
-"""The numbers of the recipe, and the optimisation that its four parts share."""
+"""The hyperparameters of the recipe, and the optimization that its four parts share."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ IMAGE_PX = 64
 EXEMPLAR_PX = 32
 NUM_UNSEEN = 800  # scenes that quality is measured on
 
-
 AUGMENTATION = ExemplarAugmentation(
     augment=True, pad_frac=0.06, flip_probability=0.5, rotate_probability=0.5, max_rotation_deg=20.0,
     blur_probability=0.3, max_blur_frac=0.02, elastic_probability=0.3, elastic_frac=0.03, elastic_smooth_frac=0.12,
@@ -24,21 +23,21 @@ AUGMENTATION = ExemplarAugmentation(
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number that decides the weights; the thread counts, too, as they decide the order of sums."""
+    """Every number that determines the weights, including thread counts, which determine the order of summation."""
 
     seed: int = 20
     num_scenes: int = 12000
     vae_steps: int = 2550
-    vae_horizon: int = 3800  # of its cosine, which it leaves at `vae_cooldown_from` to go to zero in a straight line
+    vae_horizon: int = 3800  # of its cosine; from `vae_cooldown_from` on, the rate decreases linearly to zero
     vae_cooldown_from: int = 2050
     vae_batch: int = 16
     vae_lr: float = 1.5e-3
     clip_steps: int = 1500
     clip_batch: int = 128
     clip_lr: float = 1e-3
-    judge_steps: int = 1200
-    judge_batch: int = 96
-    judge_lr: float = 2e-3
+    classifier_steps: int = 1200
+    classifier_batch: int = 96
+    classifier_lr: float = 2e-3
     prior_steps: int = 6000
     prior_batch: int = 32
     prior_lr: float = 1e-3
@@ -48,11 +47,11 @@ class Recipe:
 
 
 def cosine(step: int, horizon: int) -> float:
-    """A short warm-up, then half a cosine to zero at `horizon`; 0..1."""
+    """Return a factor of the learning rate, 0..1: a short warm-up, then half a cosine that is zero at `horizon`."""
     return float(min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * min(1.0, step / horizon))))
 
 
-def optimise(
+def optimize(
     parameters: list[nn.Parameter],
     loss_of: Callable[[int], Tensor],
     steps: int,
@@ -60,16 +59,16 @@ def optimise(
     name: str,
     rate: Callable[[int], float] | None = None,
 ) -> Iterator[float]:
-    """AdamW at `lr` times `rate` of the step, a cosine to zero by default; yields the loss of each step."""
-    optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate or (lambda step: cosine(step, steps)))
+    """Run AdamW at `lr` times `rate(step)`, by default a cosine to zero, and yield the loss of each step."""
+    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate or (lambda step: cosine(step, steps)))
     with tqdm(total=steps, desc=name, mininterval=5) as bar:
         for step in range(steps):
             loss = loss_of(step)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             bar.update()
             bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)

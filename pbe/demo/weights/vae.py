@@ -1,4 +1,4 @@
-"""The autoencoder: 64 px pictures to 16 x 16 latents of 4 channels."""
+"""The autoencoder: 64 px images to 16 x 16 latents of 4 channels."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from pbe.demo import scenes
+from pbe.demo.scenes import Scene
 from pbe.demo.weights.crops import draw_scenes, square_crop, to_tensor
-from pbe.demo.weights.recipe import IMAGE_PX, NUM_UNSEEN, Recipe, cosine, optimise
+from pbe.demo.weights.recipe import IMAGE_PX, NUM_UNSEEN, Recipe, cosine, optimize
 
 
 def build_vae() -> AutoencoderKL:
@@ -27,7 +27,7 @@ def build_vae() -> AutoencoderKL:
 
 
 def train_vae(recipe: Recipe, out: Path) -> dict[str, float]:
-    """Train the autoencoder; returns its PSNR in dB on unseen scenes."""
+    """Train and save the autoencoder; return its PSNR in dB on unseen scenes and the latents' standard deviation."""
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng([recipe.seed, 1])
     scenes = draw_scenes(recipe.num_scenes, recipe.seed, max_objects=4)
@@ -44,7 +44,7 @@ def train_vae(recipe: Recipe, out: Path) -> dict[str, float]:
     def rate(step: int) -> float:
         return vae_rate(step, recipe)
 
-    for _ in optimise(list(vae.parameters()), loss_of, recipe.vae_steps, recipe.vae_lr, "vae", rate):
+    for _ in optimize(list(vae.parameters()), loss_of, recipe.vae_steps, recipe.vae_lr, "vae", rate):
         pass
     vae.eval()
     quality = measure_vae(
@@ -56,8 +56,8 @@ def train_vae(recipe: Recipe, out: Path) -> dict[str, float]:
 
 
 @torch.no_grad()
-def measure_vae(vae: AutoencoderKL, scenes: list[scenes.Scene], rng: np.random.Generator) -> dict[str, float]:
-    """PSNR in dB (mean over images, of 8-bit results) and the latents' standard deviation."""
+def measure_vae(vae: AutoencoderKL, scenes: list[Scene], rng: np.random.Generator) -> dict[str, float]:
+    """Return the PSNR in dB (mean over images, of 8-bit results) and the latents' standard deviation."""
     psnrs, latents = [], []
     for start in range(0, len(scenes), 32):
         crops = [square_crop(s, rng) for s in scenes[start : start + 32]]
@@ -70,7 +70,7 @@ def measure_vae(vae: AutoencoderKL, scenes: list[scenes.Scene], rng: np.random.G
 
 
 def vae_rate(step: int, recipe: Recipe) -> float:
-    """The cosine, left early for a straight line to zero; 0..1."""
+    """Return a factor of the learning rate, 0..1: a cosine, and a linear decrease to zero from `vae_cooldown_from`."""
     start = recipe.vae_cooldown_from
     if step < start:
         return cosine(step, recipe.vae_horizon)
