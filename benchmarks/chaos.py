@@ -1,12 +1,11 @@
-"""Kill training at random moments and see that it ends with the weights of a run that nothing disturbed.
+"""Kill training at random moments, and check that it ends with the weights of an undisturbed run.
 
     python -m benchmarks.chaos --runs 10
 
-A Ray cluster of a head and two nodes is simulated on this machine, each node with room for one of the two workers, so
-that every step goes over both. Each run is killed several times, at moments drawn from `--seed`: a worker, a raylet
-(its node is lost with all its processes, and another joins), the driver, or everything there is, and is started again
-where its driver is gone. The first run is not disturbed; the SHA-256 over its model's files is what the others must
-end with.
+A Ray cluster of a head and two nodes is simulated on this machine. Each node has room for one of the two workers, so
+that every step needs both. Each run suffers several kills, at moments drawn from `--seed`: of a worker, of a raylet
+(its node is lost with all its processes, and another joins), of the driver, or of everything. If its driver was killed,
+it is started again. The first run is undisturbed, and the others must end with the same SHA-256 over the model's files.
 Exits with 1 if one does not.
 """
 
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from flows import environment
 
@@ -35,30 +35,49 @@ import psutil  # noqa: E402
 from ray._private.node import Node  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
+from pbe import layout  # noqa: E402
+from pbe.dataset.curated_boxes import BOXES_FILE  # noqa: E402
+from pbe.dataset.image_shards import LOCATION, write_tar  # noqa: E402
+from pbe.demo.faults import encode_jpeg  # noqa: E402
+from pbe.demo.scenes import draw_scene  # noqa: E402
+from pbe.settings import load_settings  # noqa: E402
 from pbe.training.journal import JOURNAL, read_journal  # noqa: E402
-from tests.support.tiny_data import write_scenes  # noqa: E402
-from tests.support.tiny_models import write_backbone  # noqa: E402
 
 KINDS = ("worker", "raylet", "driver", "all")
 ROOT = Path(__file__).parents[1]
-WORKER = "ray::RayTrainWorker"  # how Ray names the processes of a training's workers
+WORKER = "ray::RayTrainWorker"  # Ray's name for the processes of training workers
 
 
 def drive(root: Path, name: str, steps: int) -> None:
-    """The driver's process: train on the cluster that RAY_ADDRESS names."""
+    """Train on the cluster that RAY_ADDRESS names: the driver's process."""
     from pbe.runtime.ray_cluster import ray_cluster
-    from pbe.settings import Method, Train
     from pbe.training import run
     from pbe.training.job import TrainJob
 
-    train = Train(
-        cache=False, steps=steps, batch_size=2, checkpoint_every=5, validate_every=40, validation_samples=4, lr=1e-3
-    )
-    job = TrainJob(
-        root / "images", root, root / "backbone", root / "none", root / f"runs-{name}", Method(), train, seed=0
-    )
+    settings = load_settings(ROOT / layout.PARAMS)
+    train = settings.train.replace(
+        cache=False, num_workers=2, steps=steps, batch_size=2, checkpoint_every=5, validate_every=40,
+        validation_samples=4, lr=1e-3,
+    )  # fmt: skip
+    backbone, runs = ROOT / layout.TINY, root / f"runs-{name}"
+    job = TrainJob(root / "images", root, backbone, root / "none", runs, settings.method, train, seed=0)
     with ray_cluster(os.environ["RAY_ADDRESS"], 0):
         run.train(job, root / f"model-{name}")
+
+
+def write_scenes(root: Path, num_scenes: int = 16) -> None:
+    """Write demo scenes of each split, with one box each, as curated images and boxes."""
+    rows = []
+    (root / "images").mkdir()
+    for split in ("train", "validation"):
+        drawn = {
+            f"{split[0]}{i:015x}": draw_scene(np.random.default_rng([len(split), i]), 1) for i in range(num_scenes)
+        }
+        files = [(name, encode_jpeg(scene.image)) for name, scene in drawn.items()]
+        places = write_tar(root / "images" / f"{split}-00000.tar", files)
+        rows += [(f"{n}_000", n, split, *map(int, s.objects[0].box), *places[n]) for n, s in drawn.items()]
+    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1", *LOCATION]
+    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(root / BOXES_FILE)
 
 
 class Fleet:
@@ -84,11 +103,11 @@ class Fleet:
         return subprocess.Popen(command, env=variables, stdout=log, stderr=log, cwd=ROOT)
 
     def steps_done(self) -> int:
-        """Steps written to the journal, of which a kill may take back those since the last checkpoint."""
+        """Return the number of steps in the journal; a kill undoes those since the last checkpoint."""
         return max((len(read_journal(path)) for path in self.root.glob(f"runs-{self.name}/*/{JOURNAL}")), default=0)
 
     def kill(self, kind: str, rng: np.random.Generator) -> bool:
-        """Kill at once; False when there is nothing of the kind to be killed."""
+        """Kill immediately; return False when no process of the kind runs."""
         actions: dict[str, Callable[[np.random.Generator], bool]] = {
             "worker": self._kill_worker, "raylet": self._kill_raylet,
             "driver": self._kill_driver, "all": self._kill_all,
@@ -107,7 +126,7 @@ class Fleet:
         node = nodes[rng.integers(len(nodes))]
         lost = _children(node)
         self.cluster.remove_node(node, allow_graceful=False)
-        for process in lost:  # a machine that goes takes all with it
+        for process in lost:  # as when a machine is lost
             _kill(process)
         self.cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=100 * 2**20)
         return True
@@ -131,7 +150,7 @@ class Fleet:
         return True
 
     def finish(self, limit_s: float) -> int:
-        """Wait for the driver; returns its exit code."""
+        """Wait for the driver; return its exit code."""
         try:
             return self.driver.wait(limit_s)
         finally:
@@ -144,13 +163,13 @@ class Fleet:
 
 
 def _children(node: Node, title: str = "") -> list[psutil.Process]:
-    """The processes below a node's own, those with a title that begins so."""
+    """Return the descendants of a node's processes whose command line starts with `title`."""
     found = [child for process in _own(node) for child in process.children(recursive=True)]
     return [p for p in found if " ".join(_command(p)).startswith(title)]
 
 
 def _own(node: Node) -> list[psutil.Process]:
-    """The processes that Ray started for a node: its raylet, on the head also the cluster's store."""
+    """Return the processes that Ray started for a node: its raylet, and on the head the cluster's store."""
     pids = [info.process.pid for infos in node.all_processes.values() for info in infos]
     return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
 
@@ -168,7 +187,7 @@ def _kill(process: psutil.Process) -> None:
 
 
 def digest(model: Path) -> str:
-    """SHA-256 over the weights of a saved model, or "none" where there is none."""
+    """Return the SHA-256 over the weights of a saved model, or "none" if there is none."""
     files = sorted(model.rglob("*.safetensors"))
     if not files:
         return "none"
@@ -179,9 +198,9 @@ def digest(model: Path) -> str:
 
 
 def plan(seed: int, number: int, steps: int, num_kills: int) -> list[tuple[int, str, float]]:
-    """What a run suffers: when so many steps were written, kill one of a kind after a pause of up to 0.3 s.
+    """Return the kills of a run: (number of steps in the journal, kind, seconds to wait then, up to 0.3).
 
-    The first kill's kind goes round with the run's number, so that ten runs see each; the others are drawn.
+    The kind of the first kill follows from the run's number, so that ten runs see each kind; the others are drawn.
     """
     rng = np.random.default_rng([seed, number])
     moments = sorted(int(m) for m in rng.choice(np.arange(1, steps - 1), num_kills, replace=False))
@@ -190,26 +209,26 @@ def plan(seed: int, number: int, steps: int, num_kills: int) -> list[tuple[int, 
 
 
 def disturbed_run(root: Path, number: int, args: argparse.Namespace) -> tuple[list[str], int]:
-    """One run with its kills; returns what was killed when, and the exit code of the last driver."""
+    """Run once with kills; return what was killed at which step, and the exit code of the last driver."""
     fleet = Fleet(root, f"run{number}", args.steps)
     rng = np.random.default_rng([args.seed, number, 1])
-    told = []
+    killed = []
     for moment, kind, pause_s in plan(args.seed, number, args.steps, args.kills):
         while fleet.steps_done() < moment and fleet.driver.poll() is None:
             time.sleep(0.02)
         time.sleep(pause_s)
         at = fleet.steps_done()
         if fleet.driver.poll() is None and fleet.kill(kind, rng):
-            told.append(f"{kind}@{at}")
-    return told, fleet.finish(args.limit)
+            killed.append(f"{kind}@{at}")
+    return killed, fleet.finish(args.limit)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10, help="disturbed runs")
-    parser.add_argument("--first", type=int, default=0, help="number of the first run, to do them in pieces")
+    parser.add_argument("--first", type=int, default=0, help="number of the first run, to continue a series")
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--kills", type=int, default=2, help="a run")
+    parser.add_argument("--kills", type=int, default=2, help="in each run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=240.0, help="seconds after the last kill")
     parser.add_argument("--drive", nargs=3, metavar=("NAME", "ROOT", "STEPS"), help=argparse.SUPPRESS)
@@ -219,8 +238,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         root = Path(folder)
-        write_scenes(root, 16)
-        write_backbone(root / "backbone")
+        write_scenes(root)
         began = time.monotonic()
         code = Fleet(root, "quiet", args.steps).finish(args.limit)
         wanted = digest(root / "model-quiet")
@@ -231,15 +249,15 @@ def main() -> None:
         num_wrong = 0
         for number in range(args.first, args.first + args.runs):
             began = time.monotonic()
-            told, code = disturbed_run(root, number, args)
+            killed, code = disturbed_run(root, number, args)
             got = digest(root / f"model-run{number}")
             same = code == 0 and got == wanted
             num_wrong += not same
-            row = f"| {number} | {', '.join(told)} | {time.monotonic() - began:.0f} | {got[:16]} |"
+            row = f"| {number} | {', '.join(killed)} | {time.monotonic() - began:.0f} | {got[:16]} |"
             print(row, "same |" if same else f"DIFFERS (exit code {code}) |", flush=True)
             if code:
                 print((root / f"run{number}.log").read_text()[-2000:], file=sys.stderr)
-    print(f"{args.runs - num_wrong} of {args.runs} ended with the undisturbed run's weights")
+    print(f"{args.runs - num_wrong} of {args.runs} ended with the weights of the undisturbed run")
     sys.exit(bool(num_wrong))
 
 

@@ -1,11 +1,11 @@
-"""Images a second and MFU of training on one GPU: cached and from JPEGs, by batch size, compiled or not.
+"""Images/s and MFU of training on one GPU: from the latent cache and from JPEGs, by batch size, compiled or not.
 
     python benchmarks/gpu.py [--out gpu.json] [--batch-sizes 4 8 16 32 64] [--modes cached images] [--compile off on]
 
-Self-contained: weights are random, of Stable Diffusion's size; images are drawn, or noise of the cache's shapes. Every
-row is the trainer itself, with all it does at a step: batches made ahead, bf16 autocast, channels_last, fused AdamW,
-gradient norm, moving average. MFU counts the multiplications and additions that the step needs, not those it repeats,
-over the device's dense bf16 peak. Where there is no GPU a tiny size runs on the CPU, and the script says it is ready.
+Needs no data: the weights are random, of Stable Diffusion's size, and images and latents are generated. Each row runs
+the trainer itself with everything that it does in a step: prefetched batches, bf16 autocast, channels_last, fused
+AdamW, gradient norm, moving average. MFU is the multiplications and additions that a step needs, without those that it
+repeats, relative to the device's dense bf16 peak. Without a GPU, a tiny size runs on the CPU as a check of the script.
 """
 
 import argparse
@@ -25,24 +25,24 @@ from loader import HEIGHT, WIDTH, write_cache, write_images
 from sizes import flops, machine, random_batch, random_painter
 from transformers import CLIPVisionModelWithProjection
 
+from pbe import layout
+from pbe.dataset.curated_boxes import BOXES_FILE, read_curated_boxes
 from pbe.dataset.image_shards import LOCATION
 from pbe.latents.frozen_encoders import FrozenEncoders
-from pbe.latents.samples import SampleDrawer, read_boxes
+from pbe.latents.samples import SampleDrawer
 from pbe.method.painter import Painter
-from pbe.settings import Method, Train
+from pbe.settings import load_settings
 from pbe.training.batches import BatchSource, cached_source, fresh_source
 from pbe.training.loop import Trainer
 from pbe.training.painting_loss import PaintingLoss
+from pbe.training.throughput import peak_tflops
 
-PEAK_TFLOPS = {  # dense bf16 with float32 sums, from the vendors' data sheets; the first name that fits counts
-    "B200": 2250, "GH200": 989, "H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "L40S": 362,
-    "L40": 181, "L4": 121, "A10G": 70, "A10": 125, "RTX 5090": 210, "RTX 4090": 165, "RTX 3090": 71,
-}  # fmt: skip
+SETTINGS = load_settings(Path(__file__).parents[1] / layout.PARAMS)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run: Stable Diffusion's size on a GPU, a tiny one elsewhere."""
+    """The sizes to run: Stable Diffusion's on a GPU, a tiny one on a CPU."""
 
     size: str
     image_px: int
@@ -52,17 +52,12 @@ class Plan:
     steps: int
 
 
-def peak_flops(name: str) -> float | None:
-    """Peak FLOP/s of a device by its name; None where it is not known."""
-    return next((1e12 * peak for key, peak in PEAK_TFLOPS.items() if key in name), None)
-
-
 def write_project(folder: Path, painter: Painter, plan: Plan, count: int) -> None:
-    """JPEGs, their boxes, the frozen encoders and a cache, as the stages leave them."""
+    """Write JPEGs, their boxes, the frozen encoders and a latent cache, as the stages do."""
     boxes = write_images(folder / "images", None, count)
     rows = [(b.box_id, b.image_id, b.split, *b.xyxy, *b.image) for b in boxes]
     columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1", *LOCATION]
-    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(folder / "boxes.parquet")
+    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(folder / BOXES_FILE)
     painter.vae.save_pretrained(folder / "backbone/vae")
     CLIPVisionModelWithProjection(painter.conditioner.config).save_pretrained(folder / "backbone/image_encoder")
     side, width = plan.image_px // painter.latent_factor, painter.conditioner.config.hidden_size
@@ -70,21 +65,27 @@ def write_project(folder: Path, painter: Painter, plan: Plan, count: int) -> Non
 
 
 def count_flops(painter: Painter, folder: Path, plan: Plan) -> dict[str, float]:
-    """Floating-point operations of one training image in each mode."""
+    """Return the floating-point operations of one training image in each mode."""
     losses = PaintingLoss(painter).to(plan.device).train()
     batch = random_batch(painter, 1, plan.image_px).to(plan.device)
     cached = flops(lambda: losses(batch).mean().backward())
     losses.zero_grad(set_to_none=True)
     encoders = FrozenEncoders(folder / "backbone", plan.device)
-    drawer = SampleDrawer(folder / "images", Method(image_px=plan.image_px), painter.exemplar_px, 1, 0)
-    sample = drawer.draw(read_boxes(folder, "train")[0], 0)
+    drawer = SampleDrawer(
+        folder / "images",
+        SETTINGS.method.replace(image_px=plan.image_px, close_up_probability=0.0),
+        painter.exemplar_px,
+        1,
+        0,
+    )
+    sample = drawer.draw(read_curated_boxes(folder, "train")[0], 0)
     return {"cached": cached, "images": cached + flops(lambda: encoders.encode([sample]))}
 
 
 def run_row(painter: Painter, folder: Path, plan: Plan, mode: str, batch_size: int, compiled: bool) -> dict[str, Any]:
-    """Train for a few steps; images a second, seconds of the first step and peak memory."""
+    """Train for a few steps; return images/s, the seconds of the first step and the peak memory."""
     on_gpu = plan.device.startswith("cuda")
-    train = Train(
+    train = SETTINGS.train.replace(
         use_gpu=on_gpu, num_workers=1, batch_size=batch_size, steps=10_000, lr=1e-5, decay="constant",
         precision="bf16" if on_gpu else "fp32", compile=compiled, loader_threads=min(16, os.cpu_count() or 1),
     )  # fmt: skip
@@ -92,7 +93,7 @@ def run_row(painter: Painter, folder: Path, plan: Plan, mode: str, batch_size: i
     if mode == "cached":
         source = cached_source(folder / "latents", train, 0)
     else:
-        method = Method(image_px=plan.image_px)
+        method = SETTINGS.method.replace(image_px=plan.image_px, close_up_probability=0.0)
         source = fresh_source(folder / "images", folder, folder / "backbone", method, train, 0, plan.device)
     trainer = Trainer(painter, source, train, 0, plan.device)
     if on_gpu:
@@ -102,7 +103,7 @@ def run_row(painter: Painter, folder: Path, plan: Plan, mode: str, batch_size: i
     first_s = time.perf_counter() - start
     for _ in range(plan.warm):
         trainer.run_step()
-    start = time.perf_counter()  # a step ends in a number on the host: nothing is left in flight
+    start = time.perf_counter()  # a step ends with a number on the host, so no GPU work is pending
     for _ in range(plan.steps):
         trainer.run_step()
     took = time.perf_counter() - start
@@ -111,15 +112,16 @@ def run_row(painter: Painter, folder: Path, plan: Plan, mode: str, batch_size: i
 
 
 def sweep(painter: Painter, folder: Path, plan: Plan, modes: list[str], compiles: list[bool]) -> list[dict[str, Any]]:
+    """Run and print all rows; a mode ends at the first batch size that does not fit into memory."""
     counts = count_flops(painter, folder, plan)
     name = torch.cuda.get_device_name() if plan.device.startswith("cuda") else machine()
-    peak = peak_flops(name)
-    told = ", ".join(f"{mode} {count / 1e9:,.3g}" for mode, count in counts.items())
-    known = f"{peak / 1e12:,.0f} TFLOP/s bf16" if peak else "peak not known, no MFU"
-    print(f"{name}; {known}; GFLOP a training image of {plan.image_px} px: {told}")
+    peak = peak_tflops(name)
+    operations = ", ".join(f"{mode} {count / 1e9:,.3g}" for mode, count in counts.items())
+    known = f"{peak:,.0f} TFLOP/s bf16" if peak else "unknown peak, no MFU"
+    print(f"{name}; {known}; GFLOP a training image of {plan.image_px} px: {operations}")
     print(f"{'mode':<8}{'compiled':<10}{'batch':>5}{'images/s':>11}{'MFU':>7}{'peak GiB':>10}{'first step s':>14}")
     rows = []
-    for compiled in compiles:  # compiling cannot be taken back: the plain steps come first
+    for compiled in compiles:  # a compiled UNet stays compiled, so the plain steps come first
         for mode in modes:
             for batch_size in plan.batch_sizes:
                 row: dict[str, Any] = {"mode": mode, "compiled": compiled, "batch_size": batch_size}
@@ -131,7 +133,7 @@ def sweep(painter: Painter, folder: Path, plan: Plan, modes: list[str], compiles
                     print(f"{mode:<8}{compiled!s:<10}{batch_size:>5}   out of memory")
                     rows.append(row | {"out_of_memory": True})
                     break
-                row["mfu"] = row["images_per_s"] * counts[mode] / peak if peak else None
+                row["mfu"] = row["images_per_s"] * counts[mode] / (peak * 1e12) if peak else None
                 mfu = f"{row['mfu']:.1%}" if row["mfu"] else "-"
                 memory = f"{row['peak_gib']:.1f}" if row["peak_gib"] else "-"
                 print(
@@ -167,7 +169,7 @@ def main() -> None:
     if options.out:
         options.out.write_text(json.dumps(rows, indent=2) + "\n")
     if plan.device == "cpu":
-        print(f"ready: no GPU here, so a tiny size ran on the CPU, from {WIDTH} x {HEIGHT} JPEGs and from the cache")
+        print(f"no GPU: a tiny size ran on the CPU, from {WIDTH} x {HEIGHT} JPEGs and from the cache")
 
 
 if __name__ == "__main__":

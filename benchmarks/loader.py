@@ -1,12 +1,13 @@
-"""How many training samples one core makes: from JPEGs, and from the cache of latents, against the official class.
+"""Training samples/s of one core: from JPEGs and from the latent cache, compared with the official dataset class.
 
     .venv/bin/python benchmarks/loader.py [--images FOLDER] [--count 48] [--repeats 3]
 
-The peer does what `OpenImageDataset.__getitem__` of the official code does for a sample, told in our own words: decode
-with Pillow, make the whole image a normalised float tensor, decode it a second time for the exemplar, draw the mask as
-a full-size RGB picture and make that a float tensor, cut the square, resize both floats bilinearly. Its exemplar goes
-through albumentations where that is installed, else through the same transforms in cv2. Images are 1024 x 768 JPEGs of
-quality 92, drawn here unless a folder is given. All run in turns in this process. Prints ratios, asserts nothing.
+The peer does the work of `OpenImageDataset.__getitem__` in the official code, in an implementation of ours: decode with
+Pillow, turn the whole image into a normalised float tensor, decode it a second time for the exemplar, draw the mask as
+a full-size RGB picture and turn that into a float tensor, cut the square, resize both tensors bilinearly. Its exemplar
+goes through albumentations if that is installed, otherwise through the same transforms in cv2. Images are 1024 x 768
+JPEGs of quality 92, generated unless a folder is given. All ways run in turns in this process. Prints ratios, asserts
+nothing.
 """
 
 import argparse
@@ -22,26 +23,27 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
+from pbe import layout
+from pbe.dataset.curated_boxes import CuratedBox
 from pbe.dataset.image_shards import write_tar
 from pbe.dataset.images import read_image
-from pbe.latents.latent_cache import INDEX, TENSORS, LatentShards, shard_name, write_shard
-from pbe.latents.samples import BoxRow, SampleDrawer
-from pbe.settings import Method, Train
+from pbe.latents.latent_cache import INDEX, TENSORS, LatentCache, shard_name, write_shard
+from pbe.latents.samples import SampleDrawer
+from pbe.settings import load_settings
 from pbe.training.batches import BatchSource
+from pbe.types import Box, Image
 
 WIDTH, HEIGHT, IMAGE_PX, EXEMPLAR_PX, LATENT_PX, TOKEN_WIDTH = 1024, 768, 512, 224, 64, 1024
 QUALITY = 92
-Pixels = NDArray[np.uint8]
 
 
-def draw_picture(rng: np.random.Generator) -> Pixels:
-    """Noise of all scales, falling off as a photograph's does: a JPEG of about 200 KB."""
+def draw_picture(rng: np.random.Generator) -> Image:
+    """Draw noise of all scales, weaker at finer ones as in a photograph: a JPEG of about 200 KB."""
     picture = np.full((HEIGHT, WIDTH, 3), 128.0, np.float32)
     for cells, strength in ((4, 45), (12, 28), (40, 18), (130, 10), (400, 5)):
         coarse = rng.standard_normal((cells * 3 // 4, cells, 3)).astype(np.float32)
@@ -49,8 +51,8 @@ def draw_picture(rng: np.random.Generator) -> Pixels:
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def write_images(folder: Path, given: Path | None, count: int) -> list[BoxRow]:
-    """`count` JPEGs, as files and in a shard, and a box for each, of 2 to 80 % of the image."""
+def write_images(folder: Path, given: Path | None, count: int) -> list[CuratedBox]:
+    """Write `count` JPEGs, as files and in a shard; return a box for each, of 2 to 80 % of the image."""
     rng = np.random.default_rng(0)
     (folder / "train").mkdir(parents=True)
     paths = sorted(given.rglob("*.jpg"))[:count] if given else []
@@ -66,7 +68,7 @@ def write_images(folder: Path, given: Path | None, count: int) -> list[BoxRow]:
         boxes.append((x0, y0, x0 + width, y0 + height))
         files.append((str(i), (folder / "train" / f"{i}.jpg").read_bytes()))
     places = write_tar(folder / "train-00000.tar", files)
-    return [BoxRow(f"{i}_000", str(i), "train", box, places[str(i)]) for i, box in enumerate(boxes)]
+    return [CuratedBox(f"{i}_000", str(i), "train", box, places[str(i)]) for i, box in enumerate(boxes)]
 
 
 class OfficialWork:
@@ -78,14 +80,14 @@ class OfficialWork:
         self.augment = self._albumentations() if importlib.util.find_spec("albumentations") else self._cv2
         self.name = "albumentations" if importlib.util.find_spec("albumentations") else "cv2"
 
-    def _albumentations(self) -> Callable[[Pixels], Pixels]:
+    def _albumentations(self) -> Callable[[Image], Image]:
         import albumentations as A
 
         steps = [A.Resize(EXEMPLAR_PX, EXEMPLAR_PX), A.HorizontalFlip(p=0.5), A.Rotate(limit=20), A.Blur(p=0.3)]
         whole = A.Compose([*steps, A.ElasticTransform(p=0.3)])
         return lambda crop: np.asarray(whole(image=crop)["image"], np.uint8)
 
-    def _cv2(self, crop: Pixels) -> Pixels:
+    def _cv2(self, crop: Image) -> Image:
         side, rng = EXEMPLAR_PX, self.rng
         out = cv2.resize(crop, (side, side))
         if rng.random() < 0.5:
@@ -101,8 +103,8 @@ class OfficialWork:
             out = cv2.remap(out, xs + flow[0], ys + flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         return np.ascontiguousarray(out)
 
-    def _outline(self, box: tuple[int, int, int, int]) -> list[tuple[float, float]]:
-        """Jittered points on a curve over each edge, one Python point after the other."""
+    def _outline(self, box: Box) -> list[tuple[float, float]]:
+        """Return jittered points on a curve along each edge, computed one by one in Python."""
         x0, y0, x1, y1 = box
         corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
         outline = []
@@ -116,10 +118,10 @@ class OfficialWork:
                 outline.append((float(jittered[0]), float(jittered[1])))
         return outline
 
-    def draw(self, box: BoxRow) -> dict[str, Tensor]:
+    def draw(self, box: CuratedBox) -> dict[str, Tensor]:
         path = self.images / box.split / f"{box.image_id}.jpg"
         x0, y0, x1, y1 = box.xyxy
-        image = to_tensor(np.array(PillowImage.open(path).convert("RGB"))).sub(0.5).div(0.5)  # all of it, in floats
+        image = to_tensor(np.array(PillowImage.open(path).convert("RGB"))).sub(0.5).div(0.5)  # all of it, as floats
         again = np.array(PillowImage.open(path).convert("RGB"))  # the second decoding
         exemplar = self.augment(again[max(0, y0 - 10) : y1 + 10, max(0, x0 - 10) : x1 + 10])
         drawn = PillowImage.new("RGB", (WIDTH, HEIGHT), (255, 255, 255))
@@ -139,14 +141,14 @@ class OfficialWork:
         return {"GT": source, "inpaint_image": source * mask, "inpaint_mask": mask[:1], "ref_imgs": reference}
 
 
-def to_tensor(pixels: Pixels) -> Tensor:
+def to_tensor(pixels: Image) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).contiguous().float().div(255)
 
 
 def write_cache(
     folder: Path, num_rows: int, shard_rows: int, latent_px: int = LATENT_PX, token_width: int = TOKEN_WIDTH
 ) -> None:
-    """Shards as `encode` leaves them; what is in them does not matter to a reader."""
+    """Write shards in the format of `encode`; their values do not matter to a reader."""
     folder.mkdir(parents=True)
     latents, mask, tokens = (4, latent_px, latent_px), (1, latent_px, latent_px), (2, 1, token_width)
     shapes = dict(zip(TENSORS, (latents, latents, mask, tokens), strict=True))
@@ -160,7 +162,7 @@ def write_cache(
 
 
 def rates(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
-    """Samples in a second of the core, the ways in turns; medians."""
+    """Return the median samples per CPU second of each way; the ways run in turns."""
     for work in ways.values():
         work()
     seen: dict[str, list[float]] = {name: [] for name in ways}
@@ -174,8 +176,8 @@ def rates(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="JPEGs to use instead, brought to 1024 x 768")
-    parser.add_argument("--count", type=int, default=48, help="images, each read once a turn; at least 16")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="use these JPEGs, resized to 1024 x 768")
+    parser.add_argument("--count", type=int, default=48, help="images, each read once in a turn; at least 16")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -186,17 +188,19 @@ def main() -> None:
         boxes = write_images(folder / "images", options.images, max(16, options.count))  # the drawer keeps 8
         write_cache(folder / "latents", 4096, 1024)
         official = OfficialWork(folder / "images")
-        drawer = SampleDrawer(folder / "images", Method(image_px=IMAGE_PX), EXEMPLAR_PX, 1, seed=0)
-        shards = LatentShards(folder / "latents")
-        train = Train(num_workers=1, batch_size=64)
-        source = BatchSource(len(shards), lambda indices, epochs: shards.rows(indices), train, seed=0)
+        settings = load_settings(Path(__file__).parents[1] / layout.PARAMS)
+        method = settings.method.replace(image_px=IMAGE_PX, close_up_probability=0.0)
+        drawer = SampleDrawer(folder / "images", method, EXEMPLAR_PX, 1, seed=0)
+        cache = LatentCache(folder / "latents")
+        train = settings.train.replace(num_workers=1, batch_size=64, accumulate=1)
+        source = BatchSource(len(cache), lambda indices, epochs: cache.rows(indices), train, seed=0)
         turn = iter(range(1_000_000))
 
         def draw_ours() -> int:
             return len([drawer.draw(box, variant) for variant in [next(turn)] for box in boxes])
 
         def read_rows() -> int:
-            return sum(len(shards.rows(source.indices(next(turn))[0])["mask"]) for _ in range(16))
+            return sum(len(cache.rows(source.indices(next(turn))[0])["mask"]) for _ in range(16))
 
         def read_batches() -> int:
             return sum(len(source.batches(next(turn), 0)[0].mask) for _ in range(16))
@@ -209,12 +213,12 @@ def main() -> None:
             "cached, with noise": read_batches,
         }
         kilobytes = sum(p.stat().st_size for p in (folder / "images/train").iterdir()) / len(boxes) / 1e3
-        told = rates(ways, options.repeats)
+        measured = rates(ways, options.repeats)
     print(
         f"{WIDTH} x {HEIGHT} JPEGs of {kilobytes:.0f} KB -> {IMAGE_PX} px, one thread; peer augments by {official.name}"
     )
-    for way, rate in told.items():
-        print(f"{way:<20} {rate:9.1f} samples/s {rate / told['official']:8.1f} x")
+    for way, rate in measured.items():
+        print(f"{way:<20} {rate:9.1f} samples/s {rate / measured['official']:8.1f} x")
 
 
 if __name__ == "__main__":

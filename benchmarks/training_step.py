@@ -1,14 +1,15 @@
-"""A training step in its parts: the official code's work, stock diffusers blocks, and ours, in the same run.
+"""A training step and its parts: the official code's work, stock diffusers blocks, and ours, in the same run.
 
     .venv/bin/python benchmarks/training_step.py [--size sd] [--image-px 256] [--batch-size 1] [--repeats 2]
     .venv/bin/python benchmarks/training_step.py --backbone data/tiny --image-px 64 --batch-size 16
 
-All three train the same weights. The official step encodes source and masked source by the VAE and the exemplar by
-CLIP each time, runs the LDM UNet (`ldm_unet.py`), each block once more in its backward pass, and AdamW over every
-parameter, one at a time. Stock is diffusers' UNet with torch's defaults, behind the same encoders. Ours reads the
-cache: UNet alone, its cross attention a bias, what has no gradient frozen, AdamW fused; the moving average, which the
-official code leaves off, is told apart. The optimiser is timed over a piece of the parameters after the other, so that
-its moments never lie in memory all at once. fp32 throughout; prints medians and ratios, asserts nothing.
+All three train the same weights. The official step encodes source and masked source with the VAE and the exemplar with
+CLIP every time, runs the LDM UNet (`ldm_unet.py`) and each of its blocks again in the backward pass, and updates every
+parameter with AdamW, one at a time. Stock is diffusers' UNet with torch's defaults, after the same encoders. Ours reads
+the latent cache: it runs the UNet only, with cross attention as a bias, freezes parameters without a gradient, and uses
+fused AdamW. The moving average, which the official code does not have, is printed separately. The optimizer is timed on
+one part of the parameters after the other, so that its moments never need the memory all together. Everything is fp32.
+Prints medians and ratios, asserts nothing.
 """
 
 import argparse
@@ -31,7 +32,7 @@ PIECES = 8
 
 
 class Steps:
-    """The three ways to take a step with one painter's weights, each part callable by itself."""
+    """The three ways to take a step with the weights of one painter; each part can be called separately."""
 
     def __init__(self, painter: Painter, batch: Batch, image_px: int) -> None:
         self.painter, self.batch = painter, batch
@@ -74,18 +75,19 @@ class Steps:
         self.loss = None
 
 
-def optimiser_s(parameters: list[nn.Parameter], build: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> float:
-    """Seconds of one step over all, a piece at a time; the first step, which makes the moments, is left out."""
+def optimizer_s(parameters: list[nn.Parameter], build: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> float:
+    """Return the seconds of one step over all parameters, part by part, after a first one that makes the moments."""
     total, held = 0.0, [p for p in parameters if p.grad is not None]
     for start in range(PIECES):
-        optimiser = build(held[start::PIECES])
-        optimiser.step()
-        total += seconds(optimiser.step)
-        del optimiser
+        optimizer = build(held[start::PIECES])
+        optimizer.step()
+        total += seconds(optimizer.step)
+        del optimizer
     return total
 
 
 def average_s(parameters: dict[str, nn.Parameter]) -> float:
+    """Return the seconds of one update of the moving average."""
     total, names = 0.0, list(parameters)
     for start in range(PIECES):
         piece = {name: parameters[name] for name in names[start::PIECES]}
@@ -102,21 +104,21 @@ BUILDS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
 
 
 def measure(steps: Steps, way: str, repeats: int) -> dict[str, float]:
-    """Median seconds of the parts of a step."""
+    """Return the median seconds of the parts of a step."""
     steps.choose(way)
     parts: dict[str, Callable[[], object]] = {} if way == "ours" else {"encoders": steps.encode}
     parts |= {"forward": lambda: steps.forward(way), "backward": steps.backward}
-    told = medians_s(parts, repeats)
+    took_s = medians_s(parts, repeats)
     with_gradient = [p for p in steps.all.values() if p.grad is not None]
-    told["norm"] = seconds(lambda: nn.utils.clip_grad_norm_(with_gradient, 1e9)) if way == "ours" else 0.0
-    told["optimiser"] = optimiser_s(with_gradient, BUILDS[way])
-    return told
+    took_s["norm"] = seconds(lambda: nn.utils.clip_grad_norm_(with_gradient, 1e9)) if way == "ours" else 0.0
+    took_s["optimizer"] = optimizer_s(with_gradient, BUILDS[way])
+    return took_s
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="sd")
-    parser.add_argument("--backbone", type=Path, help="a folder of pretrained parts, instead of random ones of a size")
+    parser.add_argument("--backbone", type=Path, help="a folder of pretrained parts instead of random ones")
     parser.add_argument("--image-px", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
@@ -137,13 +139,13 @@ def main() -> None:
     for way in ("official", "stock", "ours"):
         if way == "ours" and options.channels_last:
             painter.unet.to(memory_format=torch.channels_last)
-        told = measure(steps, way, options.repeats)
-        totals[way] = sum(told.values())
-        parts = ", ".join(f"{name} {took:.3f}" for name, took in told.items() if took)
+        took_s = measure(steps, way, options.repeats)
+        totals[way] = sum(took_s.values())
+        parts = ", ".join(f"{name} {took:.3f}" for name, took in took_s.items() if took)
         print(
             f"{way:<9}{totals[way]:8.3f} s  {totals['official'] / totals[way]:5.2f} x official   ({parts})", flush=True
         )
-    print(f"the moving average, where it is on, takes {average_s(steps.trainable):.3f} s more")
+    print(f"the moving average, if it is on, takes {average_s(steps.trainable):.3f} s more")
 
 
 if __name__ == "__main__":

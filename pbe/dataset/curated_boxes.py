@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from pbe.dataset.image_shards import LOCATION, ImageRef
-from pbe.errors import UserError, one_line
+from pbe.dataset.table_files import read_parquet
+from pbe.errors import UserError
 from pbe.types import Box
 
 BOXES_FILE = "boxes.parquet"
+_COLUMNS = ("box_id", "image_id", "split", "x0", "y0", "x1", "y1", *LOCATION)
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def read_curated_boxes(curated: Path, split: str) -> list[CuratedBox]:
     frame = read_curated_frame(curated, split)
     masks = frame["object_mask"].to_list() if "object_mask" in frame.columns else [None] * frame.height
     images = [ImageRef(*place) for place in frame.select(*LOCATION).iter_rows()]
-    columns = frame.select("box_id", "image_id", "split", "x0", "y0", "x1", "y1").iter_rows()
+    columns = frame.select(_COLUMNS[:7]).iter_rows()
     return [
         CuratedBox(box_id, image_id, split, (x0, y0, x1, y1), image, mask)
         for (box_id, image_id, split, x0, y0, x1, y1), image, mask in zip(columns, images, masks, strict=True)
@@ -40,15 +41,10 @@ def read_curated_boxes(curated: Path, split: str) -> list[CuratedBox]:
 def read_curated_frame(curated: Path, split: str) -> pl.DataFrame:
     """Return all columns of a split's curated boxes, sorted by id.
 
-    Raises UserError when the file is missing or damaged, and when the split has no boxes.
+    Raises UserError when the file is missing, damaged or lacks a column, and when the split has no boxes.
     """
     path = curated / BOXES_FILE
-    try:
-        frame = pl.read_parquet(path).filter(pl.col("split") == split).sort("box_id")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the curate stage") from None
-    except PolarsError as error:
-        raise UserError(f"{path}: cannot be read ({one_line(error)}); run the curate stage again") from None
+    frame = read_parquet(path, _COLUMNS, "curate").filter(pl.col("split") == split).sort("box_id")
     if frame.is_empty():
         raise UserError(f"{path}: no box of the split {split!r} is left; loosen filter or curate in params.yaml")
     return frame

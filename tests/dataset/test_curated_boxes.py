@@ -36,11 +36,11 @@ def test_a_split_without_boxes_is_a_user_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_names_the_stage_to_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"boxes\.parquet: no such file; run the curate stage"):
+    with pytest.raises(UserError, match=r"boxes\.parquet: no such file; run the curate stage first"):
         read_curated_frame(tmp_path, "train")
 
 
 def test_a_damaged_file_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "boxes.parquet").write_bytes(b"PAR1 nonsense")
-    with pytest.raises(UserError, match=r"boxes\.parquet: cannot be read .* run the curate stage again"):
+    with pytest.raises(UserError, match=r"boxes\.parquet: not a readable parquet file"):
         read_curated_frame(tmp_path, "train")

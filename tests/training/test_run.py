@@ -117,4 +117,5 @@ def test_a_damaged_file_in_a_worker_is_a_user_error_in_one_line(project: Path, b
     assert process.returncode == 0, (damaged / "mistake.log").read_text()[-2000:]
     lines = output.splitlines()
     assert len(lines) == 1, output
-    assert lines[0].startswith("USER ERROR") and "train-00000.tar" in lines[0]
+    assert lines[0].startswith("USER ERROR")
+    assert "train-00000.tar" in lines[0]

@@ -86,11 +86,11 @@ def test_an_unknown_kind_of_address_is_a_user_error() -> None:
 
 
 def test_a_missing_object_or_bucket_is_a_user_error_with_the_address(s3: str, tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError, match=f"train.storage: {s3}/x: "):
+    with pytest.raises(UnavailableError, match=rf"train\.storage: {s3}/x: "):
         Bucket(f"{s3}/x").get("missing", tmp_path / "missing")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
-    with pytest.raises(UnavailableError, match="train.storage: s3://none/x: "):
+    with pytest.raises(UnavailableError, match=r"train\.storage: s3://none/x: "):
         Bucket("s3://none/x").put(tmp_path / "file", "file")
 
 
