@@ -1,6 +1,6 @@
-"""Other people's files: the authors' `model.ckpt`, and the published folder in diffusers' layout. In, and out again.
+"""Import and export of other projects' files: the authors' `model.ckpt` and the published folder in diffusers' layout.
 
-Names of tensors are translated one for one (`names`), checked for completeness, and never guessed: what is missing or
-left over is told by name. `ldm` is the single file, `folder` the published folder, `mask_channel` the one difference
-that is not a name: the authors' network wants a mask that is 1 where to keep.
+Tensor names are translated one for one (`names`) and checked for completeness: a missing or unknown tensor is an error
+that names it. `ldm` is the single file, `folder` the published folder, `mask_channel` the one difference that is not a
+name: the authors' network takes a mask that is 1 where to keep.
 """

@@ -1,4 +1,4 @@
-"""What a painter is built of, without its weights: read off a painter, or the authors', whose file does not say."""
+"""The architecture of a painter, without its weights: of a given painter, or of the authors', whose file omits it."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from pbe.method.painter import Painter
 
 @dataclass(frozen=True)
 class Architecture:
-    """Configurations of the parts in diffusers' and transformers' terms."""
+    """The configurations of the parts, as diffusers and transformers write them."""
 
     unet: dict[str, Any]
     vae: dict[str, Any]
@@ -25,10 +25,12 @@ class Architecture:
     image_px: int
 
     def to_json(self) -> str:
+        """Return the fields as JSON with sorted keys."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
 def architecture_of(painter: Painter) -> Architecture:
+    """Return the architecture of a painter."""
     parts = (painter.unet, painter.vae, painter.scheduler)
     unet, vae, scheduler = (_configuration(json.loads(part.to_json_string())) for part in parts)
     tower = _configuration(painter.conditioner.config.to_dict())
@@ -36,17 +38,17 @@ def architecture_of(painter: Painter) -> Architecture:
 
 
 def _configuration(config: dict[str, Any]) -> dict[str, Any]:
-    """Without where it was loaded from and by which version."""
+    """Return a configuration without the path that it was loaded from and the library's version."""
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def empty_painter(architecture: Architecture, mask_channel: MaskChannel = "keep") -> Painter:
-    """A painter whose weights are on the meta device: they have shapes and no storage until a state is assigned."""
+    """Return a painter with weights on the meta device: they have no storage until a state is assigned."""
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(architecture.unet)
         vae = AutoencoderKL.from_config(architecture.vae)
         conditioner = Conditioner(CLIPVisionConfig.from_dict(architecture.tower), architecture.context_dim)
-    positions = conditioner.model.embeddings.position_ids  # a constant that no file holds
+    positions = conditioner.model.embeddings.position_ids  # a constant, which no file holds
     conditioner.model.embeddings.register_buffer(
         "position_ids", torch.arange(positions.shape[-1])[None], persistent=False
     )

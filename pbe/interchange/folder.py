@@ -1,27 +1,27 @@
-"""The published folder, `Fantasy-Studio/Paint-by-Example` in diffusers' layout: unet, vae, image_encoder, scheduler and
-feature_extractor, in and out.
+"""Export to the published folder, `Fantasy-Studio/Paint-by-Example` in diffusers' layout.
 
-`Painter.from_pretrained` reads it as it is; diffusers 0.42 itself no longer does. What is written is complete: each
-part loads with diffusers and transformers alone.
+The folder holds unet, vae, image_encoder, scheduler and feature_extractor; each part loads with diffusers and
+transformers alone. `Painter.from_pretrained` reads the published folder, which diffusers 0.42 no longer does.
 """
 
-import json
 from pathlib import Path
 
 from pbe.interchange.mask_channel import keeping
+from pbe.method.backbone import INDEX, read_json
 from pbe.method.conditioner import CLIP_MEAN, CLIP_STD, Conditioner
 from pbe.method.painter import Painter
+from pbe.runtime.files import write_json
 
 
 def write_published(painter: Painter, folder: Path) -> None:
-    """Write a painter in the published layout; raises UserError where it cannot be said in it."""
+    """Write a painter in the published layout; raises UserError for a painter without the bottleneck."""
     keeping(painter).save_pretrained(folder)
     (folder / "feature_extractor").mkdir(exist_ok=True)
-    _write_json(folder / "feature_extractor" / "preprocessor_config.json", _preprocessor(painter.conditioner))
-    index = json.loads((folder / "model_index.json").read_text())
+    write_json(folder / "feature_extractor" / "preprocessor_config.json", _preprocessor(painter.conditioner))
+    index = read_json(folder / INDEX)
     index |= {"feature_extractor": ["transformers", "CLIPImageProcessor"], "safety_checker": [None, None],
               "requires_safety_checker": False}  # fmt: skip
-    _write_json(folder / "model_index.json", index)
+    write_json(folder / INDEX, index)
 
 
 def _preprocessor(conditioner: Conditioner) -> dict[str, object]:
@@ -40,7 +40,3 @@ def _preprocessor(conditioner: Conditioner) -> dict[str, object]:
         "resample": 3,
         "rescale_factor": 1 / 255,
     }
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

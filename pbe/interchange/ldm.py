@@ -1,8 +1,8 @@
-"""The authors' single file, `model.ckpt`: every tensor of the painter under its LDM name, in and out.
+"""The authors' single file, `model.ckpt`: import and export of every tensor of a painter under its LDM name.
 
-A file of ours tells its architecture under a key of its own, which other readers pass over; one without is taken for
-the authors', that is Stable Diffusion v1 with CLIP ViT-L/14. Only tensors and plain values are ever unpickled: for
-whatever else a trainer left in it, its callbacks say, an inert stand-in takes the place.
+A file of this project holds its architecture under an extra key, which other readers ignore. A file without one has the
+authors' architecture, Stable Diffusion v1 with CLIP ViT-L/14. Only tensors and plain values are unpickled; objects that
+a trainer stored beside them, such as callbacks, become instances of an inert class.
 """
 
 import json
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, serialization
 
-from pbe.errors import UserError
+from pbe.errors import UserError, one_line
 from pbe.interchange.architecture import AUTHORS, Architecture, architecture_of, empty_painter
 from pbe.interchange.mask_channel import keeping
 from pbe.interchange.names import TOWER, Names, painter_names
@@ -25,7 +26,7 @@ from pbe.runtime.files import atomic_file
 
 ARCHITECTURE = "pbe_architecture"
 _POSITIONS = f"{TOWER}embeddings.position_ids"
-# What a Lightning checkpoint holds beside the model: the noise schedule, averages, the VAE's training loss.
+# A Lightning checkpoint also holds averages, the VAE's training loss and the noise schedule.
 _NO_WEIGHTS = ("model_ema.", "first_stage_model.loss.", _POSITIONS)
 _SCHEDULE = ("alphas_cumprod", "betas", "posterior_", "log_one_minus", "logvar", "lvlb_", "sqrt_", "scale_factor")
 
@@ -33,22 +34,22 @@ _SCHEDULE = ("alphas_cumprod", "betas", "posterior_", "log_one_minus", "logvar",
 def read_ldm(file: Path) -> Painter:
     """Load a painter from a `.ckpt` or `.safetensors` file with LDM names.
 
-    Raises UserError when it cannot be read, lacks a tensor, has one too many, or one of another shape.
+    Raises UserError when the file cannot be read, or naming a tensor that is missing, unknown or of another shape.
     """
     content = _load(file)
-    told = content.get(ARCHITECTURE)
-    return from_ldm(content.get("state_dict", content), Architecture(**json.loads(told)) if told else AUTHORS, file)
+    saved = content.get(ARCHITECTURE)
+    return from_ldm(content.get("state_dict", content), Architecture(**json.loads(saved)) if saved else AUTHORS, file)
 
 
 def write_ldm(painter: Painter, file: Path) -> None:
-    """Write a painter as the authors' code reads it, whole or not at all; raises UserError where it cannot be said."""
+    """Write a painter as the authors' code reads it, complete or not at all; raises UserError as `keeping` does."""
     content = {"state_dict": to_ldm(painter), ARCHITECTURE: architecture_of(painter).to_json()}
     with atomic_file(file) as part:
         torch.save(content, part)
 
 
 def to_ldm(painter: Painter) -> dict[str, Tensor]:
-    """The painter's tensors under LDM names, its mask channel 1 = keep; they share memory where they can."""
+    """Return the painter's tensors under LDM names, with a mask channel of 1 = keep; most share its memory."""
     painter = keeping(painter)
     state = painter.state_dict()
     tensors = {name: _stack([state[one] for one in ours], name) for name, ours in painter_names(painter).items()}
@@ -56,7 +57,7 @@ def to_ldm(painter: Painter) -> dict[str, Tensor]:
 
 
 def from_ldm(tensors: dict[str, Tensor], architecture: Architecture = AUTHORS, where: Path = Path("LDM")) -> Painter:
-    """The painter of these tensors, in fp32; fp32 tensors are not copied. Raises UserError, beginning with `where`."""
+    """Return the painter of these tensors in fp32; fp32 tensors are not copied. Raises UserError as `read_ldm`."""
     painter = empty_painter(architecture)
     names, empty = painter_names(painter), painter.state_dict()
     wanted = {name: _stack([empty[one] for one in ours], name) for name, ours in names.items()}
@@ -67,7 +68,7 @@ def from_ldm(tensors: dict[str, Tensor], architecture: Architecture = AUTHORS, w
 
 
 def _stack(parts: list[Tensor], name: str) -> Tensor:
-    """One LDM tensor of ours; the VAE's attention layers are convolutions of one pixel there."""
+    """Return the LDM tensor of our tensors; in LDM the layers of the VAE's attention are convolutions of one pixel."""
     tensor = torch.cat(parts) if len(parts) > 1 else parts[0].detach()
     is_convolution = ".attn_1." in name and tensor.ndim == 2
     return tensor[..., None, None] if is_convolution else tensor
@@ -82,20 +83,20 @@ def _unstack(tensors: dict[str, Tensor], names: Names, empty: dict[str, Tensor])
 
 
 def _load(file: Path) -> dict[str, Any]:
-    if file.suffix == ".safetensors":
-        return dict(load_file(file))
     try:
+        if file.suffix == ".safetensors":
+            return dict(load_file(file))
         unsafe = serialization.get_unsafe_globals_in_checkpoint(file)
         others: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(_Inert, name) for name in unsafe]
         with serialization.safe_globals(others):
             content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError) as error:
-        raise UserError(f"{file}: not a checkpoint that can be read ({' '.join(str(error).split())[:200]})") from None
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as a checkpoint ({one_line(error)[:200]})") from None
     return content
 
 
 class _Inert:
-    """Stands in for anything that is no weight: takes all arguments and any state, and does nothing."""
+    """Replaces objects that are neither tensors nor plain values: it accepts any state and does nothing."""
 
     def __init__(self, *args: object, **kwargs: object) -> None: ...
 

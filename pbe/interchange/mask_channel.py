@@ -1,12 +1,12 @@
-"""A painter as the authors' code expects it: its UNet's mask channel is 1 where to keep.
+"""Conversion of a painter to the mask channel that the authors' code expects: 1 where to keep.
 
-A convolution is linear, so a UNet that wants m can be given 1 - m: the weights w of that channel change their sign, and
-the bias takes what they would have summed to,
+A convolution is linear, so that a UNet that takes m can be converted to one that takes 1 - m: the weights w of the mask
+channel change their sign, and their sum is added to the bias b.
 
     w * m + b  =  (-w) * (1 - m) + (b + sum w)
 
-At the picture's edge the sum is a little off, since the zeros that pad the picture were no mask, and are no 1 - m: the
-first layer differs in a rim of one latent, there alone.
+The first layer differs in a rim of one latent at the edge of the picture: there the convolution pads with zeros, which
+would have to be ones after the conversion.
 """
 
 import torch
@@ -21,12 +21,12 @@ _MASK = slice(8, 9)
 
 @torch.no_grad()
 def keeping(painter: Painter) -> Painter:
-    """The same painter with a mask channel of 1 = keep; it shares every tensor but the first convolution's.
+    """Return the painter with a mask channel of 1 = keep; it shares all tensors but those of the first convolution.
 
-    Raises UserError for a painter without the bottleneck, which neither of the authors' layouts can say.
+    Raises UserError for a painter without the bottleneck, which neither of the authors' layouts can describe.
     """
     if not painter.conditioner.bottleneck:
-        raise UserError("a model trained with method.bottleneck false has no equal in the authors' layouts")
+        raise UserError("a model trained with method.bottleneck false cannot be exported to the authors' layouts")
     if painter.mask_channel == "keep":
         return painter
     state = painter.state_dict()

@@ -1,7 +1,7 @@
-"""What each tensor is called in the authors' `model.ckpt` (latent diffusion, LDM), and which of ours it holds.
+"""The names of tensors in the authors' `model.ckpt` (latent diffusion, LDM) and in this project.
 
-Our names are diffusers'. They are translated by structure, not looked up, so that every size of UNet, VAE and tower is
-covered. An LDM tensor may be several of ours, stacked: the mapper's c_qkv is to_q, to_k and to_v.
+Our names are diffusers'. They are translated by structure, not by a list, so that UNets, VAEs and towers of every size
+are covered. An LDM tensor may hold several of ours, stacked: the mapper's c_qkv is to_q, to_k and to_v.
 """
 
 import re
@@ -38,7 +38,7 @@ _MAPPER = {"norm1": "ln_1", "attn1.to_out.0": "attn.c_proj", "norm3": "ln_2", "f
 
 
 def painter_names(painter: Painter) -> Names:
-    """Every tensor of a painter by its LDM name: UNet, VAE, tower, mapper, projection and v."""
+    """Return the LDM name of every tensor of a painter: UNet, VAE, tower, mapper, projection and v."""
     parts = {
         "unet.": unet_names(painter.unet),
         "vae.": vae_names(painter.vae),
@@ -50,19 +50,20 @@ def painter_names(painter: Painter) -> Names:
 
 
 def unet_names(unet: UNet2DConditionModel) -> Names:
-    """Every tensor of a UNet; a level's upsampler comes after its last layer's residual block, and attention if any."""
+    """Return the LDM names of a UNet's tensors; an upsampler follows the residual block and the attention, if any."""
     layers = unet.config.layers_per_block
     upsamplers = [1 + bool(getattr(block, "has_cross_attention", False)) for block in unet.up_blocks]
     return {UNET + _unet_name(name, layers, upsamplers): (name,) for name in unet.state_dict()}
 
 
 def vae_names(vae: AutoencoderKL) -> Names:
+    """Return the LDM names of a VAE's tensors."""
     levels = len(vae.config.block_out_channels)
     return {VAE + _vae_name(name, levels): (name,) for name in vae.state_dict()}
 
 
 def conditioner_names(conditioner: Conditioner) -> Names:
-    """The tower, the mapper's blocks, the last layer norm, and what LDM keeps beside its encoder: projection and v."""
+    """Return the LDM names of tower, mapper and last layer norm, and of projection and v, which LDM keeps outside."""
     names: Names = {"learnable_vector": ("uncond_vector",)}
     for name in conditioner.state_dict():
         part, _, rest = name.partition(".")
@@ -78,7 +79,7 @@ def conditioner_names(conditioner: Conditioner) -> Names:
 
 
 def _unet_name(name: str, layers: int, upsamplers: list[int]) -> str:
-    """LDM counts the blocks of all levels through; each level has its layers and one that changes the size."""
+    """LDM numbers the blocks of all levels consecutively: the layers of a level, then the one that changes the size."""
     stem, _, parameter = name.rpartition(".")
     if stem in _UNET_ENDS:
         return f"{_UNET_ENDS[stem]}.{parameter}"

@@ -1,1 +1,1 @@
-"""The paper's method: masks, exemplars, conditioner, denoiser, diffusion, guidance, sampler."""
+"""The paper's method: training triplets, conditioner, denoiser, diffusion, guidance, sampler and painter."""

@@ -1,38 +1,143 @@
-"""The folder of pretrained parts that training starts from, in diffusers' layout; `pretrained` loads them.
+"""The backbone: the pretrained parts that training starts from, one folder in diffusers' layout.
 
 A backbone is a text-to-image model with a CLIP image tower, as in the paper, or a painter to be trained further.
+`gather_backbone` copies or downloads its parts; `pretrained` and `conditioner` load them.
 """
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from pbe.errors import UserError
+from pbe import layout
+from pbe.errors import UnavailableError, UserError, one_line
+from pbe.runtime.files import write_json
+from pbe.settings import Backbone
 
 PAINTER_PARTS = ("unet", "vae", "scheduler", "image_encoder")
 PARTS = (*PAINTER_PARTS, "text_encoder", "tokenizer")
 INDEX = "model_index.json"
 PAINTER_CLASS = "PaintByExamplePipeline"
+CARD = "backbone.json"  # where the parts came from
 
 
 def is_painter(folder: Path) -> bool:
-    """Whether the folder holds a painter, this project's or the published one, by its index."""
-    index = folder / INDEX
-    return index.is_file() and json.loads(index.read_text()).get("_class_name") == PAINTER_CLASS
+    """Return whether the folder's index says that it holds a painter, this project's or the published one.
+
+    Raises UserError when the index is not JSON.
+    """
+    return (folder / INDEX).is_file() and read_json(folder / INDEX).get("_class_name") == PAINTER_CLASS
 
 
 def parts_of(folder: Path) -> tuple[str, ...]:
-    """What a backbone like the folder's consists of; a painter takes no text."""
+    """Return the names of the parts that the folder needs; a painter has no text encoder and no tokenizer."""
     return PAINTER_PARTS if is_painter(folder) else PARTS
 
 
 def check_backbone(folder: Path) -> None:
-    """Raise UserError naming the first part of the backbone that the folder lacks."""
+    """Raise UserError naming the first part that the folder lacks."""
     parts = parts_of(folder)
     for part in parts:
         if not (folder / part).is_dir():
             raise UserError(f"{folder}: the backbone lacks its part {part}/; it needs {', '.join(parts)}")
 
 
-def write_backbone_card(folder: Path, origin: dict[str, str]) -> None:
-    """Record where the parts came from in `backbone.json`."""
-    (folder / "backbone.json").write_text(json.dumps(origin, indent=2, sort_keys=True) + "\n")
+def gather_backbone(settings: Backbone, project: Path, out: Path) -> dict[str, str]:
+    """Write the parts that `settings` name into the empty folder `out`, with a card, and return the card.
+
+    `backbone.path` is relative to `project`, which also holds the bundled backbone. Raises UserError when no path is
+    given, the folder lacks a part, or the Hugging Face hub does not have a repository or revision; UnavailableError
+    when the hub cannot be reached.
+    """
+    card = _download(settings, out) if settings.source == "hub" else _copy(settings, project, out)
+    check_backbone(out)
+    write_json(out / CARD, card)
+    return card
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; raises UserError when the file does not hold one."""
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds {type(content).__name__}, not a JSON object")
+    return content
+
+
+def _copy(settings: Backbone, project: Path, out: Path) -> dict[str, str]:
+    if settings.source == "tiny":
+        folder, card = project / layout.TINY, {"source": "tiny"}
+    elif settings.path is None:
+        raise UserError("params.yaml: backbone.path: name the folder, or set backbone.source to tiny or hub")
+    else:
+        folder, card = project / settings.path, {"source": "path", "path": settings.path}
+        if not folder.is_dir():
+            raise UserError(f"params.yaml: backbone.path: {folder} is not a folder")
+    check_backbone(folder)
+    for part in parts_of(folder):
+        shutil.copytree(folder / part, out / part)
+    if is_painter(folder):
+        shutil.copy(folder / INDEX, out / INDEX)
+    return card
+
+
+def _download(settings: Backbone, out: Path) -> dict[str, str]:
+    """Download Stable Diffusion's parts and CLIP's image tower at their revisions; pickled weights are refused."""
+    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+
+    loaders: dict[str, Callable[..., object]] = {
+        "vae": AutoencoderKL.from_pretrained,
+        "unet": UNet2DConditionModel.from_pretrained,
+        "scheduler": PNDMScheduler.from_pretrained,
+        "text_encoder": CLIPTextModel.from_pretrained,
+        "tokenizer": CLIPTokenizer.from_pretrained,
+    }
+    stable_diffusion, clip = settings.stable_diffusion, settings.clip
+    _check_repository("backbone.stable_diffusion", stable_diffusion, settings.stable_diffusion_revision, INDEX)
+    _check_repository("backbone.clip", clip, settings.clip_revision, "config.json")
+    for part, load in loaders.items():
+        options: dict[str, object] = {"subfolder": part, "revision": settings.stable_diffusion_revision}
+        if part not in ("scheduler", "tokenizer"):
+            options["use_safetensors"] = True
+        _download_part(load, stable_diffusion, out / part, options)
+    tower = CLIPVisionModelWithProjection.from_pretrained
+    _download_part(tower, clip, out / "image_encoder", {"revision": settings.clip_revision})
+    return {
+        "source": "hub",
+        "stable_diffusion": f"{stable_diffusion}@{settings.stable_diffusion_revision}",
+        "clip": f"{clip}@{settings.clip_revision}",
+    }
+
+
+def _check_repository(key: str, repository: str, revision: str, file: str) -> None:
+    """Ask the hub, or its cache on this machine, for one small file: its errors say what is wrong."""
+    from huggingface_hub import errors as hub_errors
+    from huggingface_hub import hf_hub_download
+
+    where = f"params.yaml: {key}: {repository}@{revision}"
+    missing = (
+        hub_errors.RepositoryNotFoundError,
+        hub_errors.RevisionNotFoundError,
+        hub_errors.RemoteEntryNotFoundError,
+        hub_errors.HFValidationError,
+    )
+    try:
+        hf_hub_download(repository, file, revision=revision)
+    except missing as error:
+        raise UserError(f"{where}: the Hugging Face hub does not have it, or not for this account ({one_line(error)})") from None
+    except (hub_errors.LocalEntryNotFoundError, hub_errors.HfHubHTTPError) as error:
+        raise UnavailableError(f"{where}: the Hugging Face hub cannot be reached ({one_line(error)})") from None
+
+
+def _download_part(load: Callable[..., object], repository: str, out: Path, options: dict[str, object]) -> None:
+    try:
+        part = load(repository, **options)
+    except OSError as error:
+        if error.errno is not None:  # an error of this machine's disk
+            raise
+        raise UnavailableError(f"{repository}: {out.name} could not be downloaded ({one_line(error)})") from None
+    part.save_pretrained(out)  # type: ignore[attr-defined]

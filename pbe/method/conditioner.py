@@ -2,15 +2,16 @@
 
     c = MLP(CLIP(x_r)),   context (B, 1, D)
 
-Only the class token of a frozen CLIP image tower is used, no spatial token. The MLP is the official code's: transformer
-blocks on a sequence of one, a layer norm, a linear projection. The learnable vector v of classifier-free guidance lives
-here as well. Parameter names are those of diffusers' `PaintByExampleImageEncoder`, so that weights can be exchanged.
+Only the class token of a frozen CLIP image tower passes, no spatial token. The MLP is the official code's: transformer
+blocks on a sequence of one token, a layer norm and a linear projection. The learnable vector v of classifier-free
+guidance is a parameter of this module. Parameter names are those of diffusers' `PaintByExampleImageEncoder`, so that
+weights can be exchanged.
 
-The paper's ablation leaves the bottleneck out: then all T tokens of the tower (257 for ViT-L/14), the class token
-first, go through the same layers, whose blocks attend among them, and the context is (B, T, D).
+The paper's ablation leaves the bottleneck out. Then all T tokens of the tower (257 for ViT-L/14), the class token
+first, pass through the same layers, whose blocks attend among them, and the context is (B, T, D).
 """
 
-import json
+import pickle
 import re
 from pathlib import Path
 
@@ -18,24 +19,27 @@ import numpy as np
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
-from pbe.errors import UserError
-from pbe.method.pretrained import check_tensors
+from pbe.errors import UserError, one_line
+from pbe.method.backbone import read_json
+from pbe.method.pretrained import check_tensors, load_tower
+from pbe.runtime.files import write_json
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 WEIGHTS = "model.safetensors"
-PICKLED_WEIGHTS = "pytorch_model.bin"  # what the authors' published folder has instead
+PICKLED_WEIGHTS = "pytorch_model.bin"  # the file of the published folder
 _TOWER = re.compile(r"^model\.")
 
 
 class Mapper(nn.Module):
-    """One block for every five layers of the tower; at the start each block passes its input on unchanged."""
+    """Transformer blocks, one for every five layers of the tower. Each starts as the identity; the official: random."""
 
     def __init__(self, width: int, num_blocks: int) -> None:
         super().__init__()
@@ -57,7 +61,7 @@ class Mapper(nn.Module):
 class Conditioner(nn.Module):
     """Exemplar pixels (B, 3, e, e) in -1..1 => tokens (B, T, W) => context (B, T, D).
 
-    T is 1 behind the `bottleneck`. Without `guidance` conditions are never dropped in training: v stays as it is.
+    With the `bottleneck` T is 1. Without `guidance` training drops no conditions and does not change v.
     """
 
     def __init__(
@@ -74,29 +78,30 @@ class Conditioner(nn.Module):
         self.final_layer_norm = nn.LayerNorm(width)
         self.proj_out = nn.Linear(width, context_dim)
         self.uncond_vector = nn.Parameter(torch.randn(1, 1, context_dim), requires_grad=guidance)
-        if width == context_dim:  # the tower's space is the prior's context space: start from it
+        if width == context_dim:  # in the tiny backbone the tower's space is the prior's context space
             nn.init.eye_(self.proj_out.weight)
             nn.init.zeros_(self.proj_out.bias)
 
     @property
     def exemplar_px(self) -> int:
+        """The side of the exemplars that the tower takes."""
         side = self.config.image_size
         assert isinstance(side, int)
         return side
 
     @property
     def uses_clip_statistics(self) -> bool:
-        """OpenAI's towers want pixels normalised by CLIP's mean and deviation; the tiny one takes -1..1."""
+        """Whether the tower takes pixels normalised as OpenAI's CLIP does; the tiny tower takes -1..1."""
         return self.exemplar_px >= 224
 
     @torch.no_grad()
     def class_token(self, pixels: Tensor) -> Tensor:
-        """The tower's class token after its last layer norm, (B, W); the tower is frozen."""
+        """Return the frozen tower's class token after its last layer norm: (B, 3, e, e) => (B, W)."""
         return torch.as_tensor(self.model(pixel_values=self._normalise(pixels)).pooler_output)
 
     @torch.no_grad()
     def tokens(self, pixels: Tensor) -> Tensor:
-        """What the tower says of exemplars, (B, T, W): the class token, or all tokens after the same layer norm."""
+        """Return the class token, or without the bottleneck all tokens after the same layer norm: (B, T, W)."""
         if self.bottleneck:
             return self.class_token(pixels)[:, None]
         states = self.model(pixel_values=self._normalise(pixels)).last_hidden_state
@@ -110,19 +115,17 @@ class Conditioner(nn.Module):
         return ((pixels + 1) / 2 - mean) / std
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T, W) => context (B, T, D)."""
+        """Map tokens (B, T, W) to the context (B, T, D)."""
         return torch.as_tensor(self.proj_out(self.final_layer_norm(self.mapper(tokens))))
 
     @torch.inference_mode()
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Class tokens as features of images, (B, h, w, 3) uint8 => (B, W) float32 of unit norm."""
+        """Return class tokens as features of images: (B, h, w, 3) uint8 => (B, W) float32 of unit norm."""
         pixels = to_pixels(images, self.exemplar_px).to(self.uncond_vector.device)
         return np.asarray(F.normalize(self.class_token(pixels), dim=-1).cpu().numpy(), np.float32)
 
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        return [p for name, p in self.named_parameters() if not name.startswith("model.")]
-
     def save_pretrained(self, folder: Path) -> None:
+        """Write config.json and model.safetensors under the published names."""
         folder.mkdir(parents=True, exist_ok=True)
         config = self.config.to_dict() | {
             "proj_size": self.context_dim,
@@ -130,7 +133,7 @@ class Conditioner(nn.Module):
             "guidance": self.guidance,
             "architectures": ["PaintByExampleImageEncoder"],
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        write_json(folder / "config.json", config)
         state = {_TOWER.sub("model.vision_model.", k): v.contiguous() for k, v in self.state_dict().items()}
         save_file(state, folder / WEIGHTS)
 
@@ -138,7 +141,10 @@ class Conditioner(nn.Module):
     def from_tower(
         cls, folder: Path, context_dim: int, *, bottleneck: bool = True, guidance: bool = True
     ) -> "Conditioner":
-        """A conditioner around the CLIP image tower in `folder`, or a painter's; mapper, projection and v are new."""
+        """Return a conditioner with the tower of `folder`, CLIP's or a painter's, and a new mapper, projection and v.
+
+        Raises UserError when the folder cannot be read or lacks a tensor.
+        """
         config, tower = _read_tower(folder)
         conditioner = cls(config, context_dim, bottleneck=bottleneck, guidance=guidance)
         conditioner.model.load_state_dict(tower.state_dict())
@@ -146,18 +152,19 @@ class Conditioner(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "Conditioner":
-        """Load a conditioner, ours or the published one.
+        """Load a conditioner, this project's or the published one.
 
-        Raises UserError when the folder holds none, or its weights lack a tensor or have one too many.
+        Raises UserError when the folder does not hold one, or its weights lack a tensor or have an unknown one.
         """
         if not (folder / "config.json").is_file():
-            raise UserError(f"{folder}: no image encoder here (config.json is missing)")
-        config = json.loads((folder / "config.json").read_text())
+            raise UserError(f"{folder}: not an image encoder (config.json is missing)")
+        config = read_json(folder / "config.json")
         state = _read_weights(folder)
         tower = CLIPVisionConfig.from_dict(config)
         switches = {name: bool(config.get(name, True)) for name in ("bottleneck", "guidance")}
-        context_dim = state["proj_out.weight"].shape[0] if "proj_out.weight" in state else config["proj_size"]
-        conditioner = cls(tower, int(context_dim), **switches)
+        if "proj_out.weight" not in state:
+            raise UserError(f"{folder}: lacks proj_out.weight")
+        conditioner = cls(tower, state["proj_out.weight"].shape[0], **switches)
         check_tensors(folder, conditioner.state_dict(), state)
         conditioner.load_state_dict(state)
         return conditioner.eval()
@@ -165,29 +172,30 @@ class Conditioner(nn.Module):
 
 def _read_tower(folder: Path) -> tuple[CLIPVisionConfig, nn.Module]:
     config = folder / "config.json"
-    if config.is_file() and "proj_size" in json.loads(config.read_text()):  # a painter's, with its mapper
+    if config.is_file() and "proj_size" in read_json(config):  # a painter's, with its mapper
         trained = Conditioner.from_pretrained(folder)
         return trained.config, trained.model
-    tower = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32)
+    tower = load_tower(CLIPVisionModelWithProjection, folder)
     return tower.config, tower.vision_model
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors in fp32 under our names; the published file has the tower one level deeper, and a constant in it."""
-    if (folder / WEIGHTS).is_file():
-        state = load_file(folder / WEIGHTS)
-    elif (folder / PICKLED_WEIGHTS).is_file():
-        state = torch.load(folder / PICKLED_WEIGHTS, map_location="cpu", weights_only=True)
-    else:
-        raise UserError(f"{folder}: no image encoder here ({WEIGHTS} is missing)")
+    """Return the tensors in fp32; the published file names the tower one level deeper and holds a constant."""
+    safe, pickled = folder / WEIGHTS, folder / PICKLED_WEIGHTS
+    if not (safe.is_file() or pickled.is_file()):
+        raise UserError(f"{folder}: not an image encoder ({WEIGHTS} is missing)")
+    try:
+        state = load_file(safe) if safe.is_file() else torch.load(pickled, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise UserError(f"{folder}: the weights cannot be read ({one_line(error)[:200]})") from None
     named = {name.replace("model.vision_model.", "model."): tensor.float() for name, tensor in state.items()}
     return {name: tensor for name, tensor in named.items() if not name.endswith(".position_ids")}
 
 
 def to_pixels(images: NDArray[np.uint8], size_px: int | None = None, device: str | torch.device = "cpu") -> Tensor:
-    """NHWC uint8 => NCHW float32 in -1..1, brought to `size_px` by area when shrinking and bilinearly when growing.
+    """Convert NHWC uint8 to NCHW float32 in -1..1, resized to `size_px` by area if smaller, bilinearly if larger.
 
-    What travels to the device are bytes; they become floats there.
+    The bytes are copied to the device and become floats there.
     """
     x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     if size_px is None or x.shape[-2:] == (size_px, size_px):

@@ -1,15 +1,17 @@
-"""The denoiser: a text-to-image UNet made to repaint (section 3.2, image prior).
+"""The denoiser: a text-to-image UNet with the inputs for repainting (section 3.2, image prior).
 
-Its first convolution gets five more input channels, zero-initialised, so that before training it predicts exactly what
+    eps_theta(y_t, (1 - m) * x_s, m, c, t)
+
+The first convolution gets five more input channels, zero-initialised: before training the UNet predicts exactly what
 the text-to-image model does. The order of the input channels is the paper's: noisy latents, masked-image latents, mask.
-Stable Diffusion's inpainting models have them in another order: noisy latents, mask, masked-image latents. The mask
-channel is 1 where to repaint, except in the authors' weights, which want 1 where to keep.
+Stable Diffusion's inpainting models have another order: noisy latents, mask, masked-image latents. The mask channel is
+1 where to repaint, except in the authors' weights, which take 1 where to keep.
 
-The condition is a single token. Softmax over one key is 1, so cross attention is a bias of each sample:
+The condition is a single token. Softmax over one key is 1, so that cross attention adds one vector per sample,
 
-    to_out(softmax(q k^T) v) = to_out(to_v(c))
+    to_out(softmax(q k^T) v) = to_out(to_v(c)),
 
-and needs no query, key or softmax. `SingleTokenAttention` computes it so, and leaves longer contexts to the stock code.
+and needs no query, key or softmax. `SingleTokenAttention` computes this form and leaves longer contexts to diffusers.
 """
 
 from collections.abc import Iterator
@@ -24,14 +26,13 @@ from torch.nn import functional as F
 
 NUM_LATENT_CHANNELS = 4
 NUM_EXTRA_CHANNELS = 5
-PAPER_ORDER = (0, 1, 2, 3, 5, 6, 7, 8, 4)  # the inpainting models' channels, put into the paper's order
-INPAINTING_ORDER = (0, 1, 2, 3, 8, 4, 5, 6, 7)  # and back
+PAPER_ORDER = (0, 1, 2, 3, 5, 6, 7, 8, 4)  # the inpainting models' channels in the paper's order
 
 MaskChannel = Literal["repaint", "keep"]  # what 1 means in the mask channel
 
 
 class SingleTokenAttention(AttnProcessor2_0):  # type: ignore[misc]
-    """Cross attention over one token, exactly and without attention."""
+    """Cross attention over one token, computed exactly as a linear map of the token."""
 
     def __call__(
         self,
@@ -49,14 +50,14 @@ class SingleTokenAttention(AttnProcessor2_0):  # type: ignore[misc]
 
 
 def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Give a text-to-image UNet the five input channels of the masked source and the mask, in place.
+    """Add the five input channels of the masked source and the mask to a text-to-image UNet, in place.
 
-    Raises ValueError when it does not have four input channels.
+    Raises ValueError when the UNet does not have four input channels.
     """
     old = unet.conv_in
     if old.in_channels != NUM_LATENT_CHANNELS:
         raise ValueError(
-            f"the prior's first convolution has {old.in_channels} input channels, not {NUM_LATENT_CHANNELS}"
+            f"the first convolution of the prior has {old.in_channels} input channels, not {NUM_LATENT_CHANNELS}"
         )
     num_channels = NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS
     new = nn.Conv2d(num_channels, old.out_channels, old.kernel_size, old.stride, old.padding)
@@ -71,13 +72,13 @@ def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 @torch.no_grad()
 def reorder_input(unet: UNet2DConditionModel, order: tuple[int, ...]) -> UNet2DConditionModel:
-    """Take the nine input channels in this order from now on, in place: `PAPER_ORDER` or `INPAINTING_ORDER`."""
+    """Reorder the input channels of the first convolution in place: new channel i is old channel order[i]."""
     unet.conv_in.weight.copy_(unet.conv_in.weight[:, list(order)].clone())
     return unet
 
 
 def attend_to_one_token(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Replace the cross attention of a UNet by its one-token form, and freeze what then has no gradient."""
+    """Replace the cross attention of a UNet by its one-token form; freeze the parameters that then have no gradient."""
     processors = {
         name: SingleTokenAttention() if ".attn2." in name else processor
         for name, processor in unet.attn_processors.items()
@@ -91,10 +92,10 @@ def attend_to_one_token(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 @contextmanager
 def shared_prefix(unet: UNet2DConditionModel, repeats: int) -> Iterator[None]:
-    """Within the block, a batch is `repeats` times the same latents and timesteps, each time under another context.
+    """Within the block, compute the layers before the first cross attention once for all `repeats` of a batch.
 
-    Guidance calls the UNet so. Nothing depends on the context before the first cross attention: what lies there, its
-    first self attention among it, is computed for one of the repeats and copied to the others. Exact.
+    The batch must be the same latents and timesteps `repeats` times, each time with another context, as guidance calls
+    the UNet. These layers, the first self attention among them, do not depend on the context: the result is exact.
     """
 
     def take_one(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -118,7 +119,7 @@ def _first(value: Any, repeats: int) -> Any:
 
 
 def context_free_modules(unet: UNet2DConditionModel) -> list[nn.Module]:
-    """The modules that a UNet calls, each on a tensor alone, before its first cross attention."""
+    """Return the modules that a UNet calls before its first cross attention, none of which takes the context."""
     modules: list[nn.Module] = [unet.conv_in]
     for block in unet.down_blocks:
         modules.append(block.resnets[0])
@@ -133,10 +134,10 @@ def context_free_modules(unet: UNet2DConditionModel) -> list[nn.Module]:
 def denoiser_input(
     noisy_latents: Tensor, masked_latents: Tensor, mask: Tensor, mask_channel: MaskChannel = "repaint"
 ) -> Tensor:
-    """(B, 4, h, w), (B, 4, h, w), (B, 1, h, w), 1 = repaint => (B, 9, h, w), the mask as the denoiser wants it."""
+    """Concatenate (B, 4, h, w), (B, 4, h, w) and (B, 1, h, w), 1 = repaint, to (B, 9, h, w); "keep" inverts it."""
     return torch.cat([noisy_latents, masked_latents, mask if mask_channel == "repaint" else 1 - mask], 1)
 
 
 def mask_latents(mask: Tensor, height: int, width: int) -> Tensor:
-    """Bring a pixel mask (B, 1, H, W) to the latents' size by nearest neighbour, as the official code does."""
+    """Resize a pixel mask (B, 1, H, W) to (B, 1, height, width) by nearest neighbour, as the official code does."""
     return F.interpolate(mask.float(), size=(height, width), mode="nearest")

@@ -1,9 +1,9 @@
 """The exemplar and its strong augmentation (section 3.2): the model must understand the exemplar, not copy it.
 
-    c = MLP(CLIP(A(x_r))),   A = flip, rotation, blur, elastic transform
+    c = MLP(CLIP(A(x_r))),   A = flip, rotation, elastic transform, blur
 
-The probabilities are those of the official code. Its elastic transform at default settings moves a pixel by less than a
-twentieth of a grey level; here it is real: displacements of about `elastic_frac` of the exemplar's side, smooth over
+The probabilities are those of the official code. Its elastic transform at default settings changes a pixel by less than
+a twentieth of a grey level; here the displacements are about `elastic_frac` of the exemplar's side and smooth over
 `elastic_smooth_frac` of it. Images are (H, W, 3) uint8 RGB. Every draw takes its generator.
 """
 
@@ -14,22 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pbe.settings import ExemplarAugmentation
+from pbe.types import Box, Image
 
-Image = NDArray[np.uint8]
-
-_FAST_FROM_PX = 128  # below, time does not matter
+_FAST_FROM_PX = 128  # smaller images are resized quickly anyway
 _FLOW_CELLS = 32
 _CELLS_PER_SIGMA = 3
 
 
-def crop_exemplar(
-    image: Image, box_xyxy: tuple[int, int, int, int], pad_frac: float, size_px: int, fast: bool = False
-) -> Image:
+def crop_exemplar(image: Image, box_xyxy: Box, pad_frac: float, size_px: int, fast: bool = False) -> Image:
     """Crop the box, widened by `pad_frac` of its longer side and clipped to the image, to (size_px, size_px, 3).
 
-    `fast`: by `resize_fast`. The official code pads by 10 px of the image as downloaded; a share keeps the look at any
-    resolution.
-    Raises ValueError when the box holds no pixel of the image.
+    `fast` resizes by `resize_fast`. The official code pads by 10 px of the image as downloaded; a share of the box
+    gives the same look at any resolution. Raises ValueError when the box holds no pixel of the image.
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = box_xyxy
@@ -41,7 +37,7 @@ def crop_exemplar(
 
 
 class Change(NamedTuple):
-    """One draw of A: what is done to an exemplar of `side` pixels; None where a part is left out."""
+    """One draw of A for an exemplar of `side` pixels; None where a part of A is not applied."""
 
     flip: bool
     angle_deg: float | None
@@ -57,7 +53,7 @@ def augment_exemplar(exemplar: Image, augmentation: ExemplarAugmentation, rng: n
 
 
 def draw_change(side: int, augmentation: ExemplarAugmentation, rng: np.random.Generator) -> Change:
-    """Draw which parts of A an exemplar of `side` pixels gets, and how much of each."""
+    """Draw which parts of A are applied to an exemplar of `side` pixels, and how strongly."""
     flip = bool(rng.random() < augmentation.flip_probability)
     rotate = rng.random() < augmentation.rotate_probability
     angle = rng.uniform(-augmentation.max_rotation_deg, augmentation.max_rotation_deg) if rotate else None
@@ -69,7 +65,7 @@ def draw_change(side: int, augmentation: ExemplarAugmentation, rng: np.random.Ge
 
 
 def apply_change(exemplar: Image, change: Change) -> Image:
-    """Flip, then rotate and displace in one interpolation, then blur."""
+    """Flip a square exemplar, then rotate and displace it in one interpolation, then blur it."""
     out = np.asarray(cv2.flip(exemplar, 1), np.uint8) if change.flip else exemplar
     if change.angle_deg is not None or change.flow is not None:
         side = exemplar.shape[0]
@@ -81,7 +77,7 @@ def apply_change(exemplar: Image, change: Change) -> Image:
 
 
 def resize(image: Image, height: int, width: int) -> Image:
-    """Resize by area when shrinking, bilinearly when growing; the same image when the size fits already."""
+    """Resize by area to fewer pixels, bilinearly to more; an image of this size is returned unchanged."""
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
     shrinking = height * width < image.shape[0] * image.shape[1]
@@ -90,23 +86,24 @@ def resize(image: Image, height: int, width: int) -> Image:
 
 
 def resize_fast(image: Image, height: int, width: int) -> Image:
-    """As `resize`, in a quarter of the time where a large image shrinks: by whole areas, then bilinearly below a half.
+    """Resize like `resize`, in a quarter of the time for large images.
 
-    Down to half its size, bilinear interpolation still reads every pixel. Small images are resized by areas.
+    The image is shrunk by an integer factor by area, then bilinearly by less than half, so that bilinear interpolation
+    still reads every pixel. Images below 128 px, and those that grow, are passed to `resize`.
     """
     rows, columns = image.shape[:2]
     if max(rows, columns) < _FAST_FROM_PX or rows < height or columns < width:
         return resize(image, height, width)
     whole = min(rows // height, columns // width)
-    if whole > 1:  # an exact multiple, which is what makes areas fast; at most a pixel of the result is left out
+    if whole > 1:  # an exact multiple makes area resizing fast; cutting to it loses at most one pixel of the result
         image = resize(image[: rows // whole * whole, : columns // whole * whole], rows // whole, columns // whole)
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _elastic_flow(side: int, augmentation: ExemplarAugmentation, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A smooth random displacement field, (side, side, 2) px, of root mean square `elastic_frac` of the side.
+    """Draw a smooth displacement field, (side, side, 2) px, whose root mean square is `elastic_frac` of the side.
 
-    Drawn on at most `_FLOW_CELLS` cells a side: blurred over `elastic_smooth_frac`, it has no finer detail.
+    The noise is drawn on a coarse grid: blurred over `elastic_smooth_frac`, it has no finer detail.
     """
     cells = min(side, max(_FLOW_CELLS, round(_CELLS_PER_SIGMA / augmentation.elastic_smooth_frac)))
     noise = rng.standard_normal((cells, cells, 2)).astype(np.float32)
@@ -118,7 +115,7 @@ def _elastic_flow(side: int, augmentation: ExemplarAugmentation, rng: np.random.
 
 
 def _warp(image: Image, angle_deg: float, flow: NDArray[np.float32]) -> Image:
-    """Rotate about the centre and displace, in one interpolation."""
+    """Rotate about the centre and displace by `flow` (side, side, 2), in one interpolation."""
     side = image.shape[0]
     centre = (side - 1) / 2
     offsets = np.arange(side, dtype=np.float32) - np.float32(centre)

@@ -2,7 +2,7 @@
 
     eps~ = eps(y_t, v) + s (eps(y_t, c) - eps(y_t, v))
 
-In training a share of the conditions is replaced by v, drawn for each sample (the official code draws once a batch).
+In training v replaces a share of the conditions. The draw is per sample; the official code draws once per batch.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,16 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]  # (noisy latents, timestep
 
 
 def drop_context(context: Tensor, uncond_context: Tensor, dropped: Tensor) -> Tensor:
-    """Replace the context (B, L, D) by v (1, 1, D) where `dropped` (B,) is true."""
+    """Return the context (B, T, D) with v (1, 1, D) in place of the samples where `dropped` (B,) is true."""
     return torch.where(dropped[:, None, None], uncond_context.to(context.dtype), context)
 
 
 def guided(predict: Predict, context: Tensor, uncond_context: Tensor, guidance_scale: float) -> Denoise:
-    """The guided denoiser of a batch; at scale 1 it is the conditional prediction and costs half."""
+    """Return the guided denoiser of a batch with context (B, T, D).
+
+    It calls `predict` once, on both halves [v, c] of a batch of 2 B; at scale 1, which is the conditional prediction,
+    on B alone.
+    """
     if guidance_scale == 1.0:
         return lambda noisy, timesteps: predict(noisy, timesteps, context)
     both = torch.cat([uncond_context.expand_as(context), context])

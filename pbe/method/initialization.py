@@ -1,4 +1,4 @@
-"""The painter before its first step, made of the backbone's parts."""
+"""The painter before the first training step, built from the parts of a backbone (section 3.2)."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from pbe.method.backbone import check_backbone, is_painter
 from pbe.method.conditioner import Conditioner
 from pbe.method.denoiser import NUM_EXTRA_CHANNELS, NUM_LATENT_CHANNELS, PAPER_ORDER, reorder_input, widen_input
 from pbe.method.painter import Painter
-from pbe.method.pretrained import load_scheduler, load_unet, load_vae
+from pbe.method.pretrained import load_scheduler, load_tower, load_unet, load_vae
 
 
 @torch.no_grad()
 def empty_context(folder: Path) -> torch.Tensor:
-    """The prior's state for the empty caption's end token, (1, 1, D): what it draws from when told nothing."""
+    """Return the prior's state for the end token of the empty caption, (1, 1, D): its unconditional context."""
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    text_tower = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    text_tower = load_tower(CLIPTextModel, folder / "text_encoder")
     tokens = tokenizer([""], padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
     states = text_tower(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
     return torch.as_tensor(states.pooler_output[:, None])
@@ -27,12 +27,13 @@ def empty_context(folder: Path) -> torch.Tensor:
 def build_painter(
     folder: Path, image_px: int, seed: int, *, prior: bool = True, bottleneck: bool = True, guidance: bool = True
 ) -> Painter:
-    """The painter at step 0: the prior widened by zero-initialised channels, v set to the prior's empty caption.
+    """Return the painter at step 0: the prior widened by zero-initialised channels, v the prior's empty caption.
 
-    `seed` decides all new weights. The switches are the paper's ablation: without `prior` the UNet and v are random,
-    without `bottleneck` the exemplar's spatial tokens pass, without `guidance` v is not trained. A backbone that is a
-    painter is the painter at step 0. Raises UserError when the backbone lacks a part, its UNet has neither 4 nor 9
-    input channels or predicts no noise, or it is a painter that the switches do not describe.
+    The official code draws v at random. `seed` decides all new weights. The switches are the paper's ablation: without
+    `prior` the UNet and v are random, without `bottleneck` all tokens of the exemplar pass, without `guidance` v is not
+    trained. A backbone that is a painter is the painter at step 0. Raises UserError when the backbone lacks a part, its
+    UNet has neither 4 nor 9 input channels, it does not predict the noise, or it is a painter that was trained with
+    other switches.
     """
     check_backbone(folder)
     if is_painter(folder):
@@ -53,32 +54,40 @@ def build_painter(
 
 
 def trained_painter(folder: Path, image_px: int, *, prior: bool, bottleneck: bool, guidance: bool) -> Painter:
-    """A painter that was trained before, to be trained further on images of `image_px`."""
+    """Return the painter in `folder`, to be trained further on images of `image_px`.
+
+    Raises UserError when it was trained with other switches.
+    """
     painter = Painter.from_pretrained(folder)
-    was = painter.conditioner
-    for key, wanted, given in (
+    conditioner = painter.conditioner
+    for key, trained_with, given in (
         ("train.prior", True, prior),
-        ("method.bottleneck", was.bottleneck, bottleneck),
-        ("guidance (train.drop_probability above 0)", was.guidance, guidance),
+        ("method.bottleneck", conditioner.bottleneck, bottleneck),
+        ("guidance (train.drop_probability above 0)", conditioner.guidance, guidance),
     ):
-        if given != wanted:
-            raise UserError(f"{folder}: this painter was trained with {key} {wanted}, and cannot go on with {given}")
+        if given != trained_with:
+            raise UserError(
+                f"{folder}: this painter was trained with {key} {trained_with}; it cannot change to {given}"
+            )
     painter.image_px = image_px
     return painter
 
 
 def load_prior(folder: Path) -> UNet2DConditionModel:
-    """A text-to-image UNet (4 input channels), or an inpainting one (9), brought into the paper's order of channels."""
+    """Return a text-to-image UNet (4 input channels), or an inpainting one (9) in the paper's order of channels.
+
+    Raises UserError for any other number of input channels.
+    """
     unet = load_unet(folder)
     num_channels = unet.config.in_channels
     if num_channels == NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS:
         return reorder_input(unet, PAPER_ORDER)
     if num_channels != NUM_LATENT_CHANNELS:
-        raise UserError(f"{folder}: a UNet of {num_channels} input channels; text-to-image has 4, inpainting 9")
+        raise UserError(f"{folder}: a UNet with {num_channels} input channels; text-to-image has 4, inpainting 9")
     return unet
 
 
 def random_unet(folder: Path) -> UNet2DConditionModel:
-    """A UNet of the prior's architecture with nine input channels and random weights."""
+    """Return a UNet of the prior's architecture with nine input channels and random weights."""
     config = UNet2DConditionModel.load_config(folder)
     return UNet2DConditionModel.from_config(config, in_channels=NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS)

@@ -1,11 +1,10 @@
-"""Arbitrary mask shapes (section 3.2): what a person paints is no box.
+"""Arbitrary mask shapes (section 3.2): users do not paint boxes.
 
-Half of the masks are irregular: to each edge of the box a Bezier curve is fitted that bulges outwards, points are
+Half of the masks are irregular: a Bezier curve that bulges outwards is fitted to each edge of the box, points are
 sampled on it and jittered, and the polygon through them is filled. The other half are boxes extended on each side by up
-to 40 % of the free space. Where the data know the object's shape, a share of the masks is that shape, widened by a
-random margin: people who cut a region out closely then find a model that has seen such masks, and the boxes and curves
-that the others remain keep it from taking every mask for an outline to fill. A mask is (size, size) uint8 and 1 where
-to repaint; drawn from the box alone it always covers the box's middle.
+to 40 % of the free space. Where the data contain the object's shape, a share of the masks is that shape, dilated by a
+random margin, so that the model also learns masks that follow an outline closely; the other masks keep it from filling
+every mask to its outline. Masks drawn from the box alone always cover the middle of the box.
 """
 
 import cv2
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 
 from pbe import settings
 from pbe.method.windows import box_mask
+from pbe.types import Box, Mask
 
-Box = tuple[int, int, int, int]
 Points = NDArray[np.float64]
 
 
@@ -24,9 +23,9 @@ def draw_mask(
     size_px: int,
     mask: settings.Mask,
     rng: np.random.Generator,
-    object_mask: NDArray[np.uint8] | None = None,
-) -> NDArray[np.uint8]:
-    """Draw the mask of a box in a square image of `size_px`; `object_mask` is its object's shape there, if known."""
+    object_mask: Mask | None = None,
+) -> Mask:
+    """Draw the mask (size_px, size_px) of a box; `object_mask`, of the same size, is the object's shape if known."""
     if mask.shape == "box":
         return box_mask(box_xyxy, size_px)
     if object_mask is not None and rng.random() < mask.object_probability:
@@ -38,7 +37,7 @@ def draw_mask(
 
 
 def extend_box(box_xyxy: Box, size_px: int, max_extension_frac: float, rng: np.random.Generator) -> Box:
-    """Move each side outwards by 0 .. `max_extension_frac` of the space between it and the image's edge."""
+    """Move each side outwards by 0 to `max_extension_frac` of the space between it and the edge of the image."""
     x0, y0, x1, y1 = box_xyxy
     free = np.array([x0, y0, size_px - x1, size_px - y1])
     moves = np.rint(rng.uniform(0, max_extension_frac, 4) * free).astype(int)
@@ -47,11 +46,11 @@ def extend_box(box_xyxy: Box, size_px: int, max_extension_frac: float, rng: np.r
 
 def irregular_mask(
     box_xyxy: Box, extended_xyxy: Box, size_px: int, mask: settings.Mask, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Fill the polygon of jittered points on four Bezier curves from corner to corner of the box."""
+) -> Mask:
+    """Fill the polygon of jittered points on the four Bezier curves of `box_outline`."""
     outline = box_outline(box_xyxy, extended_xyxy, mask.points_per_edge)
     jitter = rng.uniform(-1, 1, outline.shape) * mask.max_offset_frac * size_px
-    # cv2 draws on pixel centres: a corner at x0 is the left edge of pixel x0
+    # cv2's integer coordinates are pixel centres; ours are pixel edges: x0 is the left edge of pixel x0
     points = np.clip(outline + jitter, 0, size_px) - 0.5
     filled = np.zeros((size_px, size_px), np.uint8)
     cv2.fillPoly(filled, [np.rint(points * 16).astype(np.int32)], 1, shift=4)
@@ -59,9 +58,9 @@ def irregular_mask(
 
 
 def box_outline(box_xyxy: Box, extended_xyxy: Box, points_per_edge: int) -> Points:
-    """Points on the four curves, clockwise from the upper left corner, before their jitter: (4 points_per_edge, 2).
+    """Return the points on the four curves, clockwise from the upper left corner: (4 points_per_edge, 2).
 
-    Each curve bulges towards the extended box's edge and comes half as far.
+    The middle control point of each curve lies on the edge of the extended box, so that the curve reaches half as far.
     """
     x0, y0, x1, y1 = box_xyxy
     left, top, right, bottom = extended_xyxy
@@ -74,14 +73,14 @@ def box_outline(box_xyxy: Box, extended_xyxy: Box, points_per_edge: int) -> Poin
     return np.concatenate(edges)
 
 
-def dilate_mask(mask: NDArray[np.uint8], radius_px: float) -> NDArray[np.uint8]:
-    """Widen an (H, W) mask of 0 and 1, not empty, by `radius_px` and at least one pixel, as annotators cut closely."""
+def dilate_mask(mask: Mask, radius_px: float) -> Mask:
+    """Dilate a mask that is not empty by `radius_px`, at least by one pixel: annotations follow objects closely."""
     distance = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.asarray(distance <= max(1.0, radius_px), np.uint8)
 
 
 def bezier(control_points: Points, num_points: int) -> Points:
-    """Points on the quadratic Bezier curve of three control points (3, 2), its end left out: (num_points, 2).
+    """Return points on the quadratic Bezier curve of three control points (3, 2), without its end: (num_points, 2).
 
     B(t) = (1 - t)^2 P0 + 2 t (1 - t) P1 + t^2 P2
     """

@@ -1,12 +1,13 @@
-"""The painter: source, mask and exemplar in, the painted picture out. It ties the parts of the method together.
+"""The painter: the whole model, from source, mask and exemplar to the painted picture (section 3).
 
-    y = paste(D(sample(eps~, [E((1-m) * x_s), m], c)), x_s, m),   c = MLP(CLIP(x_r))
+    y = paste(D(sample(eps~, [E((1 - m) * x_s), m], c)), x_s, m),   c = MLP(CLIP(x_r))
 
-Pixels where the mask is 0 come from the source, bit for bit: the official code returns the decoded picture, whose
-colours drift everywhere. While sampling, the latents outside the mask are the source's at their noise level (Avrahami
-et al., 2023, blended latent diffusion), so that what is painted meets what is there. They are taken with the hole
-filled from its rim: a latent beside the hole sees into it, and would tell of what was there, or of the grey in it. At
-the end the painted background takes the shade of the one around it (`seams`).
+Pixels where the mask is 0 are copied from the source; the official code returns the decoded picture, whose colours
+drift everywhere. During sampling, the latents outside the mask are replaced by the source's at the same noise level
+(blended latent diffusion, Avrahami et al., 2023), so that the painting continues its surroundings. These latents are
+encoded from the source with its hole filled from the rim: the receptive field of a latent beside the hole reaches into
+it and would reveal the pixels, or the grey, inside. Finally the painted background is brought to the shade of its
+surroundings (`seams`).
 """
 
 import json
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pbe.errors import UserError
-from pbe.method.backbone import INDEX, PAINTER_CLASS, PAINTER_PARTS
+from pbe.method.backbone import INDEX, PAINTER_CLASS, PAINTER_PARTS, read_json
 from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.denoiser import MaskChannel, attend_to_one_token, denoiser_input, mask_latents, shared_prefix
 from pbe.method.diffusion import alphas_cumprod
@@ -30,14 +31,16 @@ from pbe.method.guidance import guided
 from pbe.method.pretrained import forget_origin, load_scheduler, load_unet, load_vae
 from pbe.method.sampler import sample_plms
 from pbe.method.seams import match_rim
+from pbe.types import Image, Mask
 
-Images = NDArray[np.uint8]
+Images = NDArray[np.uint8]  # (B, H, W, 3) RGB
+Masks = NDArray[np.uint8]  # (B, H, W), 1 = repaint
 
 
 class Painter(nn.Module):
-    """The model as a whole; `image_px` is the side of the square it works on, `exemplar_px` that of its exemplars.
+    """UNet, VAE, conditioner and noise schedule, for squares of `image_px` and exemplars of `exemplar_px`.
 
-    `mask_channel`: what 1 means to the UNet; masks handed to the painter are 1 = repaint all the same.
+    `mask_channel` is what 1 means to the UNet; masks given to the painter are always 1 = repaint.
     """
 
     def __init__(
@@ -65,21 +68,25 @@ class Painter(nn.Module):
 
     @property
     def latent_factor(self) -> int:
-        """Pixels a latent, on each side."""
+        """Pixels per latent on each side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) in -1..1 => scaled latents (B, 4, h, w); the posterior's mode, so that it is exact."""
+        """Encode pixels (B, 3, H, W) in -1..1 to scaled latents (B, 4, h, w), the mode of the posterior.
+
+        The official code samples from the posterior, whose deviation is tiny.
+        """
         return torch.as_tensor(self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor)
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Decode scaled latents (B, 4, h, w) to pixels (B, 3, H, W), about -1..1."""
         return torch.as_tensor(self.vae.decode(latents / self.vae.config.scaling_factor).sample)
 
     @torch.inference_mode()
     def paint(
         self,
         sources: Images,
-        masks: Images,
+        masks: Masks,
         exemplars: Images,
         *,
         guidance_scale: float = 5.0,
@@ -90,9 +97,9 @@ class Painter(nn.Module):
         """Paint each exemplar into its source where the mask is 1.
 
         Sources (B, H, W, 3) uint8 with H and W multiples of 8, masks (B, H, W) of 0 and 1, exemplars (B, e, e, 3)
-        uint8, one seed for the noise of each. Returns (B, H, W, 3) uint8, equal to the sources where the mask is 0.
-        Raises ValueError on shapes that do not fit, a negative guidance scale or fewer than one step, and on guidance
-        where the model was trained without.
+        uint8 of any side, and one seed for each noise. Returns (B, H, W, 3) uint8, equal to the sources where the mask
+        is 0. Raises ValueError for shapes that do not match, a negative guidance scale or a number of steps below 1 or
+        above the schedule's, and UserError for guidance with a model that was trained without it.
         """
         self._check(sources, masks, exemplars, guidance_scale, seeds)
         device = next(self.parameters()).device
@@ -114,7 +121,7 @@ class Painter(nn.Module):
 
         denoise = guided(predict, context, self.conditioner.uncond_vector, guidance_scale)
         noise = torch.stack([draw_noise(seed, (4, height, width)) for seed in seeds]).to(device)
-        painted_cells = F.max_pool2d(mask, self.latent_factor) > 0  # a cell with any pixel to paint is not known
+        painted_cells = F.max_pool2d(mask, self.latent_factor) > 0  # a latent with any pixel to repaint is unknown
 
         def keep_known(latents: Tensor, alpha_bar: Tensor) -> Tensor:
             return torch.where(painted_cells, latents, alpha_bar.sqrt() * known + (1 - alpha_bar).sqrt() * noise)
@@ -126,7 +133,7 @@ class Painter(nn.Module):
         return np.where(masks[..., None] == 1, painted, sources)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Save in diffusers' layout: unet, vae, image_encoder, scheduler and model_index.json."""
+        """Write the painter in diffusers' layout: unet, vae, image_encoder, scheduler and model_index.json."""
         folder.mkdir(parents=True, exist_ok=True)
         self.unet.save_pretrained(folder / "unet")
         self.vae.save_pretrained(folder / "vae")
@@ -147,51 +154,52 @@ class Painter(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "Painter":
-        """Load a painter in fp32; raises UserError that names the part that the folder lacks."""
+        """Load a painter in fp32; raises UserError naming the part that the folder lacks or that cannot be read."""
         if not (folder / INDEX).is_file():
-            raise UserError(f"{folder}: no model here ({INDEX} is missing)")
+            raise UserError(f"{folder}: not a model ({INDEX} is missing)")
         for part in PAINTER_PARTS:
             if not (folder / part).is_dir():
                 raise UserError(f"{folder}: the model lacks its part {part}/")
-        index = json.loads((folder / INDEX).read_text())
+        index = read_json(folder / INDEX)
         unet, vae = load_unet(folder / "unet"), load_vae(folder)
         conditioner = Conditioner.from_pretrained(folder / "image_encoder")
         scheduler = load_scheduler(folder / "scheduler")
-        side = int(index.get("image_px") or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1))
-        # A folder that is not by this project is in the published one's layout, whose UNet wants 1 = keep.
+        image_px = int(index.get("image_px") or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1))
+        # Only this project writes image_px: another folder has the published layout, whose UNet takes 1 = keep.
         mask_channel = index.get("mask_channel", "repaint" if "image_px" in index else "keep")
-        return cls(unet, vae, conditioner, scheduler, side, mask_channel).eval()
+        return cls(unet, vae, conditioner, scheduler, image_px, mask_channel).eval()
 
     def _check(
-        self, sources: Images, masks: Images, exemplars: Images, guidance_scale: float, seeds: Sequence[int]
+        self, sources: Images, masks: Masks, exemplars: Images, guidance_scale: float, seeds: Sequence[int]
     ) -> None:
         if guidance_scale < 0:
             raise ValueError(f"guidance scale {guidance_scale} is negative")
         if guidance_scale != 1 and not self.conditioner.guidance:
-            raise ValueError(
-                f"guidance scale {guidance_scale}: this model was trained with train.drop_probability 0 and takes no "
+            raise UserError(
+                f"guidance scale {guidance_scale}: this model was trained with train.drop_probability 0, without "
                 "guidance; use 1"
             )
         if sources.ndim != 4 or sources.shape[1] % 8 or sources.shape[2] % 8:
             raise ValueError(f"sources of shape {sources.shape} are not (B, H, W, 3) with H and W multiples of 8")
         if masks.shape != sources.shape[:3]:
-            raise ValueError(f"masks of shape {masks.shape} do not fit sources of shape {sources.shape}")
+            raise ValueError(f"masks of shape {masks.shape} do not match sources of shape {sources.shape}")
         if len(exemplars) != len(sources) or len(seeds) != len(sources):
             raise ValueError(f"{len(sources)} sources, {len(exemplars)} exemplars and {len(seeds)} seeds do not match")
 
 
-def fill_holes(sources: Images, masks: Images) -> Images:
-    """The sources (B, H, W, 3) with what is masked (B, H, W) filled smoothly from around it; nothing of it is read."""
+def fill_holes(sources: Images, masks: Masks) -> Images:
+    """Return the sources (B, H, W, 3) with the masked pixels (B, H, W) filled from their rim, without reading them."""
     return np.stack([_fill(source, mask) for source, mask in zip(sources, masks.astype(np.uint8), strict=True)])
 
 
-def _fill(source: Images, mask: Images) -> Images:
+def _fill(source: Image, mask: Mask) -> Image:
     visible = source[mask == 0]
     mean = visible.mean(0).round() if len(visible) else np.full(3, 127)
-    blank = np.where(mask[..., None] == 1, mean, source).astype(np.uint8)  # at the picture's edge Telea reads the hole
+    # At the edge of the picture Telea reads masked pixels: they must not be the source's.
+    blank = np.where(mask[..., None] == 1, mean, source).astype(np.uint8)
     return np.asarray(cv2.inpaint(blank, np.ascontiguousarray(mask), 3, cv2.INPAINT_TELEA), np.uint8)
 
 
 def draw_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise of one sample, the same on every device and in every batch."""
+    """Return standard normal noise of one sample, the same on every device and in every batch."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

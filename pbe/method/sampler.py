@@ -1,8 +1,11 @@
 """Pseudo linear multistep sampling, PLMS (Liu et al., 2022, arXiv 2202.09778), the paper's sampler.
 
-A sampler is a function of a denoiser. The noise predictions of the last steps are combined by Adams-Bashforth weights,
-and the latents move along the DDIM path with the combined prediction. The first step is Heun's. Below 25 steps only the
-last two are combined: over such strides the higher orders overshoot what guidance asks for.
+    eps' = (55 eps_i - 59 eps_(i-1) + 37 eps_(i-2) - 9 eps_(i-3)) / 24
+    y'   = sqrt(a') (y - sqrt(1 - a) eps') / sqrt(a) + sqrt(1 - a') eps'
+
+The noise predictions of the last four steps are combined by Adams-Bashforth weights, and a DDIM step (Song et al.,
+2021) follows with the combined prediction. The first step is Heun's. Below 25 steps only the last two predictions are
+combined: over such long strides the higher orders overshoot under strong guidance.
 """
 
 from collections.abc import Callable
@@ -18,13 +21,13 @@ _ADAMS_BASHFORTH = {
     4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
 }
 
-_FEW_STEPS = 25
+_FEW_STEPS = 25  # from here on all four predictions are combined
 
 Constrain = Callable[[Tensor, Tensor], Tensor]  # (latents, alpha_bar of their level) => latents
 
 
 def sampling_timesteps(num_steps: int, num_timesteps: int = 1000) -> list[int]:
-    """Evenly spaced timesteps, the noisiest first, offset by one as in Stable Diffusion.
+    """Return evenly spaced timesteps, the noisiest first, offset by one as in Stable Diffusion.
 
     Raises ValueError unless 1 <= num_steps <= num_timesteps.
     """
@@ -35,7 +38,7 @@ def sampling_timesteps(num_steps: int, num_timesteps: int = 1000) -> list[int]:
 
 
 def ddim_step(latents: Tensor, noise: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor) -> Tensor:
-    """Move along the probability flow: y_0 = (y - sqrt(1 - a) eps) / sqrt(a), renoised at the next level."""
+    """Take one DDIM step: estimate y_0 = (y - sqrt(1 - a) eps) / sqrt(a), and add `noise` at the next level again."""
     clean = (latents - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
     return alpha_bar_next.sqrt() * clean + (1 - alpha_bar_next).sqrt() * noise
 
@@ -49,9 +52,10 @@ def sample_plms(
     on_step: Callable[[int, int], None] | None = None,
     constrain: Constrain | None = None,
 ) -> Tensor:
-    """Sample latents (B, C, h, w) from `noise` of the same shape with num_steps + 1 calls of the denoiser.
+    """Return latents (B, C, h, w), sampled from `noise` of the same shape with num_steps + 1 calls of the denoiser.
 
-    `constrain` puts into the latents, before every call of the denoiser, what is known of them.
+    `constrain` replaces the known part of the latents before every call of the denoiser. `on_step` is called with
+    (steps done, num_steps) after each step. Raises ValueError unless 1 <= num_steps <= len(alphas_cumprod).
     """
     timesteps = sampling_timesteps(num_steps, len(alphas_cumprod))
     levels = [alphas_cumprod[t] for t in timesteps] + [alphas_cumprod[0]]

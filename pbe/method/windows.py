@@ -1,15 +1,15 @@
-"""The square window of an image that a sample sees: it holds the box wherever one can.
+"""The square window of an image that the model sees. It holds the box wherever a square can.
 
-The official code distorts images whose box is longer than their short side; here the window is then placed inside the
-box's extent and the box is clipped to it, so that nothing is ever stretched.
+The official code distorts images whose box is longer than their short side. Here the window then lies inside the box's
+extent and the box is clipped to it: nothing is ever stretched.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pbe.method.exemplars import Image, resize, resize_fast
+from pbe.method.exemplars import resize, resize_fast
+from pbe.types import Box, Image, Mask
 
 
 class Window(NamedTuple):
@@ -20,17 +20,15 @@ class Window(NamedTuple):
     side: int
 
 
-def square_window(
-    height: int, width: int, box_xyxy: tuple[int, int, int, int], rng: np.random.Generator, side: int | None = None
-) -> Window:
-    """Draw the place of a window of `side`, or of the image's short side, uniformly among those that hold the box."""
+def square_window(height: int, width: int, box_xyxy: Box, rng: np.random.Generator, side: int | None = None) -> Window:
+    """Draw a window of `side` pixels (default: the image's short side), uniformly among those that hold the box."""
     side = side or min(height, width)
     x0, y0, x1, y1 = box_xyxy
     return Window(_place(x0, x1, side, width, rng), _place(y0, y1, side, height, rng), side)
 
 
 def _place(low: int, high: int, side: int, length: int, rng: np.random.Generator) -> int:
-    """Start of a span of `side` in 0..length that covers [low, high), or as much of it as fits."""
+    """Draw the start of a span of `side` in 0..length that covers [low, high), or as much of it as fits."""
     first, last = max(0, high - side), min(low, length - side)
     if first > last:  # the box is longer than the window
         first, last = max(0, low), min(high - side, length - side)
@@ -38,15 +36,13 @@ def _place(low: int, high: int, side: int, length: int, rng: np.random.Generator
 
 
 def cut_window(image: Image, window: tuple[int, int, int], size_px: int, fast: bool = False) -> Image:
-    """Cut the window and resize it, (size_px, size_px, 3); `fast`: by `resize_fast`."""
+    """Cut the window (left, top, side) and resize it to (size_px, size_px, 3), by `resize_fast` if `fast`."""
     left, top, side = window
     return (resize_fast if fast else resize)(image[top : top + side, left : left + side], size_px, size_px)
 
 
-def box_in_window(
-    box_xyxy: tuple[int, int, int, int], window: tuple[int, int, int], size_px: int
-) -> tuple[int, int, int, int]:
-    """The box in the resized window's pixels, clipped to it and at least one pixel on each side."""
+def box_in_window(box_xyxy: Box, window: tuple[int, int, int], size_px: int) -> Box:
+    """Return the box in the resized window's pixels, clipped to it and at least one pixel long on each side."""
     left, top, side = window
     scale = size_px / side
     x0, y0, x1, y1 = box_xyxy
@@ -55,18 +51,18 @@ def box_in_window(
     return lows[0], lows[1], max(highs[0], lows[0] + 1), max(highs[1], lows[1] + 1)
 
 
-def box_mask(box_xyxy: tuple[int, int, int, int], size_px: int) -> NDArray[np.uint8]:
-    """1 inside the box, (size_px, size_px)."""
+def box_mask(box_xyxy: Box, size_px: int) -> Mask:
+    """Return the mask (size_px, size_px) of a box."""
     mask = np.zeros((size_px, size_px), np.uint8)
     x0, y0, x1, y1 = box_xyxy
     mask[y0:y1, x0:x1] = 1
     return mask
 
 
-def mask_box(mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """The smallest xyxy box that holds every pixel to repaint, x1 and y1 exclusive.
+def mask_box(mask: Mask) -> Box:
+    """Return the smallest box that holds every pixel to repaint.
 
-    The official tools' crop leaves out the last row and column. Raises ValueError for an empty mask.
+    The official tools leave out the last row and column. Raises ValueError for an empty mask.
     """
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     if len(rows) == 0:

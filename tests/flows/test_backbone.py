@@ -1,4 +1,4 @@
-"""The stage that brings the pretrained parts: whole, from a text-to-image folder or a painter's, or not at all."""
+"""The stage backbone replaces models/backbone by a complete one, or leaves it unchanged."""
 
 import json
 from pathlib import Path
@@ -7,35 +7,31 @@ import pytest
 
 from flows import backbone as stage
 from pbe import layout
-from pbe.method.backbone import PAINTER_PARTS, PARTS
-from pbe.method.initialization import build_painter
+from pbe.errors import UserError
+from pbe.method.backbone import PARTS
 from pbe.settings import Settings
+from tests.support.parameters import PARAMETERS
 
 
 def settings(path: Path) -> Settings:
-    return Settings.model_validate({"backbone": {"source": "path", "path": str(path)}})
+    backbone = PARAMETERS.backbone.replace(source="path", path=str(path))
+    return PARAMETERS.model_copy(update={"backbone": backbone})
 
 
 def parts(folder: Path) -> set[str]:
     return {entry.name for entry in (folder / layout.BACKBONE).iterdir() if entry.is_dir()}
 
 
-def test_a_text_to_image_folder_comes_with_its_text_encoder(backbone: Path, tmp_path: Path) -> None:
-    stage.backbone(settings(backbone), tmp_path)
+def test_the_stage_writes_all_parts_and_where_they_came_from(backbone: Path, tmp_path: Path) -> None:
+    card = stage.backbone(settings(backbone), tmp_path)
     assert parts(tmp_path) == set(PARTS)
-    assert json.loads((tmp_path / layout.BACKBONE / "backbone.json").read_text())["path"] == str(backbone)
+    assert json.loads((tmp_path / layout.BACKBONE / "backbone.json").read_text()) == card
 
 
-def test_a_painter_comes_with_its_index_and_can_be_trained_further(backbone: Path, tmp_path: Path) -> None:
-    build_painter(backbone, 64, 0).save_pretrained(tmp_path / "painter")
-    stage.backbone(settings(tmp_path / "painter"), tmp_path)
-    assert parts(tmp_path) == set(PAINTER_PARTS)
-    assert build_painter(tmp_path / layout.BACKBONE, 64, 0).image_px == 64
-
-
-def test_a_folder_that_lacks_a_part_leaves_what_was_there(backbone: Path, tmp_path: Path) -> None:
+def test_a_folder_that_lacks_a_part_leaves_the_last_backbone(backbone: Path, tmp_path: Path) -> None:
     stage.backbone(settings(backbone), tmp_path)
-    (tmp_path / "half" / "unet").mkdir(parents=True)
-    with pytest.raises(ValueError, match="half: the backbone lacks its part vae"):
-        stage.backbone(settings(tmp_path / "half"), tmp_path)
+    (tmp_path / "incomplete" / "unet").mkdir(parents=True)
+    with pytest.raises(UserError, match="incomplete: the backbone lacks its part vae"):
+        stage.backbone(settings(tmp_path / "incomplete"), tmp_path)
     assert parts(tmp_path) == set(PARTS)
+    assert [path.name for path in (tmp_path / layout.BACKBONE).parent.iterdir()] == [layout.BACKBONE.name]

@@ -151,7 +151,7 @@ def test_what_a_file_lacks_or_has_too_much_is_named(theirs):
         from_ldm(lacking, architecture, Path("x.ckpt"))
     with pytest.raises(ValueError, match="has unknown cond_stage_model"):
         from_ldm(tensors | {"cond_stage_model.model.ln_final.weight": torch.zeros(1)}, architecture)
-    with pytest.raises(ValueError, match=r"proj_out\.bias is \(3,\), and not \(16,\)"):
+    with pytest.raises(ValueError, match=r"proj_out\.bias is \(3,\), not \(16,\)"):
         from_ldm(tensors | {"proj_out.bias": torch.zeros(3)}, architecture)
     with pytest.raises(ValueError, match=r"lacks .* and \d+ more"):
         from_ldm(tensors)  # a tiny model is none of the authors'
@@ -185,10 +185,10 @@ def test_what_a_trainer_left_in_a_checkpoint_is_passed_over_and_never_run(theirs
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
     (tmp_path / "model.ckpt").write_bytes(b"something else")
-    with pytest.raises(ValueError, match=r"model\.ckpt: not a checkpoint that can be read"):
+    with pytest.raises(ValueError, match=r"model\.ckpt: cannot be read as a checkpoint"):
         read_ldm(tmp_path / "model.ckpt")
 
 
 def test_without_the_bottleneck_nothing_is_exported(backbone, tmp_path):
-    with pytest.raises(ValueError, match="bottleneck false has no equal"):
+    with pytest.raises(ValueError, match="bottleneck false cannot be exported"):
         write_ldm(build_painter(backbone, 64, 0, bottleneck=False), tmp_path / "model.ckpt")

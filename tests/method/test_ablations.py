@@ -118,13 +118,13 @@ def test_an_inpainting_backbone_is_brought_into_the_papers_order(backbone, tmp_p
     assert torch.equal(unet.conv_in.weight[:, 8], inpainting.conv_in.weight[:, 4])
     assert torch.equal(unet.conv_in.weight[:, 4:8], inpainting.conv_in.weight[:, 5:])
     tiny_unet(5).save_pretrained(folder / "unet")
-    with pytest.raises(ValueError, match="a UNet of 5 input channels; text-to-image has 4, inpainting 9"):
+    with pytest.raises(ValueError, match="a UNet with 5 input channels; text-to-image has 4, inpainting 9"):
         build_painter(folder, 64, 0)
 
 
 def test_a_prior_that_predicts_anything_but_noise_is_refused(tmp_path):
     PNDMScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction").save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="prediction_type is v_prediction; only epsilon"):
+    with pytest.raises(ValueError, match="prediction_type is v_prediction; only epsilon is supported"):
         load_scheduler(tmp_path)
 
 

@@ -50,7 +50,7 @@ def test_saved_and_loaded_it_says_the_same(tmp_path):
 
 
 def test_an_empty_folder_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no image encoder here"):
+    with pytest.raises(ValueError, match="not an image encoder"):
         Conditioner.from_pretrained(tmp_path)
 
 

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from pbe.method.denoiser import (
-    INPAINTING_ORDER,
     PAPER_ORDER,
     attend_to_one_token,
     denoiser_input,
@@ -92,15 +91,13 @@ def test_channel_order_is_noisy_masked_mask():
     assert torch.equal(x[:, 8:], mask)
 
 
-def test_an_inpainting_unet_says_the_same_in_the_papers_order_and_back():
+def test_an_inpainting_unet_predicts_the_same_in_the_papers_order():
     noisy, masked, mask, steps, context = inputs()
     unet = tiny_unet(9).eval()
     theirs = unet(torch.cat([noisy, mask, masked], 1), steps, context).sample
     reorder_input(unet, PAPER_ORDER)
     ours = unet(denoiser_input(noisy, masked, mask), steps, context).sample
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-    weight = unet.conv_in.weight.clone()
-    assert torch.equal(reorder_input(reorder_input(unet, INPAINTING_ORDER), PAPER_ORDER).conv_in.weight, weight)
 
 
 def test_a_denoiser_that_wants_the_kept_part_gets_it():

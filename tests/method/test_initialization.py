@@ -62,7 +62,7 @@ def test_its_encoders_say_what_the_backbones_said(layout, backbone, request):
 @pytest.mark.parametrize(
     ("switches", "message"),
     [
-        ({"prior": False}, "was trained with train.prior True, and cannot go on with False"),
+        ({"prior": False}, "was trained with train.prior True; it cannot change to False"),
         ({"bottleneck": False}, "was trained with method.bottleneck True"),
         ({"guidance": False}, "train.drop_probability above 0"),
     ],
