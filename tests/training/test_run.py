@@ -43,7 +43,7 @@ with ray_cluster(None, 3):
     try:
         run.train(job, root / f"model-{{name}}", lambda record: print(json.dumps(record.__dict__), flush=True))
     except UserError as error:
-        print("USER ERROR", error, flush=True)
+        sys.exit(f"USER ERROR {error}")
 """
 
 
@@ -100,11 +100,10 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(project: Pat
 
 def test_a_bug_in_a_worker_fails_with_its_traceback(project: Path, backbone: Path) -> None:
     with start(project, backbone, "bug") as process:
-        output, _ = process.communicate(timeout=200)
+        assert process.wait(200) == 1
     log = (project / "bug.log").read_text()
-    assert process.returncode == 1
-    assert "USER ERROR" not in output
-    assert "TrainingFailedError" in log or "WorkerGroupError" in log
+    assert "USER ERROR" not in log
+    assert "WorkerGroupError" in log
     assert "pbe/training/worker.py" in log
 
 
@@ -113,9 +112,7 @@ def test_a_damaged_file_in_a_worker_is_a_user_error_in_one_line(project: Path, b
     shard = damaged / "images" / "train-00000.tar"
     shard.write_bytes(shard.read_bytes()[:2000])
     with start(damaged, backbone, "mistake") as process:
-        output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, (damaged / "mistake.log").read_text()[-2000:]
-    lines = output.splitlines()
-    assert len(lines) == 1, output
-    assert lines[0].startswith("USER ERROR")
-    assert "train-00000.tar" in lines[0]
+        assert process.wait(200) == 1
+    lines = (damaged / "mistake.log").read_text().splitlines()
+    assert lines[-1].startswith("USER ERROR")
+    assert "train-00000.tar" in lines[-1]
