@@ -1,4 +1,4 @@
-"""The gate as a table, and what holds for any numbers."""
+"""The gate on examples, and its properties for any numbers."""
 
 import math
 from typing import Any
@@ -43,11 +43,13 @@ def bench(
         (bench(clip=68.7), bench(), True, "CLIP score 68.7 after 70"),
         (bench(clip=68.5), bench(), False, "CLIP score 68.5 is more than 2 % below the champion's 70"),
         (bench(fid=1.0), {}, False, "missing from the metrics of the champion"),
-        (bench(), bench(features="ViT-B/32"), False, "features is 'tower' here and 'ViT-B/32' for the champion"),
-        (bench(), bench(num_cases=8), False, "num_cases is 256 here and 8 for the champion"),
+        (bench(), bench(features="ViT-B/32"), False, "features is 'tower', and 'ViT-B/32' for the champion"),
+        (bench(), bench(num_cases=8), False, "num_cases is 256, and 8 for the champion"),
     ],
 )
-def test_table(challenger: dict[str, Any], champion: dict[str, Any] | None, promoted: bool, words: str) -> None:
+def test_the_decision_and_its_reason(
+    challenger: dict[str, Any], champion: dict[str, Any] | None, promoted: bool, words: str
+) -> None:
     decision = decide(challenger, champion, SETTINGS)
 
     assert decision.promoted is promoted
@@ -56,7 +58,7 @@ def test_table(challenger: dict[str, Any], champion: dict[str, Any] | None, prom
     assert decision.reason.endswith(".")
 
 
-def test_the_least_gain_is_a_setting() -> None:
+def test_the_minimum_gain_in_clip_score_is_a_setting() -> None:
     assert decide(bench(clip=54.0), None, parameters.register(min_clip_score_gain=3.0)).promoted
     assert not decide(bench(clip=54.0), None, parameters.register(min_clip_score_gain=4.0)).promoted
 
@@ -66,7 +68,7 @@ anything = st.one_of(st.floats(), st.none(), st.text(max_size=3), st.booleans(),
 
 
 @given(fid=numbers, clip=numbers, pasted_fid=numbers, source_clip=numbers)
-def test_a_first_champion_beats_pasting_and_doing_nothing(
+def test_a_first_champion_beats_copy_paste_and_the_source(
     fid: float, clip: float, pasted_fid: float, source_clip: float
 ) -> None:
     decision = decide(bench(fid, clip, 0, pasted_fid, source_clip), None, SETTINGS)
@@ -75,7 +77,9 @@ def test_a_first_champion_beats_pasting_and_doing_nothing(
 
 
 @given(fid=anything, clip=anything, drift=anything, pasted_fid=anything, source_clip=anything)
-def test_only_finite_numbers_are_promoted(fid: Any, clip: Any, drift: Any, pasted_fid: Any, source_clip: Any) -> None:
+def test_a_model_is_promoted_only_for_finite_numbers(
+    fid: Any, clip: Any, drift: Any, pasted_fid: Any, source_clip: Any
+) -> None:
     decision = decide(bench(fid, clip, drift, pasted_fid, source_clip), None, SETTINGS)
 
     if decision.promoted:
@@ -84,5 +88,5 @@ def test_only_finite_numbers_are_promoted(fid: Any, clip: Any, drift: Any, paste
 
 
 @given(worse=st.floats(0.0, 0.049))
-def test_within_the_tolerance_a_champion_is_replaced(worse: float) -> None:
+def test_a_challenger_within_the_tolerance_replaces_the_champion(worse: float) -> None:
     assert decide(bench(fid=2.0 * (1 + worse)), bench(fid=2.0), SETTINGS).promoted
