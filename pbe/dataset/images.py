@@ -64,7 +64,7 @@ def decode_image(data: bytes, name: object, reduction: int = 1) -> Image:
     plain = _decode_plain_jpeg(data, reduction)
     if plain is not None:
         return plain
-    image = _eight_bits(_load(data, name, _to_rgb)).convert("RGB")
+    image = eight_bits(_load(data, name, to_rgb)).convert("RGB")
     return np.array(image.reduce(reduction) if reduction > 1 else image, np.uint8)
 
 
@@ -99,6 +99,12 @@ def image_orientation(path: Path) -> int:
     """Return an image's EXIF orientation, 1..8; raises what `image_size` raises."""
     with opened_image(path, str(path)) as opened:
         return _orientation(opened)
+
+
+def has_sixteen_bits(path: Path) -> bool:
+    """Return whether an image's pixels are 16-bit levels; raises what `image_size` raises."""
+    with opened_image(path, str(path)) as opened:
+        return is_sixteen_bit(opened)
 
 
 def encoded_size(data: bytes, name: object) -> tuple[int, int]:
@@ -199,7 +205,7 @@ def _refusal(opened: PillowImage.Image, more_modes: Collection[str]) -> str:
     width, height = opened.size
     if width * height > MAX_PIXELS:
         return f"{width} x {height} px are more than {MAX_PIXELS // 1_000_000} million"
-    if opened.mode not in _MODES and opened.mode not in more_modes and not has_sixteen_bits(opened):
+    if opened.mode not in _MODES and opened.mode not in more_modes and not is_sixteen_bit(opened):
         return f"pixels of mode {opened.mode}; convert it to grey or RGB of 8 or 16 bits"
     if opened.format != "MPO" and _is_animated(opened):  # an MPO is a photograph followed by previews of it
         return f"a {opened.format} of several pictures; save the one that the boxes belong to"
@@ -285,13 +291,13 @@ def upright(opened: PillowImage.Image) -> PillowImage.Image:
     return ImageOps.exif_transpose(opened)
 
 
-def has_sixteen_bits(image: PillowImage.Image) -> bool:
+def is_sixteen_bit(image: PillowImage.Image) -> bool:
     return image.mode.startswith(_SIXTEEN_BITS)
 
 
-def _to_rgb(image: PillowImage.Image) -> PillowImage.Image:
-    """Convert to RGB over white; 16-bit pixels, which Pillow would clip, are left to `_eight_bits`."""
-    if has_sixteen_bits(image):
+def to_rgb(image: PillowImage.Image) -> PillowImage.Image:
+    """Convert to RGB over white; 16-bit pixels, which Pillow would clip, are left to `eight_bits`."""
+    if is_sixteen_bit(image):
         return image
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -303,12 +309,12 @@ def _to_rgb(image: PillowImage.Image) -> PillowImage.Image:
 def _keep_levels(image: PillowImage.Image) -> PillowImage.Image:
     """Convert to RGBA, unless a pixel is a level or an index of a palette that begins with black."""
     starts_black = image.mode == "P" and (image.getpalette("RGB") or [0])[:3] == [0, 0, 0]
-    return image if image.mode in ("1", "L") or has_sixteen_bits(image) or starts_black else image.convert("RGBA")
+    return image if image.mode in ("1", "L") or is_sixteen_bit(image) or starts_black else image.convert("RGBA")
 
 
-def _eight_bits(image: PillowImage.Image) -> PillowImage.Image:
+def eight_bits(image: PillowImage.Image) -> PillowImage.Image:
     """Scale 16-bit levels to 8 bits, rounded; return any other image unchanged."""
-    if not has_sixteen_bits(image):
+    if not is_sixteen_bit(image):
         return image
     levels = np.asarray(image).astype(np.float64) / 257
     return PillowImage.fromarray(np.clip(levels.round(), 0, 255).astype(np.uint8))

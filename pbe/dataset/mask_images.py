@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from pbe.dataset.images import DAMAGED, has_sixteen_bits, opened_image, read_bytes_of, reason_of, upright
+from pbe.dataset.images import DAMAGED, is_sixteen_bit, opened_image, read_bytes_of, reason_of, upright
 from pbe.errors import UserError
 from pbe.types import Mask
 
@@ -90,7 +90,7 @@ def _threshold(luminance: NDArray[np.float32]) -> float:
 
 def _luminance(image: PillowImage.Image) -> NDArray[np.float32]:
     """Return the luminance on the file's own scale, without regard to opacity."""
-    if has_sixteen_bits(image) or image.mode in _NUMERIC_MODES:
+    if is_sixteen_bit(image) or image.mode in _NUMERIC_MODES:
         return np.asarray(image, np.float32)
     if image.mode == "1":
         return np.asarray(image, np.float32) * np.float32(255)

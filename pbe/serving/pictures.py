@@ -23,7 +23,7 @@ from pbe.dataset.images import (
     DAMAGED,
     RefusedImageError,
     eight_bits,
-    has_sixteen_bits,
+    is_sixteen_bit,
     opened_image,
     read_bytes_of,
     reason_of,
@@ -66,6 +66,7 @@ _LAYOUT_TAGS = frozenset(  # how the source's TIFF stores its pixels, and what i
 _XMP_TEXT = "XML:com.adobe.xmp"
 _RAW_PROFILES = "Raw profile type "  # EXIF and others as ImageMagick writes them: Pillow reads them into EXIF
 _PROFILE_SPACES = {b"RGB ": ("RGB", "RGBA"), b"GRAY": ("L", "LA", "I;16")}
+_OTHER_PIXELS = "the source's colour profile does not fit its pixels and is not kept"
 _GAMMA_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 
 
@@ -115,7 +116,7 @@ def decode_picture(data: bytes, name: str) -> Picture:
         if shorter is data:
             raise
         picture = _decode(shorter, name)
-    if shorter is data or picture.metadata.text or picture.metadata.profile:
+    if shorter is data or picture.metadata.text or picture.metadata.profile or _OTHER_PIXELS in picture.notes:
         return picture
     return replace(picture, notes=(*picture.notes, "the source's text or colour profile is too large to keep"))
 
@@ -234,7 +235,7 @@ def _mode_losses(mode: str, out_format: str) -> Iterator[str]:
 
 
 def _in_kept_mode(image: PillowImage.Image) -> PillowImage.Image:
-    if has_sixteen_bits(image):
+    if is_sixteen_bit(image):
         return image
     grey = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
@@ -252,7 +253,7 @@ def _reading_notes(image: PillowImage.Image, kept_mode: str, bits: int) -> Itera
         yield "the source's transparent grey level is not kept"
     profile = image.info.get("icc_profile") or b""
     if profile and image.mode != "CMYK" and not _fits(profile, kept_mode):
-        yield "the source's colour profile does not fit its pixels and is not kept"
+        yield _OTHER_PIXELS
 
 
 def _bits_per_channel(opened: PillowImage.Image, data: bytes) -> int:
