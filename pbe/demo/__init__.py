@@ -1,4 +1,4 @@
-"""The demo: a generated world, the S3 endpoint that serves it, a classifier that reads its attributes, and its weights' recipe.
+"""The demo: a generated world, its S3 endpoint, a classifier of its attributes, and the recipe of the bundled weights.
 
 Only `flows` imports it; the stages work on any data.
 """

@@ -22,7 +22,7 @@ def classifier() -> AttributeClassifier:
 def test_at_least_95_percent_of_unedited_boxes_are_read_correctly(classifier: AttributeClassifier) -> None:
     rng = np.random.default_rng(991)
     pairs = clear_objects([draw_scene(rng, 2, rare_kinds=False) for _ in range(300)])
-    readings = classifier.read_boxes([scene.image for scene, _ in pairs], [tuple(o.box) for _, o in pairs])
+    readings = classifier.read_boxes([scene.image for scene, _ in pairs], [o.box for _, o in pairs])
     for name in WORDS:
         truth = [getattr(o.attributes, name) for _, o in pairs]
         assert np.mean([reading[name] == true for reading, true in zip(readings, truth, strict=True)]) >= 0.95, name

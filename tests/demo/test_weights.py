@@ -30,11 +30,11 @@ SHORT = dataclasses.replace(
 def test_the_recipe_trains_a_complete_backbone_with_the_same_bytes_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part in ("vae", "clip", "classifier"):
-        monkeypatch.setattr(f"pbe.demo.weights.{part}.NUM_UNSEEN", 24)
+    for module in ("vae", "clip", "classifier"):
+        monkeypatch.setattr(f"pbe.demo.weights.{module}.NUM_UNSEEN", 24)
     for name in ("a", "b"):
-        for part in PARTS.values():
-            part(SHORT, tmp_path / name)
+        for train_part in PARTS.values():
+            train_part(SHORT, tmp_path / name)
     check_backbone(tmp_path / "a")
     files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.safetensors")]
     assert len(files) == 5

@@ -6,14 +6,12 @@ import pytest
 from pbe.evaluation.bench import Bench
 from pbe.evaluation.paint_plan import GuidanceSweep, bench_digest, paint_bench, results_folder
 from pbe.evaluation.painting import Sampling
-from tests.evaluation.paster import Paster
+from tests.support.paster import Paster
 
 
-def num_painted(
-    bench: Bench, sweep: GuidanceSweep, sampling: Sampling, out: Path, model_key: str = "a", **changes: float
-) -> int:
+def num_painted(bench: Bench, sweep: GuidanceSweep, sampling: Sampling, out: Path, model_key: str = "a") -> int:
     paster = Paster()
-    paint_bench(bench, replace(sweep, **changes), sampling, paster, out, model_key=model_key)
+    paint_bench(bench, sweep, sampling, paster, out, model_key=model_key)
     return paster.num_painted
 
 
@@ -59,13 +57,15 @@ def test_results_of_another_bench_are_removed(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"num_steps": 3}, {"max_magnification": 1.0}, {"batch_size": 5}, {"seed": 1}], ids=str
+    "other",
+    [Sampling(3, 2.0, 4, 0), Sampling(2, 1.0, 4, 0), Sampling(2, 2.0, 5, 0), Sampling(2, 2.0, 4, 1)],
+    ids=["num_steps", "max_magnification", "batch_size", "seed"],
 )
 def test_results_of_another_sampling_are_removed(
-    bench: Bench, sweep: GuidanceSweep, sampling: Sampling, tmp_path: Path, changes: dict[str, float]
+    bench: Bench, sweep: GuidanceSweep, sampling: Sampling, tmp_path: Path, other: Sampling
 ) -> None:
     num_painted(bench, sweep, sampling, tmp_path)
-    assert num_painted(bench, sweep, replace(sampling, **changes), tmp_path) == 12 + 12 + 5  # type: ignore[arg-type]
+    assert num_painted(bench, sweep, other, tmp_path) == 12 + 12 + 5
 
 
 def test_a_scale_that_is_added_is_painted_beside_the_others(

@@ -22,7 +22,7 @@ from pbe.evaluation.report import (
     write_report,
 )
 from pbe.evaluation.scoring import Metrics, score_bench
-from tests.evaluation.paster import Paster
+from tests.support.paster import Paster
 
 VOID = {"meta", "link", "img", "br"}
 

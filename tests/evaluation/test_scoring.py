@@ -17,7 +17,7 @@ from pbe.evaluation.paint_plan import GuidanceSweep, paint_bench
 from pbe.evaluation.painting import Sampling
 from pbe.evaluation.reference_images import reference_images
 from pbe.evaluation.scoring import Metrics, score_bench, write_metrics
-from tests.evaluation.paster import Paster
+from tests.support.paster import Paster
 
 Run = Callable[..., Metrics]
 
