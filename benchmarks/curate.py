@@ -1,11 +1,11 @@
-"""How long curation takes, how much memory, and where the time goes, over the number of images.
+"""Time and memory of curation by the number of images, and the time of each phase.
 
     .venv/bin/python benchmarks/curate.py [--images 5000 20000 50000] [--figure docs/curate.png]
 
-Worlds are drawn here (64 px scenes, 7 % of them with a planted fault), acquired and filtered by the project's own code,
-and curated in a process of their own into a FiftyOne database in a temporary folder. At the smallest size the same
-images then go through FiftyOne's own way, in the same process: `add_samples` against our documents, Brain's uniqueness
-and near-duplicates against our tiles. Prints times, peaks, ratios and the faults found; asserts nothing.
+The script draws worlds (64 px scenes, 7 % of them with a planted fault), acquires and filters them, and curates each in
+a separate process into a FiftyOne database in a temporary folder. At the smallest size, the same process then runs
+FiftyOne's functions on the same images: `add_samples`, and Brain's uniqueness and near-duplicates. Prints times, peaks,
+ratios and the faults found; asserts nothing.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,51 +27,55 @@ from pbe.dataset.openimages import ANNOTATIONS_BUCKET, IMAGES_BUCKET
 from pbe.demo.bucket import name_image, write_bucket
 from pbe.demo.faults import plan_faults
 from pbe.filtering.box_filter import filter_boxes
-from pbe.settings import Acquire, Curate, Filter, World
+from pbe.settings import World, load_settings
+from pbe.types import Progress
 
 ROOT = Path(__file__).parents[1]
+SETTINGS = load_settings(ROOT / "params.yaml")
 SEED = 0
 DATASET = "measured"
 
 
 def write_world(folder: Path, num_images: int) -> World:
-    """Draw `num_images`, a tenth of them for validation, into `folder`/raw and `folder`/boxes."""
+    """Draw, acquire and filter `num_images`, a tenth of them for validation, into `folder`/raw and `folder`/boxes."""
     num_validation = num_images // 10
-    world = World(train_images=num_images - num_validation, validation_images=num_validation, fault_frac=0.01)
+    world = SETTINGS.acquire.world.replace(
+        train_images=num_images - num_validation, validation_images=num_validation, fault_frac=0.01
+    )
     write_bucket(folder / "bucket", world, SEED, num_workers=os.cpu_count() or 1)
     source = folder / "source"
     (source / "annotations").mkdir(parents=True)
     (source / "images").symlink_to(folder / "bucket" / IMAGES_BUCKET)
     for file in (folder / "bucket" / ANNOTATIONS_BUCKET).rglob("*.csv"):
         (source / "annotations" / file.name).symlink_to(file)
-    acquire(Acquire(source="folder", root=str(source), workers=2), SEED, folder / "raw")
-    filter_boxes(folder / "raw", folder / "boxes", Filter(max_boxes_per_image=None), seed=SEED)
+    acquire(SETTINGS.acquire.replace(source="folder", root=str(source), workers=2), SEED, folder / "raw")
+    filter_boxes(folder / "raw", folder / "boxes", SETTINGS.filter.replace(max_boxes_per_image=None), seed=SEED)
     return world
 
 
 def run_measured(folder: Path, compare: bool) -> None:
-    """Curate what `folder` holds and print what it took, as JSON."""
-    from flows.progress import shown
+    """Curate the world in `folder` and print the time and memory as JSON."""
+    from flows.progress import stage_progress
     from pbe.method.conditioner import Conditioner
     from pbe.runtime.fiftyone_connection import connected_fiftyone
-from pbe.runtime.mongod import running_mongod
+    from pbe.runtime.mongod import running_mongod
 
     tower = Conditioner.from_tower(ROOT / "data/tiny/image_encoder", context_dim=1)
-    home, begun, bars = folder / ".fiftyone", [], shown("curate")
+    home, started, bars = folder / ".fiftyone", [], stage_progress("curate")
 
-    def timed(what: str) -> Callable[[int, int], None]:
-        begun.append(time.perf_counter())
-        return bars(what)
+    def timed(name: str) -> Progress:
+        started.append(time.perf_counter())
+        return bars(name)
 
     with running_mongod(home) as uri:
         mongod = int((home / "db/mongod.lock").read_text())
-        with connected_fiftyone(uri, home):  # seconds of imports are not curation
+        with connected_fiftyone(uri, home):  # its imports take seconds, which are not counted
             before = peak_mb(os.getpid())
         curate(
             folder / "raw",
             folder / "boxes/boxes.parquet",
             folder / "curated",
-            Curate(),
+            SETTINGS.curate,
             tower.embed,
             database_uri=uri,
             home=home,
@@ -81,27 +84,27 @@ from pbe.runtime.mongod import running_mongod
             num_workers=os.cpu_count() or 1,
             bars=timed,
         )
-        begun.append(time.perf_counter())
-        told: dict[str, Any] = {
-            "seconds": [end - start for start, end in pairwise(begun)],
+        started.append(time.perf_counter())
+        measured: dict[str, Any] = {
+            "seconds": [end - start for start, end in pairwise(started)],
             "before": before,
             "python": peak_mb(os.getpid()),
             "mongod": peak_mb(mongod),
         }
         if compare:
             with connected_fiftyone(uri, home) as fo:
-                told["peer"] = fiftyones_way(fo)
-    print(json.dumps(told))
+                measured["peer"] = time_fiftyone(fo)
+    print(json.dumps(measured))
 
 
 def peak_mb(process: int) -> float:
-    """The most memory that the process ever had resident, its mapped files included."""
+    """Return the process's peak of resident memory, mapped files included."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def fiftyones_way(fo: Any) -> dict[str, float]:
-    """Seconds of FiftyOne's `add_samples` and of Brain's uniqueness and near-duplicates, on the curated samples."""
+def time_fiftyone(fo: Any) -> dict[str, float]:
+    """Return the seconds of FiftyOne's `add_samples` and of Brain's functions, on the curated samples."""
     import fiftyone.brain as fob
     import numpy as np
 
@@ -119,14 +122,14 @@ def fiftyones_way(fo: Any) -> dict[str, float]:
     added = time.perf_counter()
     index = fob.compute_similarity(view, embeddings=np.array(embeddings, np.float64), brain_key="peer")
     fob.compute_uniqueness(view, uniqueness_field="peer_uniqueness", similarity_index=index)
-    fob.compute_near_duplicates(view, threshold=Curate().near_duplicate_distance, similarity_index=index)
+    fob.compute_near_duplicates(view, threshold=SETTINGS.curate.near_duplicate_distance, similarity_index=index)
     return {"add_samples": added - started, "brain": time.perf_counter() - added}
 
 
 def found_faults(folder: Path, world: World) -> tuple[int, int, int]:
-    """Planted faults, those of them that were found, and images rejected for another reason.
+    """Count planted faults, those of them that were found, and images rejected for another reason.
 
-    Of a copy and its original the one with the smaller id stays, so that either may be the one that is rejected.
+    Of a copy and its original the image with the smaller id is kept, so either of them may be the rejected one.
     """
     counts = {"train": world.train_images, "validation": world.validation_images}
     kinds = {
@@ -135,7 +138,9 @@ def found_faults(folder: Path, world: World) -> tuple[int, int, int]:
     }
     rejected = pl.read_parquet(folder / "curated/images.parquet").filter(verdict="reject")
     columns = rejected.select("split", "image_id", "duplicate_of", "reason")
-    right = sum(said in (kinds.get((split, key)), kinds.get((split, of))) for split, key, of, said in columns.rows())
+    right = sum(
+        reason in (kinds.get((split, key)), kinds.get((split, of))) for split, key, of, reason in columns.rows()
+    )
     return len(kinds), right, rejected.height - right
 
 
@@ -148,28 +153,28 @@ def measure(num_images: int, compare: bool) -> dict[str, Any]:
             f"{num_images:,} images drawn, acquired and filtered in {time.perf_counter() - started:.0f} s", flush=True
         )
         command = [sys.executable, __file__, "--run", name, *(["--compare"] if compare else [])]
-        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        measured: dict[str, Any] = json.loads(told.splitlines()[-1])
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        measured: dict[str, Any] = json.loads(output.splitlines()[-1])
         measured["faults"] = found_faults(folder, world)
         measured["boxes"] = pl.read_parquet(folder / "boxes/boxes.parquet").height
     return measured
 
 
-def tell(num_images: int, measured: dict[str, Any]) -> None:
+def print_result(num_images: int, measured: dict[str, Any]) -> None:
     seconds = measured["seconds"]
     phases = ", ".join(
-        f"{what} {took:.0f} s ({num_images / took:,.0f}/s)" for what, took in zip(PHASES, seconds, strict=True)
+        f"{name} {took:.0f} s ({num_images / took:,.0f}/s)" for name, took in zip(PHASES, seconds, strict=True)
     )
     planted, right, more = measured["faults"]
     print(f"{num_images:>8,} images, {measured['boxes']:,} boxes: {sum(seconds) / 60:.2f} minutes: {phases}")
-    print(f"{'':9}peak memory: python {measured['python']:,.0f} MB ({measured['before']:,.0f} before it began), "
+    print(f"{'':9}peak memory: python {measured['python']:,.0f} MB ({measured['before']:,.0f} after the imports), "
           f"mongod {measured['mongod']:,.0f} MB; {right} of {planted} planted faults found, "
           f"{more} rejected for another reason", flush=True)  # fmt: skip
     if "peer" in measured:
         add, brain = measured["peer"]["add_samples"], measured["peer"]["brain"]
         print(
-            f"{'':9}FiftyOne's own: add_samples {add:.1f} s, {add / seconds[2]:.1f} times ours with index and views; "
-            f"Brain {brain:.1f} s, {brain / seconds[1]:.1f} times ours with the pixels' check",
+            f"{'':9}FiftyOne: add_samples {add:.1f} s, {add / seconds[2]:.1f} times ours with index and views; "
+            f"Brain {brain:.1f} s, {brain / seconds[1]:.1f} times ours with the check of pixels",
             flush=True,
         )
 
@@ -188,7 +193,7 @@ def main() -> None:
     measured: dict[int, dict[str, Any]] = {}
     for number in options.images:
         measured[number] = measure(number, compare=number == min(options.images))
-        tell(number, measured[number])
+        print_result(number, measured[number])
     if options.figure:
         draw(measured, options.figure)
 

@@ -1,9 +1,9 @@
-"""How long filtering takes, and how much memory, against a bare polars scan, filter and sink of the same columns.
+"""Time and memory of filtering, against a bare polars scan, filter and sink of the same columns.
 
     .venv/bin/python benchmarks/filter_boxes.py [--rows 1000000 14600000] [--figure docs/filter.png]
 
-The annotation files are drawn here, in OpenImages' columns and proportions (8.4 boxes an image). Both run in the same
-run, each in a process of its own whose peak memory is read from the kernel. Prints times and ratios, asserts nothing.
+The script draws annotation files with OpenImages' columns and proportions (8.4 boxes per image). Each of the two runs
+in its own process, whose peak memory the kernel reports. Prints times and ratios; asserts nothing.
 """
 
 import argparse
@@ -20,8 +20,9 @@ import polars as pl
 from pbe.acquisition.download import MANIFEST_SCHEMA
 from pbe.dataset import openimages
 from pbe.filtering.box_filter import filter_boxes
-from pbe.settings import Filter
+from pbe.settings import load_settings
 
+ROOT = Path(__file__).parents[1]
 BOXES_PER_IMAGE = 8.4
 CHUNK_IMAGES = 100_000
 
@@ -62,7 +63,7 @@ def draw_chunk(rng: np.random.Generator, ids: list[str], classes: list[str]) -> 
     x0, y0 = rng.uniform(0, 0.8, n), rng.uniform(0, 0.8, n)
     width, height = rng.beta(1, 2, n) * (1 - x0), rng.beta(1, 2, n) * (1 - y0)
     flags = {name: (rng.random(n) < 0.1).astype(np.int8) for name in openimages.FLAGS}
-    table = {
+    columns = {
         "ImageID": np.repeat(ids, counts),
         "Source": np.full(n, "xclick"),
         "LabelName": np.asarray(classes)[rng.integers(len(classes), size=n)],
@@ -71,15 +72,15 @@ def draw_chunk(rng: np.random.Generator, ids: list[str], classes: list[str]) -> 
         **flags,
         "IsInside": np.zeros(n, np.int8),
     }
-    return pl.DataFrame(table)
+    return pl.DataFrame(columns)
 
 
 def run_ours(raw: Path, out: Path) -> None:
-    filter_boxes(raw, out, Filter(), seed=0)
+    filter_boxes(raw, out, load_settings(ROOT / "params.yaml").filter, seed=0)
 
 
 def run_bare(raw: Path, out: Path) -> None:
-    """Read the same columns, apply the area rule, write parquet: the least that any filter does."""
+    """Read the same columns, apply the area rule and write parquet: the minimum that any filter does."""
     out.mkdir(parents=True, exist_ok=True)
     for split in openimages.SPLITS:
         boxes = pl.scan_csv(raw / "annotations" / openimages.BOX_FILES[split].name)
@@ -90,11 +91,11 @@ def run_bare(raw: Path, out: Path) -> None:
 
 
 def measure(which: str, raw: Path, out: Path) -> tuple[float, float]:
-    """Wall seconds and peak MB of one run in a process of its own; importing is not counted as time."""
-    told = subprocess.run(
+    """Return the wall seconds, without imports, and the peak MB of one run in its own process."""
+    result = subprocess.run(
         [sys.executable, __file__, "--run", which, str(raw), str(out)], check=True, capture_output=True, text=True
     )
-    seconds, megabytes = told.stdout.split()[-2:]
+    seconds, megabytes = result.stdout.split()[-2:]
     return float(seconds), float(megabytes)
 
 

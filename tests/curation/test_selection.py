@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pbe.curation.selection import PHASES, CurationReport, curate
 from pbe.curation.verdicts import pull, read_verdicts
-from pbe.dataset.image_shards import LOCATION, write_tar
+from pbe.dataset.image_shards import LOCATION, ImageRef, write_tar
 from pbe.demo.faults import encode_jpeg, encode_near_copy, spoil
 from pbe.demo.scenes import Scene, draw_scene
 from pbe.errors import UserError
@@ -62,7 +62,7 @@ def write_raw(raw: Path) -> Path:
     """Write a raw folder of 52 scenes with every fault, and its boxes.parquet; return the path of the latter."""
     manifest, boxes = [], []
     (raw / "images").mkdir()
-    refs = {}
+    refs: dict[str, ImageRef] = {}
     for split in ("train", "validation"):
         images = [(name, encode(name, scene)) for name, scene in SCENES.items() if SPLITS[name] == split]
         refs |= write_tar(raw / "images" / f"{split}-00000.tar", images)
