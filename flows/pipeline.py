@@ -22,7 +22,16 @@ from prefect.tasks import Task
 
 from flows import server
 from flows.provenance import tracking_uri
-from flows.stage import EXIT_CODES, INTERRUPTED_CODE, PARENT_TASK_RUN, USER_ERROR, fail, failed_state, finish
+from flows.stage import (
+    EXIT_CODES,
+    INTERRUPTED_CODE,
+    PARENT_TASK_RUN,
+    UNAVAILABLE,
+    USER_ERROR,
+    fail,
+    failed_state,
+    finish,
+)
 from pbe import layout
 from pbe.errors import UserError, one_line
 from pbe.runtime.locks import hold_lock
@@ -36,8 +45,8 @@ Outcome = Literal["ran", "cached"]
 
 
 def is_retryable(task_: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Return whether another attempt may succeed: it cannot after a user's error."""
-    return state.name != USER_ERROR
+    """Return whether another attempt may succeed: only a server, a network or a disk comes back by itself."""
+    return state.name == UNAVAILABLE
 
 
 @task(task_run_name="{stage}", retry_condition_fn=is_retryable, retry_delay_seconds=RETRY_DELAYS_S)

@@ -61,7 +61,7 @@ def test_the_exit_code_of_a_stage_names_the_pipelines_state(naps: int, code: int
     error.__cause__ = failed
     state = dvc_failure("acquire", error)
     assert state.name == (name or "Failed")
-    assert is_retryable(reproduce, None, state) == (name != "UserError")  # type: ignore[arg-type]
+    assert is_retryable(reproduce, None, state) == (name == "Unavailable")  # type: ignore[arg-type]
 
 
 def test_an_unknown_stage_is_named(project: Project) -> None:
