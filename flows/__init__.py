@@ -1,4 +1,4 @@
-"""One Prefect flow for each DVC stage, and the pipeline that runs them in order. Only this package uses Prefect and DVC.
+"""One Prefect flow for each DVC stage, and the pipeline that runs them. Only this package uses Prefect and DVC.
 
 Importing it sets the environment variables that its libraries read when they are imported, so it comes before them.
 """

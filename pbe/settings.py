@@ -58,7 +58,7 @@ class Acquire(Section):
         "demo", "openimages", "s3", "folder", "coco", "yolo", "voc", "csv", "masks", "fiftyone", "huggingface"
     ]
     root: str | None = Field(
-        description="a folder; with s3, s3://bucket/prefix; with fiftyone, a dataset's name; not used by demo, openimages"
+        description="a folder; s3: s3://bucket/prefix; fiftyone: a dataset's name; not used by demo and openimages"
     )
     validation_frac: float = Field(
         gt=0.0, lt=1.0, description="own data: share of images drawn for validation where the data name no split"
@@ -73,8 +73,7 @@ class Acquire(Section):
     train_images: int | None = Field(ge=1, description="maximum number of train images; null means all")
     validation_images: int | None = Field(ge=1, description="maximum number of validation images; null means all")
     classes: tuple[str, ...] = Field(description="names of the classes to acquire; an empty list means all")
-    workers: int = Field(ge=1, le=256, description="concurrent requests of a process")
-    processes: int = Field(ge=1, le=256, description="processes that download from a bucket")
+    workers: int = Field(ge=1, le=256, description="concurrent requests")
     max_attempts: int = Field(ge=1, le=20, description="attempts for each object, with exponential backoff")
     max_lost_frac: float = Field(ge=0.0, le=1.0, description="the stage fails when a larger share of images is lost")
     short_side_px: int | None = Field(
@@ -277,7 +276,7 @@ class Settings(Section):
     def _check_guidance(self) -> "Settings":
         if self.train.drop_probability == 0 and {self.evaluate.guidance_scale, *self.evaluate.sweep} != {1.0}:
             raise ValueError(
-                "train.drop_probability 0 does not train v: set evaluate.guidance_scale to 1 and evaluate.sweep to [1.0]"
+                "train.drop_probability 0 does not train v; set evaluate.guidance_scale to 1 and evaluate.sweep to [1.0]"
             )
         return self
 

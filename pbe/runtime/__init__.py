@@ -1,1 +1,1 @@
-"""Files, locks, child processes, a Ray cluster and a MongoDB server: what every stage runs on. Nothing here knows images."""
+"""Files, locks, child processes, a Ray cluster and a MongoDB server; nothing here knows images."""
