@@ -16,7 +16,7 @@ import ray
 import torch
 
 from pbe import settings
-from pbe.dataset.curated_boxes import BOXES_FILE, read_curated_boxes
+from pbe.dataset.curated_boxes import BOXES_FILE, CuratedBox, read_curated_boxes
 from pbe.latents.latent_cache import INDEX, KEY, TENSORS, shard_name, write_shard
 from pbe.latents.samples import SampleDrawer
 from pbe.runtime.code_digest import digest_code
@@ -46,37 +46,37 @@ class EncodeJob:
 class ShardWriter:
     """A Ray Data actor that takes the number of a shard and writes that shard.
 
-    It loads the models at its first shard and not in its constructor: Ray passes on an exception of a call with its
-    type, one of a constructor only as text.
+    It reads its inputs at the first shard and not in its constructor: Ray passes on an exception of a call with its
+    type, but one of a constructor only as text.
     """
 
     def __init__(self, job: EncodeJob) -> None:
         torch.set_num_threads(1)
         self.job = job
-        self.boxes = read_curated_boxes(job.curated, "train")
-        self._models: tuple[FrozenEncoders, SampleDrawer] | None = None
+        self._inputs: tuple[list[CuratedBox], FrozenEncoders, SampleDrawer] | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Write shard `row["shard"]`; return its number and its number of rows."""
-        encoders, drawer = self._models = self._models or self._load()
+        boxes, encoders, drawer = self._inputs = self._inputs or self._load()
         shard, encode = int(row["shard"]), self.job.encode
-        rows = shard_rows(shard, len(self.boxes), encode)
+        rows = shard_rows(shard, len(boxes), encode)
         batches = []
         for start in range(0, len(rows), encode.batch_size):
             chunk = rows[start : start + encode.batch_size]
-            samples = [drawer.draw(self.boxes[r // encode.variants], r % encode.variants) for r in chunk]
+            samples = [drawer.draw(boxes[r // encode.variants], r % encode.variants) for r in chunk]
             batches.append(encoders.encode(samples))
         tensors = {name: torch.cat([batch[name] for batch in batches]) for name in TENSORS}
         write_shard(self.job.out / shard_name(shard), tensors)
         return {"shard": shard, "rows": len(rows)}
 
-    def _load(self) -> "tuple[FrozenEncoders, SampleDrawer]":
-        from pbe.latents.frozen_encoders import FrozenEncoders  # seconds, which the driver need not spend
+    def _load(self) -> "tuple[list[CuratedBox], FrozenEncoders, SampleDrawer]":
+        from pbe.latents.frozen_encoders import FrozenEncoders  # takes seconds, which the driver need not spend
 
         job = self.job
         encoders = FrozenEncoders(job.backbone, "cuda" if job.encode.use_gpu else "cpu", job.method.bottleneck)
         exemplar_px = encoders.conditioner.exemplar_px
-        return encoders, SampleDrawer(job.images, job.method, exemplar_px, job.encode.exemplar_variants, job.seed)
+        drawer = SampleDrawer(job.images, job.method, exemplar_px, job.encode.exemplar_variants, job.seed)
+        return read_curated_boxes(job.curated, "train"), encoders, drawer
 
 
 def encode(
@@ -116,7 +116,7 @@ def cache_key(
 ) -> str:
     """Return a digest, 32 hex digits, of everything that decides the shards' bytes: inputs, code, parameters, seed."""
     key = {
-        "inputs": digest_files(_inputs(images, curated, backbone)),
+        "inputs": digest_files(_input_files(images, curated, backbone)),
         "code": digest_code(__name__),
         "method": method.model_dump(),
         "seed": seed,
@@ -125,7 +125,7 @@ def cache_key(
     return blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _inputs(images: Path, curated: Path, backbone: Path) -> list[Path]:
+def _input_files(images: Path, curated: Path, backbone: Path) -> list[Path]:
     """Return the files that decide what is encoded; the manifest of `acquire`, if there is one, has the images' MD5."""
     parts = [file for name in ("vae", "image_encoder") for file in sorted((backbone / name).glob("*"))]
     manifest = images.parent / "manifest.parquet"

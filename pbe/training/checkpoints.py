@@ -31,6 +31,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
         _write(temporary, state)
         shutil.rmtree(final, ignore_errors=True)  # damaged: the run would have resumed from a complete one
         temporary.rename(final)
+    except OSError as error:
+        error.filename = error.filename or str(final)  # a failed write does not name its file
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for old in list_checkpoints(folder)[:-keep]:

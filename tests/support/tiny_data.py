@@ -11,12 +11,12 @@ from pbe.demo import scenes
 from pbe.demo.faults import encode_jpeg
 from pbe.types import Box, Image
 
-BoxRow = tuple[str, str, str, Box, ImageRef]  # box_id, image_id, split, xyxy, where the image is
+BoxData = tuple[str, str, str, Box, ImageRef]  # box_id, image_id, split, xyxy, where the image is
 
 
 def write_scenes(root: Path, num_scenes: int = 12) -> Path:
     """Write `num_scenes` scenes of each split with one box each, as `images/` and `boxes.parquet`; always the same."""
-    rows: list[BoxRow] = []
+    rows: list[BoxData] = []
     for split in ("train", "validation"):
         rngs = {f"{split[0]}{i:015x}": np.random.default_rng([len(split), i]) for i in range(num_scenes)}
         drawn = {name: scenes.draw_scene(rng, 1) for name, rng in rngs.items()}
@@ -36,7 +36,7 @@ def write_images(root: Path, split: str, images: dict[str, Image]) -> dict[str, 
     return {name: ImageRef(*place) for name, place in places.items()}
 
 
-def write_boxes(root: Path, rows: list[BoxRow]) -> None:
+def write_boxes(root: Path, rows: list[BoxData]) -> None:
     """Write the boxes as `boxes.parquet`."""
     columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1", *LOCATION]
     root.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import pickle
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from pbe.runtime.ray_cluster import as_user_error
 from pbe.training.checkpoints import find_newest, list_checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 
 
@@ -70,6 +72,8 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_nothing_incomplete(tmp_
     with pytest.raises(OSError) as raised:  # noqa: PT011
         save_checkpoint(tmp_path, 2, state(2, size=1 << 16), keep=1)
     assert raised.value.errno == errno.EFBIG
+    assert raised.value.filename == str(tmp_path / "step-00000002")
+    assert as_user_error(pickle.loads(pickle.dumps(raised.value))) is not None
     assert list(tmp_path.iterdir()) == [good]
     assert find_newest(tmp_path) == good
 
