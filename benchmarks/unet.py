@@ -10,14 +10,13 @@ compared. Prints seconds and ratios, asserts nothing about time.
 
 import argparse
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from ldm_unet import LdmUNet
 from sizes import SIZES, machine, medians_s, random_unet
 from torch import Tensor
 
-from pbe.method.denoiser import attend_to_one_token, shared_prefix
+from pbe.method.denoiser import attend_to_one_token, share_prefix
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -47,9 +46,8 @@ def main() -> None:
         if name == "official":
             return ldm(x, timesteps, c)
         unet.set_attn_processor(dict(stock if name.startswith("stock") else ours))
-        shared: AbstractContextManager[None] = shared_prefix(unet, 2) if "prefix" in name else nullcontext()
-        with shared:
-            return torch.as_tensor(unet(x, timesteps, c).sample)
+        called = share_prefix(unet, 2) if "prefix" in name else unet
+        return torch.as_tensor(called(x, timesteps, c).sample)
 
     with torch.inference_mode():
         for kind in options.dtypes:

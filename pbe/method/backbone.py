@@ -128,7 +128,9 @@ def _check_repository(key: str, repository: str, revision: str, file: str) -> No
     try:
         hf_hub_download(repository, file, revision=revision)
     except missing as error:
-        raise UserError(f"{where}: the Hugging Face hub does not have it, or not for this account ({one_line(error)})") from None
+        raise UserError(
+            f"{where}: the Hugging Face hub does not have it, or not for this account ({one_line(error)})"
+        ) from None
     except (hub_errors.LocalEntryNotFoundError, hub_errors.HfHubHTTPError) as error:
         raise UnavailableError(f"{where}: the Hugging Face hub cannot be reached ({one_line(error)})") from None
 

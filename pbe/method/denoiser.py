@@ -14,8 +14,7 @@ The condition is a single token. Softmax over one key is 1, so that cross attent
 and needs no query, key or softmax. `SingleTokenAttention` computes this form and leaves longer contexts to diffusers.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from typing import Any, Literal
 
 import torch
@@ -28,6 +27,8 @@ NUM_LATENT_CHANNELS = 4
 NUM_EXTRA_CHANNELS = 5
 PAPER_ORDER = (0, 1, 2, 3, 5, 6, 7, 8, 4)  # the inpainting models' channels in the paper's order
 
+_HOOKS = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
+          "_forward_pre_hooks_with_kwargs")  # fmt: skip
 MaskChannel = Literal["repaint", "keep"]  # what 1 means in the mask channel
 
 
@@ -90,13 +91,15 @@ def attend_to_one_token(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return unet
 
 
-@contextmanager
-def shared_prefix(unet: UNet2DConditionModel, repeats: int) -> Iterator[None]:
-    """Within the block, compute the layers before the first cross attention once for all `repeats` of a batch.
+def share_prefix(unet: UNet2DConditionModel, repeats: int) -> UNet2DConditionModel:
+    """Return a view of the UNet that computes the layers before the first cross attention once for all `repeats`.
 
-    The batch must be the same latents and timesteps `repeats` times, each time with another context, as guidance calls
-    the UNet. These layers, the first self attention among them, do not depend on the context: the result is exact.
+    Its batches must be the same latents and timesteps `repeats` times, each time with another context, as guidance
+    calls the UNet. These layers, the first self attention among them, do not depend on the context: the result is
+    exact. The view shares every tensor and changes nothing of the UNet itself, which other threads may be using.
     """
+    if repeats == 1:
+        return unet
 
     def take_one(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return tuple(_first(a, repeats) for a in args), {k: _first(v, repeats) for k, v in kwargs.items()}
@@ -104,14 +107,25 @@ def shared_prefix(unet: UNet2DConditionModel, repeats: int) -> Iterator[None]:
     def give_all(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         return output.repeat(repeats, *[1] * (output.ndim - 1))
 
-    modules = context_free_modules(unet) if repeats > 1 else []
-    hooks = [m.register_forward_pre_hook(take_one, with_kwargs=True) for m in modules]
-    hooks += [m.register_forward_hook(give_all) for m in modules]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    view = _view(unet, set(map(id, context_free_modules(unet))))
+    for module in context_free_modules(view):
+        module.register_forward_pre_hook(take_one, with_kwargs=True)
+        module.register_forward_hook(give_all)
+    return view
+
+
+def _view(module: Any, chosen: set[int]) -> Any:
+    """Copy the chosen modules, by id, and those that contain them; the other modules and all tensors are shared."""
+    children = {name: _view(child, chosen) for name, child in module._modules.items() if child is not None}
+    shares_all = all(child is module._modules[name] for name, child in children.items())
+    if shares_all and id(module) not in chosen:
+        return module
+    view = copy.copy(module)
+    view._modules = module._modules | children
+    for name in _HOOKS:
+        setattr(view, name, getattr(module, name).copy())
+    view._compiled_call_impl = None  # it would call the module, not the view
+    return view
 
 
 def _first(value: Any, repeats: int) -> Any:

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from pbe.errors import UserError
 from pbe.method.backbone import INDEX, PAINTER_CLASS, PAINTER_PARTS, read_json
 from pbe.method.conditioner import Conditioner, to_pixels
-from pbe.method.denoiser import MaskChannel, attend_to_one_token, denoiser_input, mask_latents, shared_prefix
+from pbe.method.denoiser import MaskChannel, attend_to_one_token, denoiser_input, mask_latents, share_prefix
 from pbe.method.diffusion import alphas_cumprod
 from pbe.method.guidance import guided
 from pbe.method.pretrained import forget_origin, load_scheduler, load_unet, load_vae
@@ -112,12 +112,13 @@ class Painter(nn.Module):
         height, width = masked.shape[-2:]
         small_mask = mask_latents(mask, height, width)
 
+        unets = {repeats: share_prefix(self.unet, repeats) for repeats in (1, 2)}  # without and with guidance
+
         def predict(noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
             repeats = len(noisy) // len(masked)
             again = (repeats, 1, 1, 1)
             x = denoiser_input(noisy, masked.repeat(again), small_mask.repeat(again), self.mask_channel)
-            with shared_prefix(self.unet, repeats):
-                return torch.as_tensor(self.unet(x, timesteps, context).sample)
+            return torch.as_tensor(unets[repeats](x, timesteps, context).sample)
 
         denoise = guided(predict, context, self.conditioner.uncond_vector, guidance_scale)
         noise = torch.stack([draw_noise(seed, (4, height, width)) for seed in seeds]).to(device)

@@ -7,7 +7,7 @@ from pbe.method.denoiser import (
     denoiser_input,
     mask_latents,
     reorder_input,
-    shared_prefix,
+    share_prefix,
     widen_input,
 )
 from tests.support.tiny_models import WIDTH, tiny_unet
@@ -66,10 +66,9 @@ def test_what_both_halves_of_guidance_share_is_computed_once_with_equal_result(n
     seen = []
     first_resnet = unet.down_blocks[0].resnets[0]
     first_resnet.conv1.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
-    with shared_prefix(unet, 2):
-        torch.testing.assert_close(unet(*twice).sample, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(share_prefix(unet, 2)(*twice).sample, expected, atol=1e-5, rtol=1e-5)
     assert seen == [3]
-    assert torch.equal(unet(*twice).sample, expected)  # afterwards all is as before
+    assert torch.equal(unet(*twice).sample, expected)  # the UNet itself is unchanged
 
 
 def test_what_is_frozen_has_no_gradient_in_the_stock_unet():

@@ -1,10 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from pbe.method.backbone import check_backbone
 from pbe.method.initialization import build_painter
-from pbe.method.painter import Painter
+from pbe.method.painter import Images, Painter
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +123,14 @@ def test_a_missing_part_is_named(tmp_path, painter):
         Painter.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="backbone lacks its part unet"):
         check_backbone(tmp_path)
+
+
+def test_sixteen_threads_on_one_painter_paint_the_bits_of_sixteen_calls_in_turn(painter: Painter) -> None:
+    def paint(seed: int) -> Images:
+        return painter.paint(*case(1), num_steps=3, guidance_scale=1 + seed % 3, seeds=[seed])
+
+    alone = [paint(seed) for seed in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(paint, range(16)))
+    assert [np.array_equal(one, other) for one, other in zip(alone, together, strict=True)] == [True] * 16
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in painter.modules())
