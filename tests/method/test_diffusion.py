@@ -58,3 +58,14 @@ def test_the_loss_is_equation_2_for_each_sample() -> None:
     assert seen_masked is masked
     assert seen_mask is mask
     assert seen_timesteps is timesteps
+
+
+def test_the_loss_of_half_precision_predictions_is_computed_in_fp32() -> None:
+    noise = torch.full((1, 4, 8, 8), 0.1, dtype=torch.bfloat16)
+    zeros, scalars = torch.zeros_like(noise), torch.zeros(1)
+    loss = denoising_loss(
+        lambda *_: zeros, zeros, zeros, zeros[:, :1], zeros[..., 0], zeros[..., 0], scalars.bool(), noise,
+        scalars.long(), torch.tensor([0.5]),
+    )  # fmt: skip
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, noise[0, 0, 0, :1].float().square())
