@@ -1,16 +1,19 @@
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from pbe.method.backbone import check_backbone
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Images, Painter
+from tests.support.tiny_models import WIDTH
 
 
 @pytest.fixture(scope="module")
-def painter(backbone):
+def painter(backbone: Path) -> Painter:
     return build_painter(backbone, 64, 0)
 
 
@@ -91,9 +94,19 @@ def test_embeddings_have_unit_norm(painter):
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
 
 
-def test_v_starts_as_the_priors_empty_caption(painter):
-    assert torch.isfinite(painter.conditioner.uncond_vector).all()
-    assert painter.conditioner.uncond_vector.shape == (1, 1, 16)
+def test_v_starts_as_the_priors_empty_caption(painter: Painter, backbone: Path) -> None:
+    """The text tower's state at the end token of the empty caption, computed from its last hidden states."""
+    tower = CLIPTextModel.from_pretrained(backbone / "text_encoder").eval()
+    tokenizer = CLIPTokenizer.from_pretrained(backbone / "tokenizer")
+    tokens = tokenizer([""], padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
+    end = tokens["input_ids"][0].tolist().index(tokenizer.eos_token_id)
+    with torch.no_grad():
+        states = tower(**tokens).last_hidden_state
+    v = painter.conditioner.uncond_vector
+    assert v.shape == (1, 1, WIDTH)
+    torch.testing.assert_close(v[0, 0].detach(), states[0, end])
+    other = build_painter(backbone, 64, 0, prior=False).conditioner.uncond_vector
+    assert (v - other).abs().max() > 0.1  # without the prior v is random
 
 
 @pytest.mark.parametrize(
