@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from pbe.dataset.images import (
+from pbe.dataset.images import eight_bits, to_rgb
+from pbe.dataset.opened_images import (
     DAMAGED,
     RefusedImageError,
-    eight_bits,
     is_sixteen_bit,
     opened_image,
     read_bytes_of,
     reason_of,
-    to_rgb,
     upright,
 )
 from pbe.dataset.png_text import without_text

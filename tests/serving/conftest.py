@@ -14,7 +14,7 @@ from pbe.method.conditioner import Conditioner
 from pbe.method.painter import Painter
 
 
-def build_painter(seed: int) -> Painter:
+def build_painter(seed: int, *, guidance: bool = True) -> Painter:
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(
         in_channels=9,
@@ -39,7 +39,7 @@ def build_painter(seed: int) -> Painter:
         hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, image_size=16, patch_size=8
     )
     scheduler = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True)
-    return Painter(unet, vae, Conditioner(tower, 16), scheduler, image_px=32).eval()
+    return Painter(unet, vae, Conditioner(tower, 16, guidance=guidance), scheduler, image_px=32).eval()
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +51,13 @@ def painter() -> Painter:
 def model_folder(painter: Painter, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "pbe"
     painter.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model_without_guidance(tmp_path: Path) -> Path:
+    folder = tmp_path / "without guidance"
+    build_painter(0, guidance=False).save_pretrained(folder)
     return folder
 
 

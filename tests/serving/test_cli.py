@@ -1,5 +1,7 @@
 """The `pbe` command: what it writes, what it reports for each mistake, and what a bug leaves."""
 
+import inspect
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from pbe.serving.cli import _project_registry, main
+from pbe.serving import editor
+from pbe.serving.cli import _parser, _project_registry, main
 
 
 def edit(images: Path, *more: str) -> int:
@@ -83,6 +86,39 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert words in printed.err
     assert printed.out == ""
     assert sorted(images.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("model_index.json", b"{"), ("unet/config.json", b"{"), ("scheduler/scheduler_config.json", b"[]"),
+     ("image_encoder/model.safetensors", b"cut"), ("vae/diffusion_pytorch_model.safetensors", None)],
+)  # fmt: skip
+def test_a_damaged_model_is_one_line(
+    file: str, content: bytes | None, images: Path, model_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model_folder, images / "model")
+    (images / "model" / file).unlink() if content is None else (images / "model" / file).write_bytes(content)
+
+    assert edit(images, f"--model={images / 'model'}") == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert str(images / "model") in error
+
+
+def test_guidance_with_a_model_trained_without_it_is_one_line(
+    images: Path, model_without_guidance: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edit(images, f"--model={model_without_guidance}") == 2
+    assert capsys.readouterr().err.startswith("error: guidance scale 5")
+    assert edit(images, f"--model={model_without_guidance}", "--guidance-scale=1") == 0
+
+
+def test_the_options_default_to_the_editors_values() -> None:
+    arguments = _parser().parse_args(["edit", *(f"--{name}=x" for name in FILES)])
+    parameters = inspect.signature(editor.edit).parameters
+    for name in ("guidance_scale", "num_steps", "seed", "max_magnification"):
+        assert getattr(arguments, name) == parameters[name].default
 
 
 @pytest.mark.parametrize("argv", [[], ["paint"], ["edit"]])
