@@ -1,24 +1,27 @@
-"""A tiny painter out and in again, through both layouts: it says the same, and what is wrong with a file is named."""
+"""A tiny painter exported and imported through both layouts is the same, and errors in a file are named."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.deprecated.paint_by_example.image_encoder import PaintByExampleImageEncoder
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil
 
+from pbe.errors import UserError
 from pbe.interchange.architecture import architecture_of
 from pbe.interchange.folder import write_published
 from pbe.interchange.ldm import from_ldm, read_ldm, to_ldm, write_ldm
 from pbe.interchange.mask_channel import keeping
 from pbe.method.conditioner import to_pixels
 from pbe.method.initialization import build_painter
-from pbe.method.painter import Painter
+from pbe.method.painter import Images, Painter
 from tests.support.tiny_painter import changed_painter
 
 
@@ -28,25 +31,25 @@ def ours(backbone: Path) -> Painter:
 
 
 @pytest.fixture(scope="module")
-def theirs(ours):
+def theirs(ours: Painter) -> Painter:
     return keeping(ours)
 
 
 @pytest.fixture(scope="module")
-def file(theirs, tmp_path_factory):
+def file(theirs: Painter, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ldm") / "model.ckpt"
     write_ldm(theirs, path)
     return path
 
 
 @pytest.fixture(scope="module")
-def folder(theirs, tmp_path_factory):
+def folder(theirs: Painter, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("published")
     write_published(theirs, path)
     return path
 
 
-def paint(painter):
+def paint(painter: Painter) -> Images:
     rng = np.random.default_rng(0)
     sources, masks = rng.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8), np.zeros((1, 64, 64), np.uint8)
     masks[:, 10:40, 20:50] = 1
@@ -54,13 +57,13 @@ def paint(painter):
     return painter.paint(sources, masks, exemplars, num_steps=2, seeds=[0])
 
 
-def same_tensors(one, other):
+def same_tensors(one: Painter, other: Painter) -> bool:
     a, b = one.state_dict(), other.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("layout", ["ldm", "published"])
-def test_out_and_in_again_it_paints_the_same_bits(theirs, file, folder, layout):
+def test_exported_and_imported_it_paints_the_same_bits(theirs: Painter, file: Path, folder: Path, layout: str) -> None:
     again = read_ldm(file) if layout == "ldm" else Painter.from_pretrained(folder)
     assert again.mask_channel == "keep"
     assert again.image_px == 64
@@ -68,8 +71,8 @@ def test_out_and_in_again_it_paints_the_same_bits(theirs, file, folder, layout):
     assert (paint(again) == paint(theirs)).all()
 
 
-def test_ours_and_theirs_differ_at_the_pictures_edge_alone(ours, theirs):
-    """What a mask of 1 = keep makes of the same weights."""
+def test_converting_the_mask_channel_changes_the_edge_of_the_picture_alone(ours: Painter, theirs: Painter) -> None:
+    """The first convolution with inverted mask and converted weights, against the original."""
     x = torch.randn(1, 9, 16, 16)
     turned = torch.cat([x[:, :8], 1 - x[:, 8:]], 1)
     with torch.no_grad():
@@ -78,7 +81,7 @@ def test_ours_and_theirs_differ_at_the_pictures_edge_alone(ours, theirs):
     assert (a - b).abs().max() > 1e-3
 
 
-def test_the_mapper_is_the_authors_by_their_arithmetic(theirs):
+def test_the_mapper_agrees_with_the_authors_arithmetic(theirs: Painter) -> None:
     """Their block, written out: x + proj(attention(ln_1 x)), then x + proj(gelu(fc(ln_2 x))); one head, one token."""
     t = to_ldm(theirs)
     pixels = to_pixels(np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
@@ -86,10 +89,10 @@ def test_the_mapper_is_the_authors_by_their_arithmetic(theirs):
     expected = theirs.conditioner(x)
     width = x.shape[-1]
 
-    def linear(name, x):
+    def linear(name: str, x: Tensor) -> Tensor:
         return F.linear(x, t[f"{name}.weight"], t[f"{name}.bias"])
 
-    def norm(name, x):
+    def norm(name: str, x: Tensor) -> Tensor:
         return F.layer_norm(x, (width,), t[f"{name}.weight"], t[f"{name}.bias"])
 
     for block in ["cond_stage_model.mapper.resblocks.0"]:
@@ -105,7 +108,7 @@ def test_the_mapper_is_the_authors_by_their_arithmetic(theirs):
     assert (expected - theirs.conditioner.proj_out.bias).abs().max() > 0.1
 
 
-def test_diffusers_and_transformers_load_the_published_parts(theirs, folder):
+def test_diffusers_and_transformers_load_the_published_parts(theirs: Painter, folder: Path) -> None:
     encoder, info = PaintByExampleImageEncoder.from_pretrained(folder / "image_encoder", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
@@ -118,8 +121,8 @@ def test_diffusers_and_transformers_load_the_published_parts(theirs, folder):
     assert torch.equal(v, theirs.conditioner.uncond_vector)
 
 
-def test_the_published_files_as_they_are(theirs, folder, tmp_path):
-    """Pickled, an encoder configuration that does not tell its projection, and a constant among the weights."""
+def test_the_published_files_load(theirs: Painter, folder: Path, tmp_path: Path) -> None:
+    """Pickled weights, an encoder configuration without the size of its projection, and a constant in the weights."""
     write_published(theirs, tmp_path)
     encoder = tmp_path / "image_encoder"
     state = load_file(encoder / "model.safetensors")
@@ -142,40 +145,40 @@ def test_the_published_files_as_they_are(theirs, folder, tmp_path):
     assert same_tensors(again, theirs)
 
 
-def test_what_a_file_lacks_or_has_too_much_is_named(theirs):
+def test_missing_unknown_and_misshapen_tensors_are_named(theirs: Painter) -> None:
     tensors = to_ldm(theirs)
-    tensors |= {"model_ema.decay": torch.zeros(()), "betas": torch.zeros(1000)}  # no weights: passed over
+    tensors |= {"model_ema.decay": torch.zeros(()), "betas": torch.zeros(1000)}  # ignored
     lacking = {k: v for k, v in tensors.items() if k != "learnable_vector"}
     architecture = architecture_of(theirs)
-    with pytest.raises(ValueError, match=r"^x\.ckpt: lacks learnable_vector$"):
+    with pytest.raises(UserError, match=r"^x\.ckpt: lacks learnable_vector$"):
         from_ldm(lacking, architecture, Path("x.ckpt"))
-    with pytest.raises(ValueError, match="has unknown cond_stage_model"):
+    with pytest.raises(UserError, match="has unknown cond_stage_model"):
         from_ldm(tensors | {"cond_stage_model.model.ln_final.weight": torch.zeros(1)}, architecture)
-    with pytest.raises(ValueError, match=r"proj_out\.bias is \(3,\), not \(16,\)"):
+    with pytest.raises(UserError, match=r"proj_out\.bias is \(3,\), not \(16,\)"):
         from_ldm(tensors | {"proj_out.bias": torch.zeros(3)}, architecture)
-    with pytest.raises(ValueError, match=r"lacks .* and \d+ more"):
-        from_ldm(tensors)  # a tiny model is none of the authors'
+    with pytest.raises(UserError, match=r"lacks .* and \d+ more"):
+        from_ldm(tensors)  # the tiny model does not have the authors' architecture
 
 
-def test_a_folder_with_a_part_of_the_weights_is_refused_by_name(theirs, tmp_path):
+def test_a_missing_tensor_of_a_folder_is_named(theirs: Painter, tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path)
     file = tmp_path / "image_encoder" / "model.safetensors"
     save_file({k: v for k, v in load_file(file).items() if k != "uncond_vector"}, file)
-    with pytest.raises(ValueError, match="image_encoder: lacks uncond_vector"):
+    with pytest.raises(UserError, match="image_encoder: lacks uncond_vector"):
         Painter.from_pretrained(tmp_path)
 
 
 class Callback:
-    """What a trainer leaves in its checkpoint; unpickled in earnest, it would copy a file."""
+    """An object of a trainer in its checkpoint: unpickling it would copy a file."""
 
-    def __init__(self, *paths):
+    def __init__(self, *paths: Path) -> None:
         self.paths = paths
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return shutil.copyfile, self.paths
 
 
-def test_what_a_trainer_left_in_a_checkpoint_is_passed_over_and_never_run(theirs, file, tmp_path):
+def test_other_objects_in_a_checkpoint_are_ignored_and_never_run(theirs: Painter, file: Path, tmp_path: Path) -> None:
     content = torch.load(file, weights_only=True)
     callbacks = {Callback: {"best": 1.0}, "one": Callback(file, tmp_path / "ran")}
     torch.save(content | {"callbacks": callbacks, "global_step": 3}, tmp_path / "model.ckpt")
@@ -183,12 +186,12 @@ def test_what_a_trainer_left_in_a_checkpoint_is_passed_over_and_never_run(theirs
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(b"something else")
-    with pytest.raises(ValueError, match=r"model\.ckpt: cannot be read as a checkpoint"):
+    with pytest.raises(UserError, match=r"model\.ckpt: cannot be read as a checkpoint"):
         read_ldm(tmp_path / "model.ckpt")
 
 
-def test_without_the_bottleneck_nothing_is_exported(backbone, tmp_path):
-    with pytest.raises(ValueError, match="bottleneck false cannot be exported"):
+def test_a_painter_without_the_bottleneck_is_not_exported(backbone: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="bottleneck false cannot be exported"):
         write_ldm(build_painter(backbone, 64, 0, bottleneck=False), tmp_path / "model.ckpt")

@@ -1,46 +1,50 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from pbe.errors import UserError
 from pbe.method.conditioner import Conditioner, to_pixels
+from pbe.method.painter import Images
 from tests.support.tiny_models import WIDTH, tiny_tower_config
 
 
-def make(context_dim=WIDTH):
+def make(context_dim: int = WIDTH) -> Conditioner:
     torch.manual_seed(0)
     return Conditioner(tiny_tower_config(), context_dim).eval()
 
 
-def exemplars(n=3, side=32):
+def exemplars(n: int = 3, side: int = 32) -> Images:
     return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
-def test_an_exemplar_becomes_one_token():
+def test_an_exemplar_becomes_one_token() -> None:
     conditioner = make(24)
     token = conditioner.tokens(to_pixels(exemplars()))
     assert token.shape == (3, 1, WIDTH)
     assert conditioner(token).shape == (3, 1, 24)
 
 
-def test_the_tower_is_frozen_and_the_mapper_learns():
+def test_the_tower_is_frozen_and_the_mapper_learns() -> None:
     conditioner = make(24)
     conditioner(conditioner.tokens(to_pixels(exemplars()))).square().mean().backward()
     assert all(p.grad is None for p in conditioner.model.parameters())
     assert all(p.grad is not None for n, p in conditioner.named_parameters() if n.startswith(("proj_out", "mapper")))
 
 
-def test_there_is_one_mapper_block_for_every_five_layers():
+def test_there_is_one_mapper_block_for_every_five_layers() -> None:
     assert len(make().mapper.blocks) == 1
 
 
-def test_it_starts_as_the_normalised_class_token_where_the_widths_agree():
+def test_it_starts_as_the_normalised_class_token_where_the_widths_agree() -> None:
     conditioner = make()
     token = conditioner.tokens(to_pixels(exemplars()))
     expected = torch.nn.functional.layer_norm(token, (WIDTH,))
     torch.testing.assert_close(conditioner(token), expected)
 
 
-def test_saved_and_loaded_it_says_the_same(tmp_path):
+def test_saved_and_loaded_it_gives_the_same_context(tmp_path: Path) -> None:
     conditioner = make(24)
     conditioner.save_pretrained(tmp_path)
     again = Conditioner.from_pretrained(tmp_path)
@@ -49,12 +53,12 @@ def test_saved_and_loaded_it_says_the_same(tmp_path):
     assert torch.equal(again.uncond_vector, conditioner.uncond_vector)
 
 
-def test_an_empty_folder_is_named(tmp_path):
-    with pytest.raises(ValueError, match="not an image encoder"):
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not an image encoder"):
         Conditioner.from_pretrained(tmp_path)
 
 
-def test_pixels_run_from_minus_one_to_one():
+def test_pixels_run_from_minus_one_to_one() -> None:
     images = np.stack([np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)])
     pixels = to_pixels(images, 8)
     assert pixels.shape == (2, 3, 8, 8)

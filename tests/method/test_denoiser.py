@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import Tensor
 
 from pbe.method.denoiser import (
     PAPER_ORDER,
@@ -13,14 +14,14 @@ from pbe.method.denoiser import (
 from tests.support.tiny_models import WIDTH, tiny_unet
 
 
-def inputs(num_tokens=1):
+def inputs(num_tokens: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     noisy, masked = torch.randn(2, 3, 4, 16, 16, generator=generator)
     mask = (torch.rand(3, 1, 16, 16, generator=generator) > 0.5).float()
     return noisy, masked, mask, torch.tensor([3, 500, 999]), torch.randn(3, num_tokens, WIDTH, generator=generator)
 
 
-def test_the_widened_unet_starts_as_the_text_to_image_model():
+def test_the_widened_unet_starts_as_the_text_to_image_model() -> None:
     noisy, masked, mask, steps, context = inputs(5)
     unet = tiny_unet()
     before = unet(noisy, steps, context).sample
@@ -29,26 +30,26 @@ def test_the_widened_unet_starts_as_the_text_to_image_model():
     assert widened.config.in_channels == 9
 
 
-def test_the_new_channels_learn():
+def test_the_new_channels_learn() -> None:
     noisy, masked, mask, steps, context = inputs()
     unet = widen_input(tiny_unet())
     unet(denoiser_input(noisy, masked, mask), steps, context).sample.square().mean().backward()
     assert unet.conv_in.weight.grad[:, 4:].abs().sum() > 0
 
 
-def test_an_inpainting_unet_is_refused():
+def test_an_inpainting_unet_is_refused() -> None:
     with pytest.raises(ValueError, match="9 input channels, not 4"):
         widen_input(tiny_unet(9))
 
 
-def test_one_token_attention_equals_the_stock_blocks():
+def test_one_token_attention_equals_the_stock_blocks() -> None:
     noisy, _, _, steps, context = inputs()
     unet = tiny_unet().eval()
     stock = unet(noisy, steps, context).sample
     torch.testing.assert_close(attend_to_one_token(unet)(noisy, steps, context).sample, stock, atol=1e-5, rtol=1e-5)
 
 
-def test_longer_contexts_still_attend():
+def test_longer_contexts_still_attend() -> None:
     noisy, _, _, steps, context = inputs(7)
     unet = tiny_unet().eval()
     stock = unet(noisy, steps, context).sample
@@ -57,7 +58,9 @@ def test_longer_contexts_still_attend():
 
 @pytest.mark.parametrize("num_tokens", [1, 7])
 @pytest.mark.parametrize("blocks", [("DownBlock2D", "CrossAttnDownBlock2D"), ("CrossAttnDownBlock2D", "DownBlock2D")])
-def test_what_both_halves_of_guidance_share_is_computed_once_with_equal_result(num_tokens, blocks):
+def test_the_layers_before_the_context_run_once_for_both_halves_of_guidance(
+    num_tokens: int, blocks: tuple[str, str]
+) -> None:
     noisy, _, _, steps, _ = inputs()
     contexts = torch.cat([inputs(num_tokens)[4], inputs(num_tokens)[4].flip(0) + 1])
     unet = attend_to_one_token(tiny_unet(down_block_types=blocks)).eval()
@@ -71,7 +74,7 @@ def test_what_both_halves_of_guidance_share_is_computed_once_with_equal_result(n
     assert torch.equal(unet(*twice).sample, expected)  # the UNet itself is unchanged
 
 
-def test_what_is_frozen_has_no_gradient_in_the_stock_unet():
+def test_the_frozen_parameters_have_no_gradient_in_the_stock_unet() -> None:
     noisy, _, _, steps, context = inputs()
     frozen = {n for n, p in attend_to_one_token(tiny_unet()).named_parameters() if not p.requires_grad}
     stock = tiny_unet()
@@ -82,7 +85,7 @@ def test_what_is_frozen_has_no_gradient_in_the_stock_unet():
             assert parameter.grad is None or parameter.grad.abs().max() < 1e-7, name
 
 
-def test_channel_order_is_noisy_masked_mask():
+def test_channel_order_is_noisy_masked_mask() -> None:
     noisy, masked, mask, *_ = inputs()
     x = denoiser_input(noisy, masked, mask)
     assert torch.equal(x[:, :4], noisy)
@@ -90,7 +93,7 @@ def test_channel_order_is_noisy_masked_mask():
     assert torch.equal(x[:, 8:], mask)
 
 
-def test_an_inpainting_unet_predicts_the_same_in_the_papers_order():
+def test_an_inpainting_unet_predicts_the_same_in_the_papers_order() -> None:
     noisy, masked, mask, steps, context = inputs()
     unet = tiny_unet(9).eval()
     theirs = unet(torch.cat([noisy, mask, masked], 1), steps, context).sample
@@ -99,12 +102,12 @@ def test_an_inpainting_unet_predicts_the_same_in_the_papers_order():
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_a_denoiser_that_wants_the_kept_part_gets_it():
+def test_a_denoiser_that_takes_the_kept_part_gets_the_inverted_mask() -> None:
     noisy, masked, mask, *_ = inputs()
     assert torch.equal(denoiser_input(noisy, masked, mask, "keep"), denoiser_input(noisy, masked, 1 - mask))
 
 
-def test_mask_is_brought_to_the_latents_by_nearest_neighbour():
+def test_mask_is_brought_to_the_latents_by_nearest_neighbour() -> None:
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., 4:, :] = 1
     assert torch.equal(mask_latents(mask, 2, 2), torch.tensor([[[[0.0, 0.0], [1.0, 1.0]]]]))

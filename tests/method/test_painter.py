@@ -1,11 +1,13 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from pbe.errors import UserError
 from pbe.method.backbone import check_backbone
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Images, Painter
@@ -17,7 +19,7 @@ def painter(backbone: Path) -> Painter:
     return build_painter(backbone, 64, 0)
 
 
-def case(n=2, height=64, width=64):
+def case(n: int = 2, height: int = 64, width: int = 64) -> tuple[Images, Images, Images]:
     rng = np.random.default_rng(0)
     sources = rng.integers(0, 256, (n, height, width, 3), dtype=np.uint8)
     masks = np.zeros((n, height, width), np.uint8)
@@ -25,20 +27,20 @@ def case(n=2, height=64, width=64):
     return sources, masks, rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
 
 
-def test_only_what_is_masked_changes(painter):
+def test_only_masked_pixels_change(painter: Painter) -> None:
     sources, masks, exemplars = case()
     out = painter.paint(sources, masks, exemplars, num_steps=2, seeds=[0, 1])
     assert (out[masks == 0] == sources[masks == 0]).all()
     assert (out[masks == 1] != sources[masks == 1]).any()
 
 
-def test_the_same_seed_paints_the_same_bits_and_another_seed_others(painter):
+def test_the_same_seed_paints_the_same_bits_and_another_seed_others(painter: Painter) -> None:
     a, b = (painter.paint(*case(), num_steps=2, seeds=[3, 4]) for _ in range(2))
     assert (a == b).all()
     assert (painter.paint(*case(), num_steps=2, seeds=[5, 4])[0] != a[0]).any()
 
 
-def test_it_works_on_other_sizes_than_its_own(painter):
+def test_it_paints_pictures_of_other_sizes(painter: Painter) -> None:
     assert painter.paint(*case(1, 96, 128), num_steps=1, seeds=[0]).shape == (1, 96, 128, 3)
 
 
@@ -54,7 +56,7 @@ HOLES = {
 
 
 @pytest.mark.parametrize("hole", HOLES.values(), ids=list(HOLES))
-def test_nothing_of_the_repainted_part_is_seen(painter, hole):
+def test_the_masked_pixels_of_the_source_have_no_influence(painter: Painter, hole: tuple[slice, slice]) -> None:
     sources, masks, exemplars = case()
     masks[:] = 0
     masks[:, *hole] = 1
@@ -64,7 +66,7 @@ def test_nothing_of_the_repainted_part_is_seen(painter, hole):
     assert (a == b).all()
 
 
-def test_a_mask_smaller_than_a_latent_is_painted_from_the_exemplar(painter):
+def test_a_mask_smaller_than_a_latent_is_painted_from_the_exemplar(painter: Painter) -> None:
     sources, masks, exemplars = case()
     masks[:] = 0
     masks[:, 9:15, 9:15] = 1
@@ -73,7 +75,7 @@ def test_a_mask_smaller_than_a_latent_is_painted_from_the_exemplar(painter):
     assert (a[masks == 1] != b[masks == 1]).any()
 
 
-def test_saved_and_loaded_it_paints_the_same_bits(painter, tmp_path):
+def test_saved_and_loaded_it_paints_the_same_bits(painter: Painter, tmp_path: Path) -> None:
     painter.save_pretrained(tmp_path)
     expected = painter.paint(*case(), num_steps=2, seeds=[0, 1])
     again = Painter.from_pretrained(tmp_path)
@@ -81,7 +83,7 @@ def test_saved_and_loaded_it_paints_the_same_bits(painter, tmp_path):
     assert again.image_px == 64
 
 
-def test_a_saved_painter_does_not_tell_where_its_parts_came_from(painter, backbone, tmp_path):
+def test_a_saved_painter_does_not_hold_the_path_of_its_parts(painter: Painter, backbone: Path, tmp_path: Path) -> None:
     painter.save_pretrained(tmp_path / "a")
     Painter.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
     files = sorted(f.relative_to(tmp_path / "a") for f in (tmp_path / "a").rglob("*") if f.is_file())
@@ -89,7 +91,7 @@ def test_a_saved_painter_does_not_tell_where_its_parts_came_from(painter, backbo
     assert [f for f in files if f.suffix == ".json" and str(backbone) in (tmp_path / "a" / f).read_text()] == []
 
 
-def test_embeddings_have_unit_norm(painter):
+def test_embeddings_have_unit_norm(painter: Painter) -> None:
     embedded = painter.conditioner.embed(case()[0])
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
 
@@ -117,24 +119,24 @@ def test_v_starts_as_the_priors_empty_caption(painter: Painter, backbone: Path) 
         ({"seeds": [1]}, "2 sources, 2 exemplars and 1 seeds"),
     ],
 )
-def test_wrong_arguments_are_named(painter, change, message):
+def test_wrong_arguments_are_named(painter: Painter, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         painter.paint(*case(), **{"num_steps": 1, "seeds": [0, 1]} | change)
 
 
-def test_a_mask_of_another_size_is_refused(painter):
+def test_a_mask_of_another_size_is_refused(painter: Painter) -> None:
     sources, masks, exemplars = case()
     with pytest.raises(ValueError, match=r"masks of shape \(2, 32, 64\)"):
         painter.paint(sources, masks[:, :32], exemplars, seeds=[0, 1])
 
 
-def test_a_missing_part_is_named(tmp_path, painter):
-    with pytest.raises(ValueError, match=r"model_index\.json is missing"):
+def test_a_missing_part_is_named(tmp_path: Path, painter: Painter) -> None:
+    with pytest.raises(UserError, match=r"not a model .model_index\.json is missing"):
         Painter.from_pretrained(tmp_path)
     (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(ValueError, match="lacks its part unet"):
+    with pytest.raises(UserError, match="lacks its part unet"):
         Painter.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="backbone lacks its part unet"):
+    with pytest.raises(UserError, match="backbone lacks its part unet"):
         check_backbone(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from pbe.method.diffusion import alphas_cumprod
 from pbe.method.sampler import ddim_step, sample_plms, sampling_timesteps
@@ -10,24 +11,24 @@ ALPHAS = alphas_cumprod()
 MEAN, STD = 0.7, 0.3
 
 
-def exact_denoiser(latents, timesteps):
+def exact_denoiser(latents: Tensor, timesteps: Tensor) -> Tensor:
     """E[eps | y_t] when y_0 ~ N(MEAN, STD^2)."""
     a = ALPHAS[timesteps].view(-1, 1, 1, 1)
     variance = a * STD**2 + 1 - a
     return (1 - a).sqrt() * (latents - a.sqrt() * MEAN) / variance
 
 
-def noise(n=2000):
+def noise(n: int = 2000) -> Tensor:
     return torch.randn(n, 1, 2, 2, generator=torch.Generator().manual_seed(0))
 
 
-def test_samples_follow_the_data_distribution():
+def test_samples_follow_the_data_distribution() -> None:
     samples = sample_plms(exact_denoiser, noise(), ALPHAS, 50)
     assert abs(samples.mean() - MEAN) < 0.02
     assert abs(samples.std() - STD) < 0.02
 
 
-def test_more_steps_are_closer_to_the_exact_flow():
+def test_more_steps_are_closer_to_the_exact_flow() -> None:
     y = noise(64)
     a = ALPHAS[991]  # the first of 100 timesteps
     start, end = (a * STD**2 + 1 - a).sqrt(), (ALPHAS[0] * STD**2 + 1 - ALPHAS[0]).sqrt()
@@ -37,29 +38,29 @@ def test_more_steps_are_closer_to_the_exact_flow():
     assert errors[2] < 0.01
 
 
-def test_a_perfect_noise_prediction_recovers_the_latents_in_one_ddim_step():
+def test_a_perfect_noise_prediction_recovers_the_latents_in_one_ddim_step() -> None:
     clean, eps = torch.randn(2, 3, 4, 5, 5, generator=torch.Generator().manual_seed(1))
     noisy = ALPHAS[500].sqrt() * clean + (1 - ALPHAS[500]).sqrt() * eps
     torch.testing.assert_close(ddim_step(noisy, eps, ALPHAS[500], torch.tensor(1.0)), clean, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 50])
-def test_calls_the_denoiser_once_more_than_its_steps(num_steps):
+def test_the_denoiser_is_called_once_more_than_there_are_steps(num_steps: int) -> None:
     calls, seen = [], []
     sample_plms(lambda y, t: calls.append(1) or y * 0, noise(1), ALPHAS, num_steps, lambda i, n: seen.append((i, n)))
     assert len(calls) == num_steps + 1
     assert seen == [(i + 1, num_steps) for i in range(num_steps)]
 
 
-def test_what_is_known_is_put_back_at_its_level_before_every_call():
+def test_known_latents_are_replaced_at_their_noise_level_before_every_call() -> None:
     known, seen = noise(1) * 3, []
 
-    def constrain(y, level):
+    def constrain(y: Tensor, level: Tensor) -> Tensor:
         y = y.clone()
         y[..., 0] = level.sqrt() * known[..., 0]
         return y
 
-    def denoise(y, t):
+    def denoise(y: Tensor, t: Tensor) -> Tensor:
         seen.append((y[..., 0] / known[..., 0]).mean().square().item())
         return y * 0
 
@@ -69,8 +70,8 @@ def test_what_is_known_is_put_back_at_its_level_before_every_call():
     assert seen == pytest.approx(expected, rel=1e-4)
 
 
-def test_strong_guidance_does_not_overshoot_in_few_steps():
-    def guided(y, t):  # pulled five times as hard to MEAN as the data are
+def test_strong_guidance_does_not_overshoot_in_few_steps() -> None:
+    def guided(y: Tensor, t: Tensor) -> Tensor:  # pulled five times as hard to MEAN as the data are
         uncond = exact_denoiser(y + 0.2 * ALPHAS[t].sqrt().view(-1, 1, 1, 1), t)
         return uncond + 5 * (exact_denoiser(y, t) - uncond)
 
@@ -79,12 +80,12 @@ def test_strong_guidance_does_not_overshoot_in_few_steps():
     assert (few - many).abs().mean() < 0.1
 
 
-def test_timesteps_are_stable_diffusions():
+def test_timesteps_are_stable_diffusions() -> None:
     assert sampling_timesteps(50)[:2] == [981, 961]
     assert sampling_timesteps(50)[-1] == 1
 
 
 @pytest.mark.parametrize("num_steps", [0, -3, 1001])
-def test_an_impossible_number_of_steps_is_named(num_steps):
+def test_an_impossible_number_of_steps_is_named(num_steps: int) -> None:
     with pytest.raises(ValueError, match=str(num_steps)):
         sampling_timesteps(num_steps)
