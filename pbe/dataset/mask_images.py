@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from pbe.dataset.images import DAMAGED, is_sixteen_bit, opened_image, read_bytes_of, reason_of, upright
+from pbe.dataset.opened_images import DAMAGED, is_sixteen_bit, opened_image, read_bytes_of, reason_of, upright
 from pbe.errors import UserError
 from pbe.types import Mask
 

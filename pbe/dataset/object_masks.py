@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from pbe.types import Box, Mask
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
 
 def pack_mask(inside_box: NDArray[np.generic]) -> bytes:
     """Encode the (h, w) mask inside a box, nonzero where the object is, as a 1-bit PNG."""

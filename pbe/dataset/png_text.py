@@ -7,14 +7,14 @@ out guards as well, and changes no pixel.
 import struct
 from collections.abc import Iterator
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXT = frozenset((b"tEXt", b"zTXt", b"iTXt", b"iCCP"))
 _FRAME_BYTES = 12  # of a chunk, around its content: length, type and checksum
 
 
 def is_png(data: bytes) -> bool:
     """Return whether the bytes begin as a PNG file does."""
-    return data.startswith(_SIGNATURE)
+    return data.startswith(PNG_SIGNATURE)
 
 
 def without_text(data: bytes) -> bytes:
@@ -26,12 +26,12 @@ def without_text(data: bytes) -> bytes:
         return data
     end = chunks[-1][2]
     kept = [data[start:stop] for kind, start, stop in chunks if kind not in _TEXT]
-    return b"".join([_SIGNATURE, *kept, data[end:]])
+    return b"".join([PNG_SIGNATURE, *kept, data[end:]])
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the type, the start and the end of every complete chunk."""
-    at = len(_SIGNATURE)
+    at = len(PNG_SIGNATURE)
     while at + _FRAME_BYTES <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         stop = at + _FRAME_BYTES + length

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from pbe.dataset import openimages
 from pbe.dataset.image_shards import LOCATION
-from pbe.dataset.object_masks import PNG_SIGNATURE
 from pbe.dataset.openimages import SPLITS, UnsortedError
+from pbe.dataset.png_text import PNG_SIGNATURE
 from pbe.dataset.table_files import collect, file_errors, require_columns, scan_parquet
 from pbe.errors import UserError
 from pbe.filtering.box_rules import IMAGE_COLUMNS, REASONS, apply_row_rules, apply_size_rules, cap_boxes
