@@ -47,7 +47,7 @@ _STYLE: Any = {
     "ytick.major.size": 0,
 }
 
-_MAX_ATTRIBUTES = 3  # lines beside each other that can still be told apart
+_MAX_ATTRIBUTES = 3  # more lines in one figure would be hard to read
 
 
 @dataclass(frozen=True)
