@@ -66,6 +66,7 @@ async def _serve(app: Any, port: int, dataset: str, on_ready: Callable[[str], No
 
 
 async def _announce(port: int, address: str, on_ready: Callable[[str], None] | None) -> None:
+    """Call `on_ready` when the port accepts connections: Hypercorn has no callback for it."""
     while True:
         try:
             _, writer = await asyncio.open_connection(LOOPBACK, port)

@@ -49,7 +49,10 @@ def write_histograms(boxes: Path, rejects: Mapping[str, int], folder: Path) -> N
 
 
 def _bins(boxes: pl.LazyFrame, value: pl.Expr, edges: NDArray[np.float64]) -> pl.LazyFrame:
-    """Count rows by split and bin; values outside the edges count in the first or the last bin."""
+    """Count rows by split and bin; values outside the edges count in the first or the last bin.
+
+    numpy.histogram would need the values of all boxes in memory.
+    """
     number = pl.sum_horizontal((value >= edge).cast(pl.Int32) for edge in edges[1:-1])
     return boxes.group_by("split", number.alias("bin")).agg(pl.len().alias("count"))
 
