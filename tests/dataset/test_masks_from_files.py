@@ -165,7 +165,7 @@ def test_animated_masks_and_formats_that_are_not_listed_are_refused() -> None:
 
 
 def test_a_mask_is_refused_by_its_header_before_its_pixels_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pbe.dataset.images.MAX_PIXELS", 63)
+    monkeypatch.setattr("pbe.dataset.opened_images.MAX_PIXELS", 63)
     monkeypatch.setattr(PillowImage.Image, "load", lambda _: pytest.fail("decoded"))
     with pytest.raises(RefusedImageError, match="8 x 8 px are more than"):
         decode_mask(encode_header(), "mask")
