@@ -1,9 +1,10 @@
-"""The exchange of models at full size: UNet 860 M, VAE 84 M, CLIP ViT-L/14 with mapper 367 M, random weights.
+"""Export and import at full size: UNet 860 M, VAE 84 M, CLIP ViT-L/14 with mapper 367 M, with random weights.
 
-    python benchmarks/interchange.py                  # ten gigabytes on disk, fifteen of memory, minutes
+    python benchmarks/interchange.py                  # needs 10 GB of disk, 15 GB of memory and minutes
 
-A painter is written as the authors' model.ckpt and as the published folder, and read again. Every tensor, and what the
-parts say (UNet on 8 x 8 latents, VAE on 64 x 64 pixels, tower and mapper on an exemplar), must be equal to the bit.
+A painter is written as the authors' model.ckpt and as the published folder, and read again. Prints how many tensors are
+equal, and whether the outputs of the parts are equal bit for bit: UNet on 8 x 8 latents, VAE on 64 x 64 pixels, tower
+and mapper on an exemplar.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pbe.method.painter import Painter
 
 
 def random_painter(seed: int) -> Painter:
-    """The authors' architecture with small uniform weights, and norms that pass their input on."""
+    """Return a painter of the authors' architecture with small uniform weights and norms whose weights are about 1."""
     generator = torch.Generator().manual_seed(seed)
     painter = empty_painter(AUTHORS)
     state = {}
@@ -36,7 +37,7 @@ def random_painter(seed: int) -> Painter:
 
 @torch.inference_mode()
 def outputs(painter: Painter) -> dict[str, Tensor]:
-    """What the parts say of fixed random inputs."""
+    """Return the outputs of the parts for fixed random inputs."""
     generator = torch.Generator().manual_seed(1)
     pixels = torch.rand(1, 3, 64, 64, generator=generator) * 2 - 1
     exemplar = torch.rand(1, 3, 224, 224, generator=generator) * 2 - 1
@@ -62,7 +63,7 @@ def compare(name: str, again: Painter, state: dict[str, Tensor], expected: dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where to write to (default: the system's temporary folder)")
+    parser.add_argument("--folder", type=Path, help="the folder to write to (default: the system's temporary folder)")
     options = parser.parse_args()
     painter = random_painter(0)
     sizes = (

@@ -1,10 +1,10 @@
-"""The peer: the arithmetic of the official code's LDM UNet, on the very weights of a diffusers UNet.
+"""The peer of the benchmarks: the arithmetic of the official code's LDM UNet on the weights of a diffusers UNet.
 
-Told in our own words, and slow where the official one is: group norms in float32 with the SiLU apart, attention as two
-einsums with the whole matrix of weights and a softmax between them, heads moved into the batch by copies, every cross
-attention computed though its context is one token, and in training each residual and transformer block run again in
-the backward pass, as the official configuration asks. It shares the weights, so that both can be compared to the digit
-in the memory of one model.
+It is a reimplementation, and slow where the official code is: group norms in float32 followed by a separate SiLU,
+attention as two einsums around a softmax of the whole matrix of weights, heads moved into the batch by copies, cross
+attention over a single token, and in training each residual and transformer block computed again in the backward pass,
+as the official configuration requests. It shares the weights of the diffusers UNet, so that both predictions can be
+compared in the memory of one model.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 class LdmUNet(nn.Module):
-    """`forward(x, timesteps, context)` of the official UNet; `recompute` as in its training configuration."""
+    """The official UNet; `recompute` checkpoints each block in training, as its training configuration does."""
 
     def __init__(self, unet: UNet2DConditionModel, recompute: bool = False) -> None:
         super().__init__()

@@ -1,12 +1,12 @@
-"""What fine-tuning at Stable Diffusion's size takes of a GPU's memory, by batch size and by the switches that spare it.
+"""The GPU memory that fine-tuning at Stable Diffusion's size needs, by batch size and memory-saving switches.
 
     .venv/bin/python benchmarks/memory.py [--size sd] [--image-px 512] [--batch-sizes 1 2 4 8 16]
 
-Computed, on any machine: weights, gradients, moments and averages are counted; what the forward pass keeps for the
-backward one is counted tensor by tensor, each storage once, on a UNet that has shapes and no data, under bf16 autocast
-with CUDA's rule that norms stay in float32. The copies that autocast makes of the weights are among it. Left out: what
-the backward pass needs for a moment, the allocator's gaps and the driver, about 1.5 GiB together. Cached training: VAE
-and CLIP stay on the host.
+The figures are computed and do not need a GPU. Weights, gradients, moments and averages are counted by their number.
+The tensors that the forward pass saves for the backward pass are counted, each storage once, on a UNet that has shapes
+and no data, under bf16 autocast with CUDA's rule that norms stay in float32; they include autocast's copies of the
+weights. Not counted: temporary tensors of the backward pass, gaps of the allocator and the driver, about 1.5 GiB
+together. Training uses the cache, so that VAE and CLIP stay on the host.
 """
 
 import argparse
@@ -22,18 +22,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pbe.training.painting_loss import PaintingLoss
 
 GIB = 2**30
-MOMENTS_8BIT = 2 * (1 + 4 / 256)  # bytes a parameter: two moments, each with a float32 scale for 256 of it
+MOMENTS_8BIT = 2 * (1 + 4 / 256)  # bytes per parameter: two moments, each with a float32 scale per 256 values
 CARD_GIB, LEFT_OUT_GIB = 24.0, 1.5
 
 
 class Kept:
-    """Storages that the forward pass keeps: `blocks` by the block they belong to, None for what lies outside."""
+    """The storages that the forward pass saves, by the block that they belong to; None is outside of any."""
 
     def __init__(self, losses: PaintingLoss) -> None:
         self.weights = {storage(p) for p in losses.parameters()}
         self.blocks: dict[int | None, dict[int, int]] = {None: {}}
         self.inputs: dict[int, int] = {}
-        self.tensors: list[Tensor] = []  # alive, so that no storage's number is used twice
+        self.tensors: list[Tensor] = []  # kept alive, so that no storage's address is used twice
         self.block: int | None = None
 
     def pack(self, tensor: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Kept:
         return sum(sum(block.values()) for block in self.blocks.values())
 
     def checkpointed(self) -> int:
-        """Only what lies outside the blocks and their inputs are kept, and one block's own while it is run again."""
+        """Return the bytes with checkpointing: what lies outside blocks, their inputs, and one block."""
         outside = self.blocks[None] | self.inputs
         return sum(outside.values()) + max(sum(b.values()) for key, b in self.blocks.items() if key is not None)
 
@@ -66,7 +66,7 @@ def storage(tensor: Tensor) -> int:
 
 @contextmanager
 def watched(losses: PaintingLoss, kept: Kept) -> Iterator[None]:
-    """Norms in float32, blocks that `gradient_checkpointing` would run again told apart, all that is kept counted."""
+    """Run norms in float32 and record saved storages, by the blocks that `gradient_checkpointing` recomputes."""
     norms = [m for m in losses.modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm)]
     blocks = [m for m in losses.unet.modules() if type(m).__name__ in ("ResnetBlock2D", "BasicTransformerBlock")]
     handles = [m.register_forward_pre_hook(lambda _, args: tuple(a.float() for a in args)) for m in norms]
@@ -79,7 +79,7 @@ def watched(losses: PaintingLoss, kept: Kept) -> Iterator[None]:
 
 
 def activations(size: str, image_px: int, batch_size: int) -> tuple[int, int, int, int]:
-    """Bytes kept for the backward pass, plain and checkpointed; parameters in all and trained."""
+    """Return the bytes saved for the backward pass, plain and checkpointed, and the parameters, all and trained."""
     with FakeTensorMode():
         painter = random_painter(size, image_px)
         losses = PaintingLoss(painter).train()
@@ -107,7 +107,7 @@ def main() -> None:
     parts["moments in 8 bits"] = int(MOMENTS_8BIT * num_trained)
     print(f"{num_all / 1e6:.0f} M parameters, {num_trained / 1e6:.0f} M trained; {options.image_px} px")
     print("GiB: " + ", ".join(f"{name} {count / GIB:.2f}" for name, count in parts.items()))
-    ways = {
+    variants = {
         "defaults": (["weights", "gradients", "moments", "average"], 0),
         "average: cpu": (["weights", "gradients", "moments"], 0),
         "+ gradient_checkpointing": (["weights", "gradients", "moments"], 1),
@@ -117,7 +117,7 @@ def main() -> None:
     print(
         f"{'GiB at batch':<28}" + "".join(f"{n:>9}" for n in options.batch_sizes) + f"   largest in {CARD_GIB:.0f} GB"
     )
-    for name, (held, column) in ways.items():
+    for name, (held, column) in variants.items():
         fixed, each = 2 * one[column] - two[column], two[column] - one[column]
         base = sum(parts[part] for part in held) + fixed
         total = [(base + n * each) / GIB for n in options.batch_sizes]

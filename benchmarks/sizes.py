@@ -1,4 +1,4 @@
-"""Models of a stated size with random weights, and a clock, for the benchmarks."""
+"""Models of a given size with random weights, and clocks, for the benchmarks."""
 
 import platform
 import statistics
@@ -25,22 +25,22 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def random_unet(size: str, in_channels: int = 9) -> UNet2DConditionModel:
-    """Stable Diffusion 1's UNet with the paper's nine input channels (860 M), or a tiny one of the same kind."""
-    told = SIZES[size]
-    levels = len(told["channels"])
+    """Return Stable Diffusion 1's UNet with the paper's nine input channels (860 M), or a tiny one of the same kind."""
+    chosen = SIZES[size]
+    levels = len(chosen["channels"])
     torch.manual_seed(0)
     with fast_initialisation():
         return UNet2DConditionModel(
             sample_size=64,
             in_channels=in_channels,
             out_channels=4,
-            block_out_channels=told["channels"],
+            block_out_channels=chosen["channels"],
             down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
             up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
-            layers_per_block=told["layers"],
-            cross_attention_dim=told["context"],
-            attention_head_dim=told["heads"],  # diffusers' name for the number of heads
-            norm_num_groups=told["groups"],
+            layers_per_block=chosen["layers"],
+            cross_attention_dim=chosen["context"],
+            attention_head_dim=chosen["heads"],  # diffusers' name for the number of heads
+            norm_num_groups=chosen["groups"],
         )
 
 
@@ -56,7 +56,7 @@ def random_vae(size: str) -> AutoencoderKL:
 
 
 def random_conditioner(size: str) -> Conditioner:
-    """CLIP ViT-L/14 with mapper and projection, or a tiny one."""
+    """Return CLIP ViT-L/14 with mapper and projection, or a tiny one."""
     large = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
              "image_size": 224, "patch_size": 14}  # fmt: skip
     small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 5,
@@ -66,13 +66,13 @@ def random_conditioner(size: str) -> Conditioner:
 
 
 def random_painter(size: str, image_px: int) -> Painter:
-    """A painter of the size, with the tiny backbone's noise schedule."""
+    """Return a painter of the size, with the tiny backbone's noise schedule."""
     scheduler = PNDMScheduler(**SCHEDULE, skip_prk_steps=True, steps_offset=1)
     return Painter(random_unet(size), random_vae(size), random_conditioner(size), scheduler, image_px)
 
 
 def random_batch(painter: Painter, size: int, image_px: int) -> Batch:
-    """One step's cached encodings and draws."""
+    """Return a random batch of cached encodings and the draws of one step."""
     generator = torch.Generator().manual_seed(0)
     side = image_px // painter.latent_factor
     source, masked, noise = torch.randn(3, size, 4, side, side, generator=generator)
@@ -83,7 +83,7 @@ def random_batch(painter: Painter, size: int, image_px: int) -> Batch:
 
 
 class fast_initialisation:  # noqa: N801
-    """Cheap uniform weights of a network's usual size instead of the slow draws of every layer."""
+    """Replace the slow initialisation of every layer by uniform weights of the usual size."""
 
     def __enter__(self) -> None:
         self.kept = nn.init.kaiming_uniform_
@@ -94,7 +94,7 @@ class fast_initialisation:  # noqa: N801
 
 
 def flops(work: Callable[[], object]) -> float:
-    """Floating-point operations of the work by torch's counter, a multiply-add as two; attention on a CPU included."""
+    """Return the work's floating-point operations by torch's counter, including attention on a CPU."""
     aten = torch.ops.aten
     on_cpu = {
         aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
@@ -108,31 +108,33 @@ def flops(work: Callable[[], object]) -> float:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Seconds that the work takes; of one thread those of its core, so that what else the machine does counts less."""
+    """Return the seconds that the work takes; with one thread CPU seconds, which other processes disturb less."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
     work()
     return clock() - start
 
 
-def medians_s(ways: dict[str, Callable[[], object]], repeats: int, warm: bool = True) -> dict[str, float]:
-    """Seconds of each way, the ways in turns after one call each that does not count."""
+def medians_s(variants: dict[str, Callable[[], object]], repeats: int, warm: bool = True) -> dict[str, float]:
+    """Return the median seconds of each variant, called in turns, after one warm-up call each if `warm`."""
     if warm:
-        for work in ways.values():
+        for work in variants.values():
             work()
-    seen: dict[str, list[float]] = {name: [] for name in ways}
+    measured: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repeats):
-        for name, work in ways.items():
-            seen[name].append(seconds(work))
-    return {name: statistics.median(times) for name, times in seen.items()}
+        for name, work in variants.items():
+            measured[name].append(seconds(work))
+    return {name: statistics.median(times) for name, times in measured.items()}
 
 
 def machine() -> str:
-    """The processor, its threads in use and what it computes bf16 with."""
+    """Return the processor's name, the number of threads, its instruction set and torch's version."""
     name = platform.processor() or platform.machine()
-    told = Path("/proc/cpuinfo")
-    if told.exists():
-        named = [line.split(":")[1].strip() for line in told.read_text().splitlines() if line.startswith("model name")]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        named = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         name = named[0] if named else name
     capability = torch.backends.cpu.get_cpu_capability()
     return f"{name}, {torch.get_num_threads()} thread(s), {capability}, torch {torch.__version__}"

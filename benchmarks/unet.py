@@ -1,11 +1,11 @@
-"""A guided call of the UNet: the official LDM code's, stock diffusers, and ours, on the same weights in the same run.
+"""A guided call of the UNet by the official LDM code, by stock diffusers and by ours, on the same weights in one run.
 
     .venv/bin/python benchmarks/unet.py [--size sd] [--latent-px 64] [--dtypes fp32 bf16] [--threads 2] [--repeats 3]
 
-Guidance asks for two predictions, of v and of c, on the same latents: a batch of two. The official arithmetic is in
-`ldm_unet.py`. Stock is diffusers' UNet as it comes. Ours takes cross attention over one token for what it is, a bias of
-each sample, and computes what precedes it once for both halves; in channels_last, too. First the predictions are
-compared. Prints seconds and ratios, asserts nothing about time.
+Guidance needs two predictions, for v and for c, on the same latents: a batch of two. The official arithmetic is in
+`ldm_unet.py`; stock is diffusers' UNet. Ours computes cross attention over one token as the vector per sample that it
+is, and the layers before it once for both halves; also in channels_last. The predictions are compared before the
+measurement. Prints seconds and ratios and asserts nothing about time.
 """
 
 import argparse
@@ -53,24 +53,24 @@ def main() -> None:
         for kind in options.dtypes:
             unet.to(DTYPES[kind], memory_format=torch.contiguous_format)
             first = ("official", "stock", "ours: one token", "ours: one token, prefix")
-            told = measure(predict, first, DTYPES[kind], options.repeats)
+            results = measure(predict, first, DTYPES[kind], options.repeats)
             unet.to(memory_format=torch.channels_last)
             noisy = noisy.to(memory_format=torch.channels_last)
             second = ("stock, channels_last", "ours: one token, prefix, channels_last")
-            told |= measure(predict, second, DTYPES[kind], options.repeats)
+            results |= measure(predict, second, DTYPES[kind], options.repeats)
             noisy = noisy.contiguous()
-            for name, (took, difference) in told.items():
-                ratios = f"{told['official'][0] / took:5.2f} x official {told['stock'][0] / took:5.2f} x stock"
+            for name, (took, difference) in results.items():
+                ratios = f"{results['official'][0] / took:5.2f} x official {results['stock'][0] / took:5.2f} x stock"
                 print(f"{kind} {name:<40}{took:8.3f} s  {ratios}  differs by {difference:.1e}", flush=True)
 
 
 def measure(
     predict: Callable[[str, torch.dtype], Tensor], names: tuple[str, ...], dtype: torch.dtype, repeats: int
 ) -> dict[str, tuple[float, float]]:
-    """Median seconds of each way, and the largest difference from the first one's prediction."""
+    """Return the median seconds of each variant and the largest difference from the first one's prediction."""
     outs = {name: predict(name, dtype) for name in names}
-    ways = {name: (lambda name=name: predict(name, dtype)) for name in names}
-    took = medians_s(ways, repeats, warm=False)
+    variants = {name: (lambda name=name: predict(name, dtype)) for name in names}
+    took = medians_s(variants, repeats, warm=False)
     return {name: (took[name], float((outs[name] - outs[names[0]]).abs().max())) for name in names}
 
 

@@ -25,7 +25,7 @@ def painter() -> Painter:
 
 
 def number_tensors(painter: Painter) -> dict[str, Tensor]:
-    """Return every LDM tensor in its shape, filled with a number of its own; expanded, so that none takes memory."""
+    """Return every LDM tensor in its shape, filled with its own number; expanded, so that none takes memory."""
     return {name: torch.tensor(float(i)).expand(t.shape) for i, (name, t) in enumerate(to_ldm(painter).items())}
 
 

@@ -49,6 +49,7 @@ def test_the_window_holds_the_mask_and_leaves_the_image_only_when_it_must(pictur
         ((100, 110, 200, 204), 2.0, (186, 89, 32)),  # or magnified twice
         ((100, 130, 200, 220), 2.0, (187, 92, 45)),  # with a margin, where that is more
         ((100, 200, 0, 80), 2.0, (0, 75, 150)),
+        ((0, 300, 0, 350), 2.0, (0, -25, 350)),  # longer than the short side: exceeds it by 25 px on both sides
     ],
 )
 def test_a_mask_gets_a_margin_and_is_magnified_up_to_the_limit(

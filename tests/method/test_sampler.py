@@ -64,7 +64,8 @@ def test_known_latents_are_replaced_at_their_noise_level_before_every_call() -> 
         seen.append((y[..., 0] / known[..., 0]).mean().square().item())
         return y * 0
 
-    sample_plms(denoise, noise(1), ALPHAS, 5, constrain=constrain)
+    constrained = sample_plms(denoise, noise(1), ALPHAS, 5, constrain=constrain)
+    assert constrained.shape == (1, 1, 2, 2)
     steps = sampling_timesteps(5)
     expected = [ALPHAS[t].item() for t in (steps[0], steps[1], *steps[1:])]  # Heun's step looks ahead
     assert seen == pytest.approx(expected, rel=1e-4)
@@ -78,6 +79,63 @@ def test_strong_guidance_does_not_overshoot_in_few_steps() -> None:
     many = sample_plms(guided, noise(200), ALPHAS, 200)
     few = sample_plms(guided, noise(200), ALPHAS, 14)
     assert (few - many).abs().mean() < 0.1
+
+
+def record_steps(num_steps: int, alphas: Tensor, predictions: list[float]) -> tuple[Tensor, list[tuple[float, int]]]:
+    """Sample one latent from 1 with the given predictions; return it, and latent and timestep of every call."""
+    calls: list[tuple[float, int]] = []
+
+    def denoise(y: Tensor, t: Tensor) -> Tensor:
+        calls.append((y.item(), int(t)))
+        return torch.full_like(y, predictions[len(calls) - 1])
+
+    return sample_plms(denoise, torch.ones(1, 1, 1, 1, dtype=torch.float64), alphas, num_steps), calls
+
+
+@pytest.mark.parametrize("num_steps", [3, 6, 24, 25])
+def test_latents_follow_heun_then_adams_bashforth(num_steps: int) -> None:
+    """The arithmetic of the paper's equations, written out for a scalar."""
+    alphas = torch.linspace(0.99, 0.01, 100, dtype=torch.float64)
+    eps = [0.3 * (i % 5) - 0.5 for i in range(num_steps + 1)]
+    stride = 100 // num_steps
+    times = [i * stride + 1 for i in reversed(range(num_steps))]
+    levels = [alphas[t].item() for t in times] + [alphas[0].item()]
+
+    def step(y: float, e: float, i: int) -> float:
+        return (
+            levels[i + 1] ** 0.5 * (y - (1 - levels[i]) ** 0.5 * e) / levels[i] ** 0.5 + (1 - levels[i + 1]) ** 0.5 * e
+        )
+
+    y, seen = 1.0, [(1.0, times[0]), (step(1.0, eps[0], 0), times[1])]
+    y = step(y, (eps[0] + eps[1]) / 2, 0)
+    predicted = [eps[0], *eps[2:]]  # by step
+    for i in range(1, num_steps):
+        seen.append((y, times[i]))
+        e = predicted[i::-1]
+        if i == 1 or num_steps < 25:
+            combined = (3 * e[0] - e[1]) / 2
+        elif i == 2:
+            combined = (23 * e[0] - 16 * e[1] + 5 * e[2]) / 12
+        else:
+            combined = (55 * e[0] - 59 * e[1] + 37 * e[2] - 9 * e[3]) / 24
+        y = step(y, combined, i)
+    sampled, calls = record_steps(num_steps, alphas, eps)
+    assert sampled.item() == pytest.approx(y, rel=1e-9)
+    assert [t for _, t in calls] == [t for _, t in seen]
+    assert [latent for latent, _ in calls] == pytest.approx([latent for latent, _ in seen], rel=1e-9)
+
+
+def test_a_single_step_looks_ahead_to_the_clean_end() -> None:
+    alphas = torch.linspace(0.99, 0.01, 100, dtype=torch.float64)
+    _, calls = record_steps(1, alphas, [0.2, 0.4])
+    assert [t for _, t in calls] == [1, 0]
+
+
+def test_timesteps_of_other_schedules() -> None:
+    assert sampling_timesteps(3, 10) == [7, 4, 1]
+    assert sampling_timesteps(10, 10) == [9, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+    assert sampling_timesteps(1, 1) == [0]
+    assert len(sampling_timesteps(1000)) == 1000
 
 
 def test_timesteps_are_stable_diffusions() -> None:

@@ -45,6 +45,46 @@ def test_a_mask_over_the_whole_picture_has_no_rim_and_corrects_nothing() -> None
     assert np.array_equal(match_rim(painted, filled, np.ones((48, 64), np.uint8)), painted)
 
 
+def test_the_correction_is_the_modules_equation() -> None:
+    rng = np.random.default_rng(0)
+    filled = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    painted = np.clip(filled + rng.normal(0, 15, filled.shape), 0, 255).astype(np.uint8)
+    mask = np.zeros((20, 30), np.uint8)
+    mask[3:17, 5:30] = 1
+    neighbours = np.pad(mask, 1, mode="edge")
+    inside = np.min([neighbours[y : y + 20, x : x + 30] for y in range(3) for x in range(3)], 0)
+    difference = filled.astype(np.float32) - painted
+    size = np.abs(difference).max(-1)
+    certainty = (mask - inside) * np.exp(-np.square(size / 16)).astype(np.float32)
+    expected = painted + np.exp(-np.square(size / 32))[..., None] * spread(difference, certainty.astype(np.float32))
+    np.testing.assert_array_equal(match_rim(painted, filled, mask), expected.round().clip(0, 255).astype(np.uint8))
+
+
+def test_a_constant_difference_is_corrected_by_its_likelihood_of_being_background() -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:15, 5:25] = 1
+    for difference, correction in ((8, 7.52), (20, 13.53), (40, 8.38)):  # d exp(-(d / 32)^2)
+        painted, filled = np.full((20, 30, 3), 100, np.uint8), np.full((20, 30, 3), 100 + difference, np.uint8)
+        matched = match_rim(painted, filled, mask)
+        assert (matched[5:15, 5:25] == round(100 + correction)).all()
+
+
+def test_corrected_levels_stay_within_0_and_255() -> None:
+    mask = np.zeros((30, 30), np.uint8)
+    mask[5:25, 5:25] = 1
+    for shade, level in ((20, 255), (-20, 0)):
+        filled, painted = np.full((30, 30, 3), 120, np.uint8), np.full((30, 30, 3), 120 - shade, np.uint8)
+        painted[12:18, 12:18] = filled[12:18, 12:18] = level
+        assert (match_rim(painted, filled, mask)[12:18, 12:18] == level).all()
+
+
+def test_spreading_interpolates_between_known_values() -> None:
+    values = np.array([0, 50, -50, 8], np.float32).reshape(1, 4, 1)
+    known = np.array([[1, 0, 0, 1]], np.float32)
+    for line, weights in ((values, known), (values.reshape(4, 1, 1), known.T)):
+        np.testing.assert_allclose(spread(line, weights).ravel(), [0, 2, 6, 8], atol=1e-5)
+
+
 @given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 99))
 def test_spreading_stays_within_the_known_values_and_keeps_what_is_certain(height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
