@@ -3,11 +3,14 @@
 import io
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+import grimp
 import mlflow
 import numpy as np
 import pandas as pd
@@ -209,6 +212,18 @@ def test_requirements_are_pinned_and_portable() -> None:
 
     assert any(pin == "torch==2.13.0" for pin in pins)
     assert all("==" in pin and "+" not in pin for pin in pins)
+
+
+def test_every_package_that_the_served_model_imports_is_pinned() -> None:
+    graph = grimp.build_graph("pbe", include_external_packages=True, cache_dir=None, exclude_type_checking_imports=True)
+    imported = {module.partition(".")[0] for module in graph.find_upstream_modules("pbe.serving.pyfunc")} - {"pbe"}
+    owners = packages_distributions()
+    unpinned = [
+        module
+        for module in sorted(imported - sys.stdlib_module_names)
+        if not {owner.lower() for owner in owners[module]} & set(registry.PACKAGES)
+    ]
+    assert unpinned in ([], ["huggingface_hub"])  # diffusers and transformers require it
 
 
 def test_a_server_that_does_not_answer_is_named(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
