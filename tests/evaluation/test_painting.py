@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +10,21 @@ import torch
 from pbe.dataset.images import read_image
 from pbe.evaluation.bench import Bench, Case, read_bench, result_path, write_case, write_image
 from pbe.evaluation.painting import PaintJob, Sampling, case_seed, paint_batch, paint_cases
+from tests.support.toy_project import ROOT, running, wait_for
 
 QUICK = Sampling(num_steps=2, max_magnification=2.0, batch_size=4, seed=0)
+
+
+POOL = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from pbe.evaluation import painting
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, mp_context=painting._context(), initializer=painting._start_worker) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        time.sleep(600)
+"""
 
 
 def results(job: PaintJob) -> dict[str, bytes]:
@@ -84,3 +100,15 @@ def test_the_magnification_of_small_masks_changes_the_pixels(model_folder: Path,
         paint_batch(model_folder, bench, bench.ids[:1], job, replace(QUICK, max_magnification=magnification))
         painted.add(result_path(job.folder, bench.ids[0]).read_bytes())
     assert len(painted) == 2
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "pool.py").write_text(POOL)
+    command = [sys.executable, str(tmp_path / "pool.py")]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    assert running(worker)
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    assert wait_for(lambda: not running(worker))

@@ -1,0 +1,67 @@
+"""The stage `evaluate` on a small project of the demo world."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.evaluate import evaluate
+from pbe import layout
+from pbe.demo.attribute_classifier import FOLDER
+from pbe.settings import Settings
+from pbe.types import Progress
+from tests.support import parameters
+
+
+class Bars:
+    """Progress bars that keep the last (done, total) of each."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, tuple[int, int]] = {}
+        self.first: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, name: str) -> Progress:
+        def progress(done: int, total: int, note: str = "") -> None:
+            self.first.setdefault(name, (done, total))
+            self.last[name] = (done, total)
+
+        return progress
+
+
+@pytest.fixture
+def project(demo: Path, model_folder: Path, tmp_path: Path) -> Path:
+    """A folder with the outputs of the earlier stages."""
+    tiny = parameters.ROOT / layout.TINY / FOLDER
+    for path, target in (
+        (layout.RAW, demo / "raw"),
+        (layout.CURATED, demo / "curated"),
+        (layout.MODEL, model_folder),
+        (layout.TINY / FOLDER, tiny),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).symlink_to(target)
+    return tmp_path
+
+
+@pytest.fixture
+def settings() -> Settings:
+    options = parameters.evaluate(
+        num_cases=6, sweep=(1.0, 5.0, 7.0), sweep_cases=3, num_steps=2, batch_size=3, num_workers=2
+    )
+    return parameters.PARAMETERS.model_copy(update={"evaluate": options, "method": parameters.method(image_px=32)})
+
+
+def test_the_stage_paints_then_scores_and_reuses_its_results(project: Path, settings: Settings) -> None:
+    first, second = Bars(), Bars()
+    methods = evaluate(settings, project, first)
+    assert list(first.last) == ["cases painted", "cases scored"]
+    assert (first.first["cases painted"], first.last["cases painted"]) == ((0, 15), (15, 15))
+    assert first.last["cases scored"] == (6, 6)
+    metrics = (project / layout.METRICS).read_bytes()
+    assert json.loads(metrics)["methods"] == methods
+    assert "second_colour_accuracy" in methods["paint_by_example"]
+    assert all((project / path).is_file() for path in (layout.PAGE, layout.GALLERY))
+
+    assert evaluate(settings, project, second) == methods
+    assert second.first["cases painted"] == (15, 15)
+    assert (project / layout.METRICS).read_bytes() == metrics
