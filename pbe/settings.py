@@ -63,6 +63,12 @@ class Acquire(Section):
     validation_frac: float = Field(
         gt=0.0, lt=1.0, description="own data: share of images drawn for validation where the data name no split"
     )
+    test_split: Literal["leave_out", "train", "validation"] = Field(
+        description="own data: leave_out counts the images that the data name a test split; or the split to add them to"
+    )
+    voc_origin: Literal["auto", 0, 1] = Field(
+        description="voc: the number of the first pixel; auto takes 0 when a box begins before 1 or between pixels"
+    )
     mask_values: Literal["auto", "objects", "binary"] = Field(
         description="masks: objects takes each value of a file for an object, binary splits at half, auto decides"
     )

@@ -1,1 +1,1 @@
-"""Readers of your own data, one a format; each converts to OpenImages' columns. See docs/own-data.md."""
+"""Importers of your own data, one for each format: they convert it to OpenImages' columns. See docs/own-data.md."""

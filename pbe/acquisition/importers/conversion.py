@@ -1,13 +1,11 @@
-"""Own data told in OpenImages' columns, so that filter and all that follows need to know no other layout.
+"""Your own data, converted to OpenImages' columns, so that the later stages need to know no other layout.
 
-A file, folder or row that says train or val(idation) is taken at its word; where nothing says so, or all is called the
-same, a share of the images drawn by the seed is for validation. Everything is read from `acquire.root`, and nothing is
-written there.
+The split is the one that a file, folder or row names (train, val, validation). Where none is named, or the same one
+everywhere, the seed draws a share of the images for validation. Nothing is written to `acquire.root`.
 """
 
 import csv
-import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pbe.acquisition.importers.annotations import OwnBox, OwnImage
+from pbe.acquisition.importers.annotations import ImportedBox, ImportedImage
 from pbe.acquisition.importers.coco import read_coco
 from pbe.acquisition.importers.csv_boxes import read_csv
 from pbe.acquisition.importers.fiftyone_dataset import Database, read_fiftyone
 from pbe.acquisition.importers.huggingface import read_huggingface
+from pbe.acquisition.importers.image_identity import MISSING, image_ids, select_images
 from pbe.acquisition.importers.mask_folders import read_masks
+from pbe.acquisition.importers.placement import ImportCounts
 from pbe.acquisition.importers.voc import read_voc
 from pbe.acquisition.importers.yolo import read_yolo
 from pbe.dataset import openimages
@@ -29,7 +29,7 @@ from pbe.dataset.openimages import SPLITS, draw_ranks, image_key
 from pbe.errors import UserError
 from pbe.settings import Acquire
 
-READERS: dict[str, Callable[[Acquire, Counter[str]], Iterator[OwnImage]]] = {
+READERS: dict[str, Callable[[Acquire, ImportCounts], Iterator[ImportedImage]]] = {
     "coco": read_coco,
     "yolo": read_yolo,
     "voc": read_voc,
@@ -43,29 +43,24 @@ _MASK_SCHEMA = pa.schema(zip(openimages.MASK_COLUMNS, (pa.string(), pa.int32(), 
 _MASK_BATCH = 10_000
 
 
-class Described(NamedTuple):
-    """Each image by its key, a file or what reads it; and what was left out, by reason."""
+class ImportedDataset(NamedTuple):
+    """Each image by its key, as a file or a function that reads it; and how many were left out, by reason."""
 
     images: dict[str, Path | Callable[[], bytes]]
     skipped: dict[str, int]
+    adjusted: dict[str, int]
 
 
-def describe(settings: Acquire, seed: int, out: Path, database: Database | None = None) -> Described:
+def import_dataset(settings: Acquire, seed: int, out: Path, database: Database | None = None) -> ImportedDataset:
     """Write `{out}/annotations/`: box annotations and classes as CSV files, objects' masks as parquet.
 
-    `database` is where FiftyOne's datasets are, for that source. Raises UserError naming the file and the row or key
-    that is missing or makes no sense.
+    `database` is FiftyOne's, for that source. Raises UserError naming the file and the row or key that is missing or
+    invalid.
     """
-    skipped = Counter[str]()
-    found = list(_read(settings, skipped, database))
-    if not any(image.boxes for image in found):
-        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()) if count)
-        raise UserError(
-            f"{settings.root}: no boxes found in the {settings.source} layout{counts and f' ({counts})'}; "
-            "docs/own-data.md shows what it looks like"
-        )
-    ids = _image_ids([image.path for image in found])
-    images = sorted(found, key=lambda image: ids[image.path])  # in their order the filter streams
+    counts = ImportCounts()
+    found = select_images(_read(settings, counts, database), settings, counts)
+    ids = image_ids([image.path for image in found])
+    images = sorted(found, key=lambda image: ids[image.path])  # the filter streams images in this order
     splits = _splits(images, [ids[image.path] for image in images], settings.validation_frac, seed)
     (out / "annotations").mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
@@ -75,18 +70,22 @@ def describe(settings: Acquire, seed: int, out: Path, database: Database | None 
             _write_masks(out / "annotations" / openimages.MASK_FILES[split].name, of_split)
     _write_classes(out / "annotations" / openimages.CLASSES_FILE.name, images)
     files = {image_key(s, ids[i.path]): i.read or i.path for i, s in zip(images, splits, strict=True)}
-    return Described(files, {reason: count for reason, count in sorted(skipped.items()) if count})
+    return ImportedDataset(files, _nonzero(counts.skipped), _nonzero(counts.adjusted))
 
 
-def _read(settings: Acquire, skipped: Counter[str], database: Database | None) -> Iterator[OwnImage]:
+def _nonzero(counts: Counter[str]) -> dict[str, int]:
+    return {reason: count for reason, count in sorted(counts.items()) if count}
+
+
+def _read(settings: Acquire, counts: ImportCounts, database: Database | None) -> Iterator[ImportedImage]:
     if settings.source != "fiftyone":
-        return READERS[settings.source](settings, skipped)
+        return READERS[settings.source](settings, counts)
     if database is None:
         raise UserError("acquire.source: fiftyone needs the address of FiftyOne's MongoDB")
-    return read_fiftyone(settings, skipped, database)
+    return read_fiftyone(settings, counts, database)
 
 
-def _write_boxes(path: Path, source: str, images: Iterable[tuple[str, Sequence[OwnBox]]]) -> None:
+def _write_boxes(path: Path, source: str, images: Iterable[tuple[str, Sequence[ImportedBox]]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(openimages.BOX_COLUMNS)
@@ -96,8 +95,8 @@ def _write_boxes(path: Path, source: str, images: Iterable[tuple[str, Sequence[O
             writer.writerow([image_id, source, box.label, 1, x0, x1, y0, y1, *(int(flag) for flag in flags), 0])
 
 
-def _write_masks(path: Path, images: Iterable[tuple[str, Sequence[OwnBox]]]) -> None:
-    """The masks of those boxes that have one, by the number of the box among its image's rows."""
+def _write_masks(path: Path, images: Iterable[tuple[str, Sequence[ImportedBox]]]) -> None:
+    """Write the masks of the boxes that have one, with the box's number among its image's rows."""
     numbers = Counter[str]()
     rows: list[tuple[str, int, bytes]] = []
     with pq.ParquetWriter(path, _MASK_SCHEMA, compression="zstd") as writer:
@@ -106,39 +105,33 @@ def _write_masks(path: Path, images: Iterable[tuple[str, Sequence[OwnBox]]]) -> 
                 rows += [(image_id, number, box.object_mask)] if box.object_mask else []
             numbers[image_id] += len(boxes)
             if len(rows) >= _MASK_BATCH:
-                writer.write_table(_mask_table(rows))
+                writer.write_table(_mask_rows(rows))
                 rows = []
-        writer.write_table(_mask_table(rows))
+        writer.write_table(_mask_rows(rows))
 
 
-def _mask_table(rows: Sequence[tuple[str, int, bytes]]) -> pa.Table:
+def _mask_rows(rows: Sequence[tuple[str, int, bytes]]) -> pa.Table:
     return pa.Table.from_pylist([dict(zip(openimages.MASK_COLUMNS, row, strict=True)) for row in rows], _MASK_SCHEMA)
 
 
-def _write_classes(path: Path, images: Iterable[OwnImage]) -> None:
+def _write_classes(path: Path, images: Iterable[ImportedImage]) -> None:
     labels = sorted({box.label for image in images for box in image.boxes})
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([openimages.CLASS_COLUMNS, *((label, label) for label in labels)])
 
 
-def _image_ids(paths: Sequence[Path]) -> dict[Path, str]:
-    """File names without suffix, or paths below their common folder with __ for / where two images share a name."""
-    by_stem: dict[str, set[Path]] = defaultdict(set)
-    for path in paths:
-        by_stem[path.stem].add(path)
-    if all(len(found) == 1 for found in by_stem.values()):
-        return {path: path.stem for path in paths}
-    root = os.path.commonpath([path.absolute().parent for path in paths])
-    return {path: "__".join(path.absolute().relative_to(root).with_suffix("").parts) for path in paths}
+def _splits(images: Sequence[ImportedImage], ids: Sequence[str], validation_frac: float, seed: int) -> list[str]:
+    """Return each image's split: the named one, or one drawn by its id and the seed.
 
-
-def _splits(images: Sequence[OwnImage], ids: Sequence[str], validation_frac: float, seed: int) -> list[str]:
-    """What is said of each image, else a draw by its id and the seed; of two images and more each split gets one."""
-    said = len({image.split for image in images}) > 1
+    Of two images that exist or more, each split gets one where any is drawn.
+    """
+    is_named = len({image.split for image in images}) > 1
     ranks = draw_ranks([f"split:{image_id}" for image_id in ids], seed)
-    is_drawn = np.array([not (said and image.split) for image in images])
+    is_drawn = np.array([not (is_named and image.split) for image in images])
     is_validation = np.where(is_drawn, ranks < validation_frac * 2**64, [i.split == "validation" for i in images])
-    for wanted, place in ((True, ranks.argmin()), (False, ranks.argmax())):
-        if is_drawn[place] and len(images) > 1 and not (is_validation == wanted).any():
+    is_present = np.array([image.found_by != MISSING for image in images])
+    places = np.flatnonzero(is_drawn & is_present)[np.argsort(ranks[is_drawn & is_present])]
+    for wanted, place in ((True, places[:1]), (False, places[-1:])):
+        if is_present.sum() > 1 and not (is_validation == wanted)[is_present].any():
             is_validation[place] = wanted
     return ["validation" if each else "train" for each in is_validation]

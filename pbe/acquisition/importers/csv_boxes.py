@@ -1,45 +1,107 @@
-"""boxes.csv: image, label, x0, y0, x1, y1 in pixels, and split where there is one."""
+"""boxes.csv: image, label, x0, y0, x1, y1 in pixels, and optionally split."""
 
 import csv
-from collections import Counter, defaultdict
+import io
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from pbe.acquisition.importers.annotations import ImageFinder, OwnBox, OwnImage, folder_of, numbers, shares, sides_of
+from pbe.acquisition.importers.annotations import ImportedImage, folder_of, numbers
+from pbe.acquisition.importers.image_names import Found, ImageFinder
+from pbe.acquisition.importers.placement import (
+    ImportCounts,
+    PixelBox,
+    UnitCheck,
+    clean_label,
+    frame_of,
+    place_boxes,
+)
+from pbe.acquisition.importers.split_names import SplitFolders, SplitLists, split_word
+from pbe.acquisition.importers.text_files import read_text
 from pbe.errors import UserError
 from pbe.settings import Acquire
 
 COLUMNS = ("image", "label", "x0", "y0", "x1", "y1")
 
+Row = dict[str, str]
 
-def read_csv(settings: Acquire, skipped: Counter[str]) -> Iterator[OwnImage]:
-    """Images of boxes.csv, a row a box, in pixels, the far side exclusive."""
+
+def read_csv(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]:
+    """Yield the images of boxes.csv: a row is a box, in pixels, the far side exclusive.
+
+    A row with an image alone is an image without boxes. Fields are separated by commas, semicolons or tabs.
+    Raises UserError naming the line that is wrong.
+    """
     root = folder_of(settings)
     path = root / "boxes.csv"
     if not path.is_file():
-        raise UserError(f"{path}: no such file; its columns are {', '.join(COLUMNS)}, and split if you have one")
-    find = ImageFinder(root)
-    boxes: dict[tuple[Path, str | None], list[OwnBox]] = defaultdict(list)
-    sides: dict[Path, tuple[float, float]] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        raise UserError(f"{path}: no such file; it needs the columns {', '.join(COLUMNS)}, and may have split")
+    folders, lists = SplitFolders(root), SplitLists(root)
+    finder = ImageFinder(root, folders.of)
+    boxes: dict[tuple[str, str | None], list[PixelBox]] = defaultdict(list)
+    found: dict[tuple[str, str | None], Found] = {}
+    for number, row in _rows(path):
+        where = f"{path}: line {number}"
+        key = _image_name(row, where), _split(row.get("split"), where)
+        of_image = boxes[key]
+        if any(row[column] for column in COLUMNS[1:]):
+            of_image.append(_box(row, where))
+            found.setdefault(key, finder.find(key[0], (root,), key[1], where))
+    for (name, said), of_image in boxes.items():
+        if not of_image:
+            if not any(other == name for other, _ in found):
+                yield ImportedImage(Path(name), said, ())
+            continue
+        image = found[name, said]
+        frame = frame_of(image.path, str(image.path), None, str(path))
+        split = said or lists.of(image.path) or folders.of(image.path.parent)
+        yield ImportedImage(image.path, split, place_boxes(of_image, frame, counts), found_by=image.found_by, name=name)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield the line number and the fields, without spaces around them, of each row that has any."""
+    text = read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True)
+    try:
+        header = [name.strip().casefold() for name in next(reader, [])]
+        missing = [column for column in COLUMNS if column not in header]
         if missing:
-            found = ", ".join(reader.fieldnames or ()) or "none"
+            found = ", ".join(header) or "none"
             raise UserError(f"{path}: column {', '.join(missing)} is missing; columns found: {found}")
-        for row in reader:
-            where = f"{path}: line {reader.line_num}"
-            split = _csv_split(row.get("split"), where)
-            image = find(row["image"], root, split, where)
-            sides.setdefault(image, sides_of(image))
-            x0, y0, x1, y1 = numbers([row[c] for c in COLUMNS[2:]], 4, where)
-            boxes[image, split].append(OwnBox(row["label"], shares((x0, y0, x1, y1), sides[image])))
-    yield from (OwnImage(image, split, found) for (image, split), found in boxes.items())
+        for fields in reader:
+            if not any(field.strip() for field in fields):
+                continue
+            if len(fields) != len(header):
+                raise UserError(f"{path}: line {reader.line_num}: {len(fields)} fields, but {len(header)} columns")
+            yield reader.line_num, {name: field.strip() for name, field in zip(header, fields, strict=True)}
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num}: {error}") from None
 
 
-def _csv_split(value: str | None, where: str) -> str | None:
+def _delimiter(text: str) -> str:
+    header = text.split("\n", 1)[0]
+    return max(",;\t", key=header.count)
+
+
+def _image_name(row: Row, where: str) -> str:
+    if not row["image"]:
+        raise UserError(f"{where}: the image is empty; name its file, or remove the row")
+    return row["image"]
+
+
+def _box(row: Row, where: str) -> PixelBox:
+    label = clean_label(row["label"], where)
+    x0, y0, x1, y1 = numbers([row[column].replace(",", ".") for column in COLUMNS[2:]], 4, where)  # 12,5 beside ;
+    units = UnitCheck()
+    units.add((x0, y0, x1, y1), where)
+    units.finish()
+    return PixelBox(label, (x0, y0, x1, y1))
+
+
+def _split(value: str | None, where: str) -> str | None:
     if not value:
         return None
-    if value not in ("train", "val", "valid", "validation"):
-        raise UserError(f"{where}: split {value!r} is neither train nor validation")
-    return "train" if value == "train" else "validation"
+    split = split_word(value)
+    if split is None:
+        raise UserError(f"{where}: split {value!r} is none of train, validation and test")
+    return split

@@ -53,6 +53,11 @@ def name_parts(name: str) -> tuple[str, ...]:
     return tuple(parts)
 
 
+def is_absolute(name: str) -> bool:
+    """Return whether a name begins with a root, a drive or a URL's host, of this machine or another."""
+    return _ABSOLUTE.match(name.strip()) is not None
+
+
 def walk_files(root: Path) -> Iterator[tuple[Path, bool]]:
     """Yield every file below `root` that is not clutter, in order, and whether it is behind a linked folder.
 
@@ -100,20 +105,21 @@ def _decoded(part: str) -> str:
     return _composed(unquote(part))
 
 
-def _caseless(part: str) -> str:
+def caseless(part: str) -> str:
+    """Return a name decoded, composed and without case."""
     return _composed(_decoded(part).casefold())
 
 
 def _stem(part: str) -> str:
-    return image_stem(_caseless(part))
+    return image_stem(caseless(part))
 
 
 _FORMS: dict[str, tuple[Callable[[str], str], Callable[[str], str]]] = {  # of the folders and of the file
     "": (str, str),
     "unicode_form": (_composed, _composed),
     "url_encoding": (_decoded, _decoded),
-    "case": (_caseless, _caseless),
-    "suffix": (_caseless, _stem),
+    "case": (caseless, caseless),
+    "suffix": (caseless, _stem),
 }
 
 
@@ -187,10 +193,14 @@ class ImageFinder:
                 fitting = of_split or fitting
             if len(fitting) > 1:
                 shown = ", ".join(str(path.relative_to(self.root)) for path in fitting[:3])
-                raise UserError(f"{said_in}: {name!r} may be {shown}; give its path from {self.root}")
+                raise UserError(f"{said_in}: {name!r} matches {shown}; give its path from {self.root}")
             if fitting:
                 return Found(fitting[0], self._reason(fitting[0], form, len(tail) < len(parts), name))
         return Found(self.root.joinpath(*parts), "missing")
+
+    def fits(self, parts: Sequence[str]) -> bool:
+        """Return whether the path of any image below the root ends in `parts`, in one of the forms of names."""
+        return bool(self._names.find(parts)[0])
 
     def _exact(self, name: str, places: Sequence[Path]) -> Path | None:
         for folder in places:
@@ -206,8 +216,8 @@ class ImageFinder:
             return
         folders = _composed(str(self.root.absolute())).casefold().split(os.sep)
         for start in range(1, len(parts)):
-            is_below_root = _caseless(parts[start - 1]) == folders[-1]
-            if is_below_root or (_ABSOLUTE.match(name.strip()) and start < len(parts) - 1):
+            is_below_root = caseless(parts[start - 1]) == folders[-1]
+            if is_below_root or (is_absolute(name) and start < len(parts) - 1):
                 yield parts[start:]
 
     def _reason(self, path: Path, form: str, is_below_other_root: bool, name: str) -> str:

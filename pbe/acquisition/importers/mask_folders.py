@@ -1,118 +1,114 @@
-"""Images beside masks: each mask is its object's shape, and its bounds are the box.
+"""Folders of images and masks: a mask is its object's shape, and the mask's bounds are the box.
 
-    images/**/x.jpg    masks/**/x.png               one file: a binary mask, or a number or colour for each object
-                       masks/**/x_0.png, x_1.png    a file an object, x_mask.png and x_mask_0.png too
-                       masks/**/x/*.png             a file an object
+    images/**/x.jpg    masks/**/x.png               one file: a binary mask, or a value or colour for each object
+                       masks/**/x_0.png, x_1.png    a file for each object, also named x_mask.png or x_mask_0.png
+                       masks/**/x/*.png             a file for each object
 
-`masks` may lie anywhere below the root; the images are in `images` beside it, or in its parent itself. Folders between
-say the split (train, val) and the class (the nearest other one); without any the class is "object".
+`masks` may be anywhere below the root; the images are in `images` beside it, or in its parent folder. The folders
+between name the split (train, val, test) and the class (the nearest other folder); without one the class is "object".
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pbe.acquisition.importers.annotations import IMAGE_SUFFIXES, OwnBox, OwnImage, folder_of, shares, split_in
-from pbe.dataset.images import image_size, read_levels
+from pbe.acquisition.importers.annotations import ImportedBox, ImportedImage, folder_of
+from pbe.acquisition.importers.image_names import caseless, image_stem, is_image_name, walk_files
+from pbe.acquisition.importers.mask_levels import read_objects
+from pbe.acquisition.importers.placement import ImportCounts, clean_label
+from pbe.acquisition.importers.split_names import SplitFolders, SplitLists
+from pbe.dataset.images import image_size
 from pbe.dataset.object_masks import pack_mask
 from pbe.errors import UserError
 from pbe.settings import Acquire
 
 UNNAMED = "object"
-_VOID = 255  # beside 1, 2, ...: the rim that Pascal VOC draws around objects
-_MOST_LEVELS = 16  # more than these, with 255 among them, look like the smoothed edge of one object
 _NUMBER = re.compile(r"(?:_mask)?(?:_\d+)?$")
 
+Key = tuple[str, ...]  # a path below images or masks, in one form of names
 
-def read_masks(settings: Acquire, skipped: Counter[str]) -> Iterator[OwnImage]:
-    """Images that have masks; counts empty masks, masks without an image and images without a mask in `skipped`.
 
-    Raises UserError naming a mask whose size is not its image's, or whose objects cannot be told apart.
+def read_masks(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]:
+    """Yield the images that have masks; counts empty masks, masks without an image and images without a mask.
+
+    Raises UserError naming a mask whose size differs from its image's, or whose values are ambiguous.
     """
     root = folder_of(settings)
-    folders = sorted(path for path in root.rglob("masks") if path.is_dir())
-    if not folders:
-        raise UserError(f"{root}: no folder masks here; it belongs beside the folder images")
-    for folder in folders:
+    below = {parent for path, _ in walk_files(root) for parent in path.relative_to(root).parents}
+    masks_folders = sorted(root / parent for parent in below if parent.name == "masks")
+    if not masks_folders:
+        raise UserError(f"{root}: it contains no folder masks with files, which belongs beside the folder images")
+    folders, lists = SplitFolders(root), SplitLists(root)
+    for folder in masks_folders:
         images = folder.with_name("images")
         images = images if images.is_dir() else folder.parent
-        of_image, without_image = _match(images, folder)
-        skipped["mask_without_image"] += without_image
+        of_image, num_without_image = _match(images, folder)
+        counts.skipped["mask_without_image"] += num_without_image
         for image, masks in of_image.items():
-            skipped["image_without_mask"] += not masks
-            place = image.relative_to(root)
-            label = _label(image.relative_to(images).parent)
-            boxes = [box for mask in masks for box in _boxes(image, mask, label, settings, skipped)]
-            if boxes:
-                yield OwnImage(image, split_in(place.parent), boxes)
+            split = lists.of(image) or folders.of(image.parent)
+            if not masks:
+                counts.skipped["image_without_mask"] += 1
+                continue
+            label = _label(image, images, folders)
+            boxes = [box for mask in masks for box in _boxes(image, mask, label, settings, counts)]
+            yield ImportedImage(image, split, boxes)
 
 
 def _match(images: Path, folder: Path) -> tuple[dict[Path, list[Path]], int]:
-    """Each image's masks, in order, and how many masks are no image's."""
-    found = {path.relative_to(images).with_suffix(""): path for path in _pictures(images, folder)}
+    """Return each image's masks, in order, and the number of masks without an image."""
+    by_key: dict[Key, list[Path]] = defaultdict(list)
+    pictures = [path for path in _pictures(images) if not path.is_relative_to(folder)]
+    for path in pictures:
+        by_key[_key(path.relative_to(images))].append(path)
     masks: dict[Path, list[Path]] = defaultdict(list)
     without = 0
     for path in _pictures(folder):
-        name = path.relative_to(folder).with_suffix("")
-        likely = (name, name.with_name(_NUMBER.sub("", name.name) or name.name), name.parent)
-        key = next((key for key in likely if key in found), None)
-        if key is None:
-            without += 1
+        *above, name = _key(path.relative_to(folder))
+        likely = ((*above, name), (*above, _NUMBER.sub("", name) or name), tuple(above))
+        fitting = next((by_key[key] for key in likely if key in by_key), [])
+        fitting = [image for image in fitting if image.name == path.stem] or fitting  # x.jpg.png is x.jpg's
+        if all(path.with_suffix(image.suffix).is_file() for image in fitting):  # x.png is x.png's beside x.jpg
+            fitting = [image for image in fitting if image.suffix == path.suffix] or fitting
+        if len(fitting) > 1:
+            raise UserError(f"{path}: may be the mask of {fitting[0]} or of {fitting[1].name}; rename one of them")
+        if fitting:
+            masks[fitting[0]].append(path)
         else:
-            masks[found[key]].append(path)
-    return {path: masks[path] for path in found.values()}, without
+            without += 1
+    return {path: masks[path] for path in pictures}, without
 
 
-def _pictures(folder: Path, without: Path | None = None) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not (without and path.is_relative_to(without)):
-            yield path
+def _key(path: Path) -> Key:
+    return tuple(caseless(part) for part in (*path.parts[:-1], image_stem(image_stem(path.name))))
 
 
-def _label(between: Path) -> str:
-    """The nearest folder between images/ and the file that names no split."""
-    return next((part for part in reversed(between.parts) if split_in(Path(part)) is None), UNNAMED)
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path, _ in walk_files(folder) if is_image_name(path.name))
 
 
-def _boxes(image: Path, mask: Path, label: str, settings: Acquire, skipped: Counter[str]) -> Iterator[OwnBox]:
-    from scipy import ndimage  # here, as half a second and 20 MB are much for each process of every other source
+def _label(image: Path, images: Path, folders: SplitFolders) -> str:
+    """Return the class: the nearest folder between images/ and the file that is not the name of a split."""
+    for folder in image.parents:
+        if folder == images:
+            break
+        if not folders.names_split(folder):
+            return clean_label(folder.name, str(image))
+    return UNNAMED
 
+
+def _boxes(image: Path, mask: Path, label: str, settings: Acquire, counts: ImportCounts) -> Iterator[ImportedBox]:
+    from scipy import ndimage  # takes half a second, and no other source needs it
+
+    labels = read_objects(mask, settings.mask_values)
+    height, width = labels.shape
     try:
         sides = image_size(image)
-    except UserError:  # which acquire will report lost
-        sides = None
-    levels = _levels(mask, settings.mask_values)
-    height, width = levels.shape
-    if sides is not None and sides != (width, height):
+    except UserError:  # acquire will report it as lost
+        sides = (width, height)
+    if sides != (width, height):
         raise UserError(f"{mask}: {width} x {height} px, but its image {image} is {sides[0]} x {sides[1]} px")
-    found, places = np.unique(np.append(0, levels), return_inverse=True)  # 0 comes first, there or not
-    labels = places[1:].reshape(levels.shape)
-    skipped["empty_mask"] += found.size == 1
+    counts.skipped["empty_mask"] += not labels.any()
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
-        xyxy = columns.start, rows.start, columns.stop, rows.stop
-        inside = pack_mask(labels[rows, columns] == number)
-        yield OwnBox(label, shares(xyxy, (width, height)), object_mask=inside)
-
-
-def _levels(path: Path, values: str) -> NDArray[np.int64]:
-    """The mask as (H, W) numbers: 0 outside, one for each object.
-
-    Raises UserError naming a file that cannot be read, or whose values may be objects' numbers or a smooth edge.
-    """
-    levels = read_levels(path)
-    if values == "binary" or path.suffix.lower() in (".jpg", ".jpeg"):
-        return np.asarray(levels > levels.max() / 2, np.int64)
-    found = np.unique(levels[levels != 0])
-    if found.size < 2 or found[-1] != _VOID:
-        return levels
-    if values == "auto" and found.size > _MOST_LEVELS:
-        raise UserError(
-            f"{path}: {found.size} values up to 255 may be as many objects or one with a smooth edge; "
-            "say which with acquire.mask_values: objects or binary"
-        )
-    is_counted = np.array_equal(found[:-1], np.arange(1, found.size))
-    return np.where(levels == _VOID, 0, levels) if is_counted else levels
+        xyxy = columns.start / width, rows.start / height, columns.stop / width, rows.stop / height
+        yield ImportedBox(label, xyxy, object_mask=pack_mask(labels[rows, columns] == number))

@@ -24,7 +24,9 @@ WORDS = {
 
 _YEAR = re.compile(r"(?:19|20)\d\d$")  # train2017
 _NEUTRAL_FOLDERS = frozenset(("annotations", "data", "docs", "images", "imagesets", "jpegimages", "labels", "masks"))
-_NEUTRAL_WORDS = frozenset(("annotation", "annotations", "bbox", "boxes", "coco", "data", "instances", "labels", "set"))
+_NEUTRAL_WORDS = frozenset(
+    ("annotation", "annotations", "bbox", "boxes", "coco", "data", "instances", "labels", "of", "set")
+)
 _LIST_FOLDERS = (".", "ImageSets", "ImageSets/Main", "ImageSets/Segmentation", "splits")
 
 
@@ -41,7 +43,7 @@ def split_in_file_name(stem: str) -> str | None:
     words = [word for word in re.split(r"[^0-9A-Za-z]+", stem) if word]
     if not words:
         return None
-    rest_is_neutral = all(word.casefold() in _NEUTRAL_WORDS for word in words[1:])
+    rest_is_neutral = all(word.isdecimal() or word.casefold() in _NEUTRAL_WORDS for word in words[1:])
     return split_word(words[-1]) or (split_word(words[0]) if rest_is_neutral else None)
 
 
@@ -53,18 +55,22 @@ class SplitFolders:
         self._is_level = cache(_is_level_of_splits)
 
     def names_split(self, folder: Path) -> bool:
-        """Return whether a folder below the root stands for a split."""
-        return split_word(folder.name) is not None and self._is_level(folder.parent)
+        """Return whether a folder below the root stands for a split; inside one, the same words are classes."""
+        return folder == self._split_folder(folder)
 
     def of(self, folder: Path) -> str | None:
-        """Return the split of the nearest folder that names one, from `folder` up to below the root."""
+        """Return the split of the first folder that names one, on the way from the root to `folder`."""
+        found = self._split_folder(folder)
+        return None if found is None else split_word(found.name)
+
+    def _split_folder(self, folder: Path) -> Path | None:
         if not folder.is_relative_to(self.root):
             return None
-        for place in (folder, *folder.parents):
-            if place == self.root:
-                return None
-            if self.names_split(place):
-                return split_word(place.name)
+        place = self.root
+        for part in folder.relative_to(self.root).parts:
+            if split_word(part) and self._is_level(place):
+                return place / part
+            place = place / part
         return None
 
 

@@ -1,70 +1,115 @@
-"""Pascal VOC: Annotations/*.xml, JPEGImages/, and ImageSets/Main/{train,val}.txt where there are any."""
+"""Pascal VOC: Annotations/*.xml, JPEGImages/, and optionally the lists of ImageSets/Main; at the root or below it."""
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pbe.acquisition.importers.annotations import (
-    ImageFinder,
-    OwnBox,
-    OwnImage,
-    folder_of,
-    numbers,
-    shares,
-    sides_of,
-    split_in,
+from pbe.acquisition.importers.annotations import ImportedImage, folder_of, numbers
+from pbe.acquisition.importers.image_names import Found, ImageFinder, image_stem, walk_files
+from pbe.acquisition.importers.placement import (
+    ImportCounts,
+    PixelBox,
+    UnitCheck,
+    clean_label,
+    frame_of,
+    place_boxes,
+    stated_sides,
 )
+from pbe.acquisition.importers.split_names import SplitFolders, SplitLists
+from pbe.acquisition.importers.text_files import read_xml
 from pbe.errors import UserError
 from pbe.settings import Acquire
 
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
-def read_voc(settings: Acquire, skipped: Counter[str]) -> Iterator[OwnImage]:
-    """Images of Pascal VOC's XML files, pixels from 1 and inclusive; its flags truncated and occluded are kept."""
+
+def read_voc(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]:
+    """Yield the images of Pascal VOC's XML files; the flags truncated and occluded are kept.
+
+    Pixels count from `acquire.voc_origin`: from 1, both sides inclusive, or from 0, the far side exclusive; auto takes
+    0 when a corner of the set is before 1 or between pixels.
+    """
     root = folder_of(settings)
-    folder = root / "Annotations"
-    files = sorted((folder if folder.is_dir() else root).rglob("*.xml"))
+    trees = list(_trees(root, counts))
+    folders, lists_of = SplitFolders(root), cache(lambda folder: SplitLists(folder, root))
+    finder, units = ImageFinder(root, folders.of), UnitCheck()
+    objects = {path: list(_objects(path, tree)) for path, tree in trees}
+    origin = _origin(settings, [box for boxes in objects.values() for box in boxes])
+    claims = Counter((path.parent, _file_name(path, tree)) for path, tree in trees)
+    for path, tree in trees:
+        name = _file_name(path, tree)
+        lists = lists_of(path.parent.parent if path.parent != root else root)
+        split = lists.of(path.with_suffix("")) or folders.of(path.parent)
+        if not objects[path]:
+            yield ImportedImage(Path(name), split, ())
+            continue
+        found = _find(finder, path, name, split, claims[path.parent, name] > 1)
+        stated = stated_sides(tree.findtext("size/width"), tree.findtext("size/height"))
+        frame = frame_of(found.path, str(found.path), stated, str(path))
+        for n, box in enumerate(objects[path], 1):
+            units.add(box.xyxy, f"{path}: object {n}")
+        boxes = [_from_origin(box, origin) for box in objects[path]]
+        split = split or lists.of(found.path) or folders.of(found.path.parent)
+        yield ImportedImage(found.path, split, place_boxes(boxes, frame, counts), found_by=found.found_by, name=name)
+    units.finish()
+
+
+def _trees(root: Path, counts: ImportCounts) -> Iterator[tuple[Path, ElementTree.Element]]:
+    """Yield VOC's files, those in folders called Annotations where there are any; counts the other XML files."""
+    files = [path for path, _ in walk_files(root) if path.suffix.casefold() == ".xml"]
+    files = [path for path in files if "Annotations" in path.relative_to(root).parts] or files
     if not files:
-        raise UserError(f"{folder}: no VOC file (*.xml) here")
-    find = ImageFinder(root)
-    listed = _voc_splits(root / "ImageSets" / "Main")
-    for file in files:
-        try:
-            tree = ElementTree.parse(file).getroot()
-        except ElementTree.ParseError as error:
-            raise UserError(f"{file}: not an XML file: {error}") from None
-        split = listed.get(file.stem, split_in(file.relative_to(root)))
-        name = tree.findtext("filename") or f"{file.stem}.jpg"
-        path = find(name, file.parent, split, str(file))
-        sides = sides_of(path)
-        boxes = [_voc_box(o, sides, f"{file}: object {n}") for n, o in enumerate(tree.findall("object"), 1)]
-        if boxes:
-            yield OwnImage(path, split, boxes)
+        raise UserError(f"{root / 'Annotations'}: the folder has no VOC file (*.xml)")
+    num_voc = 0
+    for path in files:
+        tree = read_xml(path)
+        if tree.tag == "annotation":
+            num_voc += 1
+            yield path, tree
+        else:
+            counts.skipped["xml_file_not_voc"] += 1
+    if not num_voc:
+        raise UserError(f"{files[0]}: not a VOC file, whose root is <annotation>")
 
 
-def _voc_box(found: ElementTree.Element, sides: tuple[float, float], where: str) -> OwnBox:
-    label = found.findtext("name")
-    if not label:
-        raise UserError(f"{where} has no name")
-    corners = []
-    for key in ("xmin", "ymin", "xmax", "ymax"):
-        text = found.findtext(f"bndbox/{key}")
-        if text is None:
-            raise UserError(f"{where}, {label}: no bndbox/{key}")
-        corners.append(text)
-    x0, y0, x1, y1 = numbers(corners, 4, f"{where}, {label}")
-    flags = {flag: (found.findtext(flag) or "0").strip() == "1" for flag in ("occluded", "truncated")}
-    box = shares((x0 - 1, y0 - 1, x1, y1), sides)
-    return OwnBox(label, box, is_occluded=flags["occluded"], is_truncated=flags["truncated"])
+def _file_name(path: Path, tree: ElementTree.Element) -> str:
+    return (tree.findtext("filename") or "").strip() or path.stem
 
 
-def _voc_splits(folder: Path) -> dict[str, str]:
-    names = {"train": "train", "val": "validation"}
-    lists = {split: folder / f"{name}.txt" for name, split in names.items()}
-    return {
-        line.split()[0]: split
-        for split, path in lists.items()
-        if path.is_file()
-        for line in path.read_text().splitlines()
-        if line.strip()
-    }
+def _find(finder: ImageFinder, path: Path, name: str, split: str | None, is_shared: bool) -> Found:
+    """Find the picture by its file name, else by the name of the XML file, which also decides where files share one."""
+    set_root = path.parent.parent
+    places = (path.parent, set_root / "JPEGImages", set_root / "images", set_root)
+    found = finder.find(name, places, split, str(path))
+    if image_stem(name) == path.stem or (found.found_by != "missing" and not is_shared):
+        return found
+    by_stem = finder.find(path.stem, places, split, str(path))
+    return by_stem if by_stem.found_by != "missing" else found
+
+
+def _objects(path: Path, tree: ElementTree.Element) -> Iterator[PixelBox]:
+    """Yield a file's boxes as it states them."""
+    for n, found in enumerate(tree.findall("object"), 1):
+        label = clean_label(found.findtext("name"), f"{path}: object {n}")
+        corners = []
+        for key in _CORNERS:
+            text = found.findtext(f"bndbox/{key}")
+            if text is None:
+                raise UserError(f"{path}: object {n}, {label}: bndbox/{key} is missing")
+            corners.append(text)
+        x0, y0, x1, y1 = numbers(corners, 4, f"{path}: object {n}, {label}")
+        flags = (flag for flag in ("occluded", "truncated") if (found.findtext(flag) or "").strip() == "1")
+        yield PixelBox(label, (x0, y0, x1, y1), frozenset(f"is_{flag}" for flag in flags))
+
+
+def _origin(settings: Acquire, boxes: list[PixelBox]) -> int:
+    if settings.voc_origin != "auto":
+        return int(settings.voc_origin)
+    return 0 if any(value < 1 or value % 1 for box in boxes for value in box.xyxy[:2]) else 1
+
+
+def _from_origin(box: PixelBox, origin: int) -> PixelBox:
+    x0, y0, x1, y1 = box.xyxy
+    return PixelBox(box.label, (x0 - origin, y0 - origin, x1, y1), box.flags)

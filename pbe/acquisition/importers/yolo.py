@@ -1,90 +1,228 @@
-"""YOLO: data.yaml (path, train, val, names), labels/ beside images/; a polygon is its object's mask."""
+"""YOLO: data.yaml (path, train, val, names), and labels/ beside images/; a polygon is its object's mask."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
-
-from pbe.acquisition.importers.annotations import IMAGE_SUFFIXES, OwnBox, OwnImage, folder_of, numbers, sides_of
-from pbe.acquisition.importers.segmentations import pack_polygons
+from pbe.acquisition.importers.annotations import ImportedImage, folder_of
+from pbe.acquisition.importers.image_names import (
+    Found,
+    ImageFinder,
+    NameIndex,
+    image_stem,
+    is_absolute,
+    is_image_name,
+    name_parts,
+    walk_files,
+)
+from pbe.acquisition.importers.placement import (
+    Frame,
+    ImportCounts,
+    PixelBox,
+    Sides,
+    clean_label,
+    frame_of,
+    place_boxes,
+)
+from pbe.acquisition.importers.segmentations import polygon_outline
+from pbe.acquisition.importers.split_names import TEST, SplitFolders
+from pbe.acquisition.importers.text_files import read_lines, read_yaml
+from pbe.acquisition.importers.yolo_rows import Layout, YoloRow, read_rows
 from pbe.errors import UserError
 from pbe.settings import Acquire
 
+_SPLITS = (("train", "train"), ("val", "validation"), ("valid", "validation"), ("test", TEST))
+_UNKNOWN = Frame((1.0, 1.0))  # of a picture that acquire will report as lost
+_NO_LABELS = frozenset(("classes", "train", "val", "valid", "test"))
+_NOTHING: tuple[Any, ...] = (None, "", "null", "~", [])
 
-def read_yolo(settings: Acquire, skipped: Counter[str]) -> Iterator[OwnImage]:
-    """Images of a data.yaml as Ultralytics reads it."""
+
+class _Config(NamedTuple):
+    """What data.yaml says: the entries of each split, the classes, and the numbers of a pose."""
+
+    path: Path
+    base: Path
+    entries: Mapping[str, list[str]]
+    names: Mapping[int, str]
+    num_keypoint_numbers: int
+
+
+def read_yolo(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]:
+    """Yield the images of a data.yaml as Ultralytics reads it; a picture listed twice in one split counts once.
+
+    Counts images without a label file and label files without an image. Raises UserError naming the file and the line
+    that is wrong.
+    """
     root = folder_of(settings)
-    config = next((p for p in (root / "data.yaml", *sorted(root.glob("*.yaml"))) if p.is_file()), None)
-    if config is None:
-        raise UserError(f"{root}: no data.yaml here; it names the folders of images and the classes")
-    try:
-        described = yaml.safe_load(config.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{config}: not a YAML file: {' '.join(str(error).split())}") from None
-    if not isinstance(described, dict) or "names" not in described or "train" not in described:
-        raise UserError(f"{config}: it must name train (a folder of images) and names (the classes)")
-    names = described["names"]
-    names = dict(names) if isinstance(names, dict) else dict(enumerate(names))
-    base = root / str(described.get("path") or ".")
-    base = base if base.is_dir() else root
-    for key, split in (("train", "train"), ("val", "validation")):
-        if key == "val" and described.get("val") in (None, "", described["train"]):
+    config = _read_config(root)
+    finder = ImageFinder(root, SplitFolders(root).of)
+    labels = _LabelFiles(finder)
+    images = [
+        (found, name, split)
+        for split, entries in config.entries.items()
+        for found, name in _images(entries, config, finder, counts)
+    ]
+    label_files = {found.path: labels.of(found.path) for found, _, _ in images}
+    rows = {path: list(read_rows(file, config.names)) if file else [] for path, file in label_files.items()}
+    counts.skipped["label_file_without_image"] += labels.num_unused()
+    layout = Layout.of((row for of_image in rows.values() for row in of_image), config.num_keypoint_numbers)
+    for found, name, split in images:
+        if label_files[found.path] is None and split != TEST:
+            counts.skipped["image_without_label_file"] += 1
             continue
-        for path in _yolo_images(described[key], base, config):
-            boxes = list(_yolo_boxes(path, names, skipped))
-            if boxes:
-                yield OwnImage(path, split, boxes)
+        frame = frame_of(found.path, str(found.path), None, str(config.path)) if rows[found.path] else _UNKNOWN
+        frame = frame if frame.sides else _UNKNOWN
+        boxes = [_box(row, layout, config.names, frame.sides or (1.0, 1.0)) for row in rows[found.path]]
+        yield ImportedImage(found.path, split, place_boxes(boxes, frame, counts), found_by=found.found_by, name=name)
 
 
-def _yolo_images(entry: object, base: Path, config: Path) -> Iterator[Path]:
-    """The images of a folder, of a list in a text file, or of several of these."""
-    for item in entry if isinstance(entry, list) else [entry]:
-        place = base / str(item)
-        place = place if place.exists() else base / str(item).removeprefix("../")  # Roboflow's are one too high
-        if place.is_file():
-            yield from (base / line.strip() for line in place.read_text().splitlines() if line.strip())
-        elif place.is_dir():
-            yield from sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        else:
-            raise UserError(f"{config}: {place} is neither a folder of images nor a list of them")
+def _read_config(root: Path) -> _Config:
+    files = [root / "data.yaml", *sorted((*root.glob("*.yaml"), *root.glob("*.yml")))]
+    path = next((file for file in files if file.is_file()), None)
+    if path is None:
+        return _config_without_yaml(root)
+    content = read_yaml(path)
+    if not isinstance(content, dict) or "names" not in content or content.get("train") in _NOTHING:
+        raise UserError(f"{path}: it needs the keys train (a folder of images) and names (the classes)")
+    entries: dict[str, list[str]] = {}
+    for key, split in _SPLITS:
+        entry = content.get(key)
+        if entry in _NOTHING or (key != "train" and entry == content["train"]):
+            continue
+        entries[split] = [*entries.get(split, []), *map(str, entry if isinstance(entry, list) else [entry])]
+    base = str(content.get("path") or ".")
+    folder = root / base if os.path.isdir(root / base) else root
+    return _Config(path, folder, entries, _names(content["names"], path), _keypoints(content.get("kpt_shape"), path))
 
 
-def _label_file(image: Path) -> Path:
-    """labels/ in place of the last images/ of the path."""
-    parts = list(image.parts)
-    if "images" in parts[:-1]:
-        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(".txt")
+def _config_without_yaml(root: Path) -> _Config:
+    """Read the layout that Label Studio exports: images/, labels/ and classes.txt."""
+    path = root / "classes.txt"
+    if not path.is_file():
+        raise UserError(f"{root}: the folder has no data.yaml, which names the folders of images and the classes")
+    names = [clean_label(line, f"{path}: line {number}") for number, line in read_lines(path)]
+    return _Config(path, root, {"train": ["images"]}, dict(enumerate(names)), 0)
 
 
-def _yolo_boxes(image: Path, names: Mapping[Any, Any], skipped: Counter[str]) -> Iterator[OwnBox]:
-    path, sides = _label_file(image), None
-    if not path.is_file():  # an image without objects
+def _names(names: Any, path: Path) -> dict[int, str]:
+    if not isinstance(names, list | dict):
+        raise UserError(f"{path}: names: {names!r} is neither a list nor a mapping of classes")
+    found: dict[int, str] = {}
+    for key, name in names.items() if isinstance(names, dict) else enumerate(names):
+        if not str(key).strip().isdecimal():
+            raise UserError(f"{path}: names: {key!r} is not a class number")
+        found[int(key)] = clean_label(name, f"{path}: names: {key}")
+    return found
+
+
+def _keypoints(shape: Any, path: Path) -> int:
+    """Return how many numbers of a row are keypoints, by kpt_shape: [points, 2 or 3]."""
+    if shape in _NOTHING:
+        return 0
+    if not isinstance(shape, list) or len(shape) != 2 or not all(str(value).isdecimal() for value in shape):
+        raise UserError(f"{path}: kpt_shape: {shape!r} is not [number of points, 2 or 3]")
+    return int(shape[0]) * int(shape[1])
+
+
+def _images(
+    entries: list[str], config: _Config, finder: ImageFinder, counts: ImportCounts
+) -> Iterator[tuple[Found, str]]:
+    """Yield each image once of folders and of lists in text files."""
+    seen: set[str] = set()
+    for entry in entries:
+        for found, name in _entry_images(entry, config, finder):
+            key = os.path.realpath(found.path)
+            if key in seen:
+                counts.skipped["image_listed_twice"] += 1
+            else:
+                yield found, name
+            seen.add(key)
+
+
+def _entry_images(entry: str, config: _Config, finder: ImageFinder) -> Iterator[tuple[Found, str]]:
+    place = _place(entry, config)
+    if place is None:
+        raise UserError(f"{config.path}: {config.base / entry} is neither a folder of images nor a list of them")
+    if place.is_dir():
+        for path, _ in walk_files(place):
+            if is_image_name(path.name):
+                yield Found(path), path.name
         return
-    for n, line in enumerate(path.read_text().splitlines(), 1):
-        words = line.split()
-        if not words:
-            continue
-        where = f"{path}: line {n}"
-        if not words[0].isdigit() or int(words[0]) not in names:
-            raise UserError(f"{where}: class {words[0]!r} is not among the names of data.yaml")
-        found = numbers(words[1:], None, where)
-        mask = None
-        if len(found) in (4, 5):  # the fifth is a confidence
-            x, y, w, h = found[:4]
-            box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-        elif len(found) >= 6 and len(found) % 2 == 0:
-            box = (min(found[::2]), min(found[1::2]), max(found[::2]), max(found[1::2]))
-            sides = sides or sides_of(image)
-            mask = pack_polygons([_in_pixels(found, sides)], _in_pixels(box, sides), where)
-            skipped["empty_mask"] += mask is None
-        else:
-            raise UserError(f"{where}: {len(found)} numbers are neither a box (x y w h) nor a polygon")
-        yield OwnBox(str(names[int(words[0])]), box, object_mask=mask)
+    for number, line in read_lines(place):
+        yield finder.find(line, (config.base, place.parent), None, f"{place}: line {number}"), line
 
 
-def _in_pixels(points: Sequence[float], sides: tuple[float, float]) -> list[float]:
-    return [share * side for share, side in zip(points, cycle(sides))]
+def _place(entry: str, config: _Config) -> Path | None:
+    """Return the folder or the list that an entry names; below the root, where it was written below another one."""
+    parts = name_parts(entry)
+    places = [config.base / entry, config.path.parent / entry, config.base.joinpath(*parts)]
+    places += [config.base.joinpath(*parts[start:]) for start in range(len(parts)) if is_absolute(entry)]
+    return next((place for place in places if os.path.exists(place)), None)
+
+
+class _LabelFiles:
+    """Finds the label file of an image: labels/ in place of the last images/ of its path, else beside it."""
+
+    def __init__(self, finder: ImageFinder) -> None:
+        files = [path for path, _ in walk_files(finder.root) if path.suffix.casefold() == ".txt"]
+        self._root, self._finder = finder.root, finder
+        self._files = {path.absolute().with_name(f"{path.stem}.jpg"): path for path in files}
+        self._names = NameIndex(Path("/"), list(self._files))
+        self._folders: set[str] = set()
+        self._used: set[str] = set()
+
+    def of(self, image: Path) -> Path | None:
+        """Return the label file of an image, in whatever form its name was written, or None."""
+        folder = _label_folder(image.parent)
+        for place in dict.fromkeys((folder, image.parent)):
+            exact = place / f"{image_stem(image.name)}.txt"
+            found = exact if os.path.isfile(exact) else self._similar(place, image)
+            if found is not None:
+                self._used.add(os.path.realpath(found))
+                self._folders.add(os.path.realpath(found.parent))
+                return found
+        return None
+
+    def num_unused(self) -> int:
+        """Return how many label files have no image, in the folders called labels and those of other label files."""
+        return sum(self._is_unused(path) for path in self._files.values())
+
+    def _is_unused(self, path: Path) -> bool:
+        if path.stem.casefold() in _NO_LABELS or os.path.realpath(path) in self._used:
+            return False
+        folders = path.relative_to(self._root).parts[:-1]
+        if "labels" not in folders and os.path.realpath(path.parent) not in self._folders:
+            return False
+        images = (_swap_last(folders, "labels", "images"), folders)
+        return not any(self._finder.fits((*place, f"{path.stem}.jpg")) for place in images)
+
+    def _similar(self, place: Path, image: Path) -> Path | None:
+        wanted = place.absolute() / f"{image_stem(image.name)}.jpg"
+        fitting, _ = self._names.find(wanted.parts[1:])
+        return self._files[fitting[0]] if len(fitting) == 1 else None
+
+
+def _label_folder(folder: Path) -> Path:
+    return Path(*_swap_last(folder.parts, "images", "labels"))
+
+
+def _swap_last(parts: tuple[str, ...], old: str, new: str) -> tuple[str, ...]:
+    """Replace the last folder called `old`."""
+    if old not in parts:
+        return parts
+    place = len(parts) - 1 - parts[::-1].index(old)
+    return (*parts[:place], new, *parts[place + 1 :])
+
+
+def _box(row: YoloRow, layout: Layout, names: Mapping[int, str], sides: Sides) -> PixelBox:
+    label = names[row.label]
+    shape = layout.shape_of(row)
+    width, height = sides
+    if not shape.is_polygon:
+        x, y, w, h = shape.numbers
+        return PixelBox(label, ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height))
+    points = [value * side for value, side in zip(shape.numbers, cycle(sides))]
+    xyxy = min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
+    return PixelBox(label, xyxy, outline=polygon_outline([points], row.where) if shape.has_outline else None)

@@ -1,4 +1,4 @@
-"""The examples of docs/own-data.md, run as they stand: boxes come out of acquire and filter."""
+"""The examples of docs/own-data.md, run without changes through acquire and filter."""
 
 import os
 import re
@@ -15,6 +15,7 @@ import yaml
 from flows.acquire import acquire
 from flows.filter import filter_
 from pbe.dataset.object_masks import unpack_mask
+from pbe.errors import UserError
 from pbe.layout import BOXES, FIFTYONE_HOME
 from pbe.runtime.fiftyone_connection import connected_fiftyone
 from pbe.runtime.mongod import running_mongod
@@ -41,7 +42,7 @@ EXPECTED = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the examples start from: three pictures, and the project's Python."""
+    """A folder for the examples, with three pictures and the project's Python."""
     (tmp_path / "pictures").mkdir()
     for name in ("cat", "dog", "pond"):
         pixels = np.random.default_rng(ord(name[0])).integers(0, 256, (480, 640, 3), dtype=np.uint8)
@@ -52,16 +53,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def boxes_of(folder: Path, example: dict[str, str]) -> list[tuple[Any, ...]]:
-    """Acquire and filter by the project's params.yaml with the example's keys; the boxes kept, and their shapes."""
+    """Acquire and filter with params.yaml and the example's keys; return the kept boxes and their shapes."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["acquire"] |= yaml.safe_load(example["yaml"])["acquire"]
+    for key, value in yaml.safe_load(example["yaml"])["acquire"].items():
+        section = params["acquire"]
+        section[key] = section[key] | value if isinstance(value, dict) else value
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     settings = load_settings(folder / "params.yaml")
     acquire(settings, folder)
     filter_(settings, folder)
-    table = pl.read_parquet(folder / BOXES / "boxes.parquet").sort("image_id", "box_id")
-    assert set(table["split"]) == {"train", "validation"}
-    return table.select("label", "x0", "y0", "x1", "y1", "object_mask").rows()
+    boxes = pl.read_parquet(folder / BOXES / "boxes.parquet").sort("image_id", "box_id")
+    assert set(boxes["split"]) == {"train", "validation"}
+    return boxes.select("label", "x0", "y0", "x1", "y1", "object_mask").rows()
 
 
 def test_every_source_has_an_example() -> None:
@@ -93,10 +96,10 @@ def test_the_example_with_fiftyone_gives_its_boxes_and_masks(folder: Path, monke
             sample["animals"].detections[0]["mask"] = shape
             sample.save()
         found = boxes_of(folder, BLOCKS["fiftyone"])
-        for key, message in (("root: my-data", "no FiftyOne dataset is called 'other'; those here: my-data"),
+        for key, message in (("root: my-data", "no FiftyOne dataset is called 'other'; existing datasets in .*: my-data"),
                              ("field: animals", "'my-data' has no field 'other' of Detections")):  # fmt: skip
             wrong = BLOCKS["fiftyone"]["yaml"].replace(key, f"{key.split(':')[0]}: other")
-            with pytest.raises(ValueError, match=message):
+            with pytest.raises(UserError, match=message):
                 boxes_of(folder, {"yaml": wrong})
     assert [row[:5] for row in found] == EXPECTED["fiftyone"]
     assert found[0][5] is None

@@ -1,7 +1,6 @@
-"""Hugging Face datasets on disk: splits, the forms that objects come in, and mistakes."""
+"""Hugging Face datasets on disk: splits, the forms that objects come in, and errors."""
 
 import io
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,10 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Va
 from PIL import Image as PillowImage
 
 from pbe.acquisition.download import acquire
-from pbe.acquisition.importers.annotations import OwnImage
+from pbe.acquisition.importers.annotations import ImportedImage
 from pbe.acquisition.importers.huggingface import read_huggingface
+from pbe.acquisition.importers.placement import ImportCounts
+from pbe.errors import UserError
 from tests.support import parameters
 
 CLASSES = ClassLabel(names=["Cat", "Dog"])
@@ -31,10 +32,10 @@ def dataset(objects: list[Any], form: Any = LISTS, images: list[Any] | None = No
     return Dataset.from_dict(rows, features=Features({"image": Image(), "objects": form}))
 
 
-def read(root: Path, **options: Any) -> tuple[list[OwnImage], dict[str, int]]:
-    skipped = Counter[str]()
-    settings = parameters.acquire(source="huggingface", root=str(root), huggingface=options)  # type: ignore[arg-type]
-    return list(read_huggingface(settings, skipped)), dict(skipped)
+def read(root: Path, **options: Any) -> tuple[list[ImportedImage], dict[str, int]]:
+    counts = ImportCounts()
+    settings = parameters.acquire(source="huggingface", root=str(root), huggingface=parameters.huggingface(**options))
+    return list(read_huggingface(settings, counts)), dict(counts.skipped)
 
 
 CAT, DOG = {"bbox": [[8, 4, 32, 20]], "category": [0]}, {"bbox": [[8, 4, 32, 20]], "category": [1]}
@@ -74,22 +75,22 @@ def test_every_form_gives_the_same_box(tmp_path: Path, name: str) -> None:
     assert image.read() == png(0)["bytes"]
 
 
-MISTAKES = [
+ERRORS = [
     (CAT, {"image": "picture"}, r"data: no column 'picture' \(acquire.huggingface.image\); columns found: image, obj"),
-    (CAT, {"bbox": "box"}, r"data: row 0: its objects have no 'box'; name it by acquire.huggingface"),
+    (CAT, {"bbox": "box"}, r"data: row 0: its objects have no 'box'; set its name in acquire.huggingface"),
     (CAT | {"category": [None]}, {}, r"data: row 0: category None is not among the classes"),
     (CAT | {"bbox": [[8, float("nan"), 1, 1]]}, {}, r"data: row 0: bbox: .* are not all finite"),
 ]
 
 
-@pytest.mark.parametrize(("objects", "options", "message"), MISTAKES)
-def test_a_mistake_is_named(tmp_path: Path, objects: Any, options: dict[str, str], message: str) -> None:
+@pytest.mark.parametrize(("objects", "options", "message"), ERRORS)
+def test_an_error_names_its_place(tmp_path: Path, objects: Any, options: dict[str, str], message: str) -> None:
     dataset([objects]).save_to_disk(tmp_path / "data")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         read(tmp_path / "data", **options)
 
 
-def test_an_image_that_is_none_is_lost_and_one_that_is_not_there_named(tmp_path: Path) -> None:
+def test_a_damaged_image_is_lost_and_a_missing_one_is_named(tmp_path: Path) -> None:
     broken = {"bytes": b"no picture", "path": None}
     dataset([CAT, CAT, DOG], images=[broken, png(1), png(2)]).save_to_disk(tmp_path / "data")
     settings = parameters.acquire(
@@ -98,5 +99,5 @@ def test_an_image_that_is_none_is_lost_and_one_that_is_not_there_named(tmp_path:
     outcomes = acquire(settings, 0, tmp_path / "raw").outcomes
     assert sum(split.get("corrupt", 0) for split in outcomes.values()) == 1
     dataset([CAT], images=[None]).save_to_disk(tmp_path / "none")
-    with pytest.raises(ValueError, match=r"none: row 0: no image; the column must be one of datasets\.Image"):
+    with pytest.raises(UserError, match=r"none: row 0: no image; the column must be one of datasets\.Image"):
         read(tmp_path / "none")

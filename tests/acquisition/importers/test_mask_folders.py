@@ -1,7 +1,6 @@
-"""Objects' masks: every layout gives the boxes around them and their shapes, and what is wrong is named or counted."""
+"""Objects' masks: every layout gives their boxes and shapes, and errors are named or counted."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -11,9 +10,11 @@ import pytest
 from pycocotools import mask as coco_masks
 
 from pbe.acquisition.download import acquire
-from pbe.acquisition.importers.annotations import OwnBox
-from pbe.acquisition.importers.conversion import READERS, describe
+from pbe.acquisition.importers.annotations import ImportedBox
+from pbe.acquisition.importers.conversion import READERS, import_dataset
+from pbe.acquisition.importers.placement import ImportCounts
 from pbe.dataset.object_masks import unpack_mask
+from pbe.errors import UserError
 from tests.support import parameters
 from tests.support.own_data import boxes_of, write_coco, write_yolo
 
@@ -49,14 +50,14 @@ LAYOUTS = {
 }
 
 
-def read(root: Path, source: str = "masks", **changes: str) -> tuple[list[OwnBox], dict[str, int]]:
-    skipped = Counter[str]()
-    images = READERS[source](parameters.acquire(source=source, root=str(root), **changes), skipped)  # type: ignore[arg-type]
+def read(root: Path, source: str = "masks", **changes: str) -> tuple[list[ImportedBox], dict[str, int]]:
+    counts = ImportCounts()
+    images = READERS[source](parameters.acquire(source=source, root=str(root), **changes), counts)  # type: ignore[arg-type]
     boxes = [box for image in images for box in image.boxes]
-    return boxes, {reason: count for reason, count in skipped.items() if count}
+    return boxes, {reason: count for reason, count in counts.skipped.items() if count}
 
 
-def corners(box: OwnBox, sides: tuple[int, int] = (W, H)) -> tuple[int, ...]:
+def corners(box: ImportedBox, sides: tuple[int, int] = (W, H)) -> tuple[int, ...]:
     return tuple(round(share * side) for share, side in zip(box.xyxy, sides * 2, strict=True))
 
 
@@ -74,7 +75,7 @@ def test_a_mask_gives_its_objects_box_and_shape(tmp_path: Path, layout: str) -> 
         np.testing.assert_array_equal(unpack_mask(box.object_mask), LEVELS[y0:y1, x0:x1] == number)
 
 
-def test_folders_say_class_and_split_and_what_is_missing_is_counted(tmp_path: Path) -> None:
+def test_folders_name_class_and_split_and_missing_files_are_counted(tmp_path: Path) -> None:
     for place in ("train/cat/a", "train/dog/b_0", "val/cat/c", "val/dog/d", "val/dog/e"):
         write_image(tmp_path / "images" / f"{place}.jpg")
     for place in ("train/cat/a", "train/dog/b_0", "val/cat/c", "val/cat/f"):
@@ -83,15 +84,20 @@ def test_folders_say_class_and_split_and_what_is_missing_is_counted(tmp_path: Pa
     settings = parameters.acquire(source="masks", root=str(tmp_path), workers=1)
     report = acquire(settings, 0, tmp_path / "raw")
     assert report.outcomes == {"train": {"ok": 2}, "validation": {"ok": 1}}
-    assert report.skipped == {"empty_mask": 1, "image_without_mask": 1, "mask_without_image": 1}
+    assert report.skipped == {
+        "empty_mask": 1,
+        "image_without_boxes": 1,
+        "image_without_mask": 1,
+        "mask_without_image": 1,
+    }
     assert sorted(box.label for box in read(tmp_path)[0]) == ["cat", "cat", "dog"]
 
 
-def test_a_smooth_edge_is_not_taken_for_many_objects(tmp_path: Path) -> None:
+def test_a_smooth_edge_is_not_read_as_many_objects(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "x.jpg")
     smooth = cv2.GaussianBlur(np.uint8(255) * (LEVELS == 1), (0, 0), 3)
     write(tmp_path / "masks" / "x.png", smooth)
-    with pytest.raises(ValueError, match=r"x\.png: \d+ values up to 255 .* acquire\.mask_values: objects or binary"):
+    with pytest.raises(UserError, match=r"x\.png: \d+ values up to 255 .* acquire\.mask_values to objects or binary"):
         read(tmp_path)
     (found,) = read(tmp_path, mask_values="binary")[0]
     np.testing.assert_allclose(corners(found), BOXES[0], atol=1)
@@ -101,7 +107,7 @@ def test_a_smooth_edge_is_not_taken_for_many_objects(tmp_path: Path) -> None:
 def test_a_mask_of_another_size_is_named_with_its_image(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "x.jpg")
     write(tmp_path / "masks" / "x.png", LEVELS[:50])
-    with pytest.raises(ValueError, match=r"masks/x\.png: 90 x 50 px, but its image .*images/x\.jpg is 90 x 60 px"):
+    with pytest.raises(UserError, match=r"masks/x\.png: 90 x 50 px, but its image .*images/x\.jpg is 90 x 60 px"):
         read(tmp_path)
 
 
@@ -156,23 +162,23 @@ def test_cocos_segmentations_are_the_shapes(tmp_path: Path, kind: str) -> None:
 
 
 BAD_SEGMENTATIONS = [
-    ([[1, 2, 3, 4]], r"annotations\[0\]: segmentation: 4 numbers are no polygon"),
+    ([[1, 2, 3, 4]], r"annotations\[0\]: segmentation: 4 numbers are not a polygon"),
     ([["a"] * 6], "are not all numbers"),
-    ({"size": [90, 100], "counts": [9000]}, "the mask is 100 x 90 px, its image 120 x 90 px"),
-    ({"size": [90, 120], "counts": [9000]}, "counts make 9000 px, its size 120 x 90"),
+    ({"size": [90, 100], "counts": [9000]}, "the mask is 100 x 90 px, but its image 120 x 90 px"),
+    ({"size": [90, 120], "counts": [9000]}, "counts add up to 9000 px, but its size is 120 x 90"),
     ({"counts": [9000]}, "not COCO's run lengths"),
     ("x", "neither a list of polygons nor run lengths"),
 ]
 
 
 @pytest.mark.parametrize(("segmentation", "message"), BAD_SEGMENTATIONS)
-def test_a_segmentation_that_is_none_is_named(tmp_path: Path, segmentation: object, message: str) -> None:
+def test_an_invalid_segmentation_is_named(tmp_path: Path, segmentation: object, message: str) -> None:
     write_segmentation(tmp_path, segmentation)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         read(tmp_path, "coco")
 
 
-def test_an_outline_without_a_pixel_leaves_the_box(tmp_path: Path) -> None:
+def test_an_outline_without_pixels_leaves_the_box(tmp_path: Path) -> None:
     write_segmentation(tmp_path, [[10, 10, 10, 10, 10, 10]])
     boxes, skipped = read(tmp_path, "coco")
     assert (boxes[0].object_mask, skipped) == (None, {"empty_mask": 1})
@@ -186,8 +192,11 @@ def test_a_yolo_polygon_is_a_box_and_a_shape(tmp_path: Path) -> None:
     np.testing.assert_array_equal(unpack_mask(box.object_mask or b""), triangle()[10:60, 10:60])
 
 
-def test_a_folder_of_masks_without_boxes_says_what_was_left_out(tmp_path: Path) -> None:
+def test_a_folder_of_masks_without_boxes_reports_what_was_left_out(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "x.jpg")
     write(tmp_path / "masks" / "x.png", np.zeros((H, W), np.uint8))
-    with pytest.raises(ValueError, match=r"no boxes found in the masks layout \(1 empty_mask\); docs/own-data\.md"):
-        describe(parameters.acquire(source="masks", root=str(tmp_path)), 0, tmp_path / "out")
+    with pytest.raises(
+        UserError,
+        match=r"no boxes found in the masks layout \(1 empty_mask, 1 image_without_boxes\); see docs/own-data\.md",
+    ):
+        import_dataset(parameters.acquire(source="masks", root=str(tmp_path)), 0, tmp_path / "out")
