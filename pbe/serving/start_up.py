@@ -1,7 +1,7 @@
 """A fast start of a command that paints once: most of its time would go into importing diffusers and transformers.
 
 With torch, their import creates about 700,000 objects that live as long as the process. The garbage collector would
-traverse them many times, and once more at exit, which took a third of the time of `pbe edit`, to free almost nothing.
+traverse them many times, and once more at exit, which took nearly a third of the start, to free almost nothing.
 """
 
 import gc
