@@ -10,10 +10,11 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, serialization
 
 from pbe.errors import UserError, one_line
@@ -22,6 +23,7 @@ from pbe.interchange.mask_channel import keeping
 from pbe.interchange.names import TOWER, Names, painter_names
 from pbe.method.painter import Painter
 from pbe.method.pretrained import check_tensors
+from pbe.method.weight_files import SAFETENSORS, check_finite, check_weights, unreadable
 from pbe.runtime.files import atomic_file
 
 ARCHITECTURE = "pbe_architecture"
@@ -34,18 +36,29 @@ _SCHEDULE = ("alphas_cumprod", "betas", "posterior_", "log_one_minus", "logvar",
 def read_ldm(file: Path) -> Painter:
     """Load a painter from a `.ckpt` or `.safetensors` file with LDM names.
 
-    Raises UserError when the file cannot be read, or naming a tensor that is missing, unknown or of another shape.
+    Raises UserError when the file cannot be read, or naming a tensor that is missing, unknown, of another shape or not
+    finite.
     """
-    content = _load(file)
-    saved = content.get(ARCHITECTURE)
-    return from_ldm(content.get("state_dict", content), Architecture(**json.loads(saved)) if saved else AUTHORS, file)
+    tensors, saved = _read_safetensors(file) if _is_safetensors(file) else _read_checkpoint(file)
+    try:
+        architecture = Architecture(**json.loads(saved)) if saved else AUTHORS
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: {ARCHITECTURE} is damaged ({one_line(error)})") from None
+    return from_ldm(tensors, architecture, file)
 
 
 def write_ldm(painter: Painter, file: Path) -> None:
-    """Write a painter as the authors' code reads it, complete or not at all; raises UserError as `keeping` does."""
-    content = {"state_dict": to_ldm(painter), ARCHITECTURE: architecture_of(painter).to_json()}
+    """Write a painter as the authors' code reads it, complete or not at all; raises UserError as `keeping` does.
+
+    A `.safetensors` file holds the tensors, and the architecture in its metadata; any other suffix is a checkpoint of
+    PyTorch.
+    """
+    tensors, architecture = to_ldm(painter), architecture_of(painter).to_json()
     with atomic_file(file) as part:
-        torch.save(content, part)
+        if _is_safetensors(file):
+            save_file({name: each.contiguous() for name, each in tensors.items()}, part, {ARCHITECTURE: architecture})
+        else:
+            torch.save({"state_dict": tensors, ARCHITECTURE: architecture}, part)
 
 
 def to_ldm(painter: Painter) -> dict[str, Tensor]:
@@ -61,8 +74,9 @@ def from_ldm(tensors: dict[str, Tensor], architecture: Architecture = AUTHORS, w
     painter = empty_painter(architecture)
     names, empty = painter_names(painter), painter.state_dict()
     wanted = {name: _stack([empty[one] for one in ours], name) for name, ours in names.items()}
-    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith((*_NO_WEIGHTS, *_SCHEDULE))}
+    weights = {name: each for name, each in tensors.items() if not str(name).startswith((*_NO_WEIGHTS, *_SCHEDULE))}
     check_tensors(where, wanted, weights)
+    check_finite(where, weights)
     painter.load_state_dict(_unstack(weights, names, empty), assign=True)
     return painter
 
@@ -82,17 +96,36 @@ def _unstack(tensors: dict[str, Tensor], names: Names, empty: dict[str, Tensor])
     return state
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _is_safetensors(file: Path) -> bool:
+    return file.suffix.lower() == SAFETENSORS
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Any], str | None]:
+    """Return the tensors and the architecture."""
+    check_weights(file)
     try:
-        if file.suffix == ".safetensors":
-            return dict(load_file(file))
-        unsafe = serialization.get_unsafe_globals_in_checkpoint(file)
+        with safe_open(file, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is not a dict
+            return tensors, (opened.metadata() or {}).get(ARCHITECTURE)
+    except SafetensorError as error:
+        raise unreadable(file, error) from None
+
+
+def _read_checkpoint(file: Path) -> tuple[dict[str, Any], str | None]:
+    """Return the tensors and the architecture; what is neither a tensor nor a plain value becomes `_Inert`."""
+    check_weights(file)
+    try:
+        unsafe = serialization.get_unsafe_globals_in_checkpoint(file) if is_zipfile(file) else []
         others: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(_Inert, name) for name in unsafe]
         with serialization.safe_globals(others):
-            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as a checkpoint ({one_line(error)[:200]})") from None
-    return content
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+        raise unreadable(file, error) from None
+    tensors = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(tensors, dict):
+        raise UserError(f"{file}: holds no named tensors")
+    saved = content.get(ARCHITECTURE)
+    return tensors, saved if isinstance(saved, str) else None
 
 
 class _Inert:

@@ -11,23 +11,23 @@ The paper's ablation leaves the bottleneck out. Then all T tokens of the tower (
 first, pass through the same layers, whose blocks attend among them, and the context is (B, T, D).
 """
 
-import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
-from pbe.errors import UserError, one_line
+from pbe.errors import UserError
 from pbe.method.backbone import read_json
 from pbe.method.pretrained import check_tensors, load_tower
+from pbe.method.weight_files import check_finite, find_weights, read_weights
 from pbe.runtime.files import write_json
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -181,15 +181,13 @@ def _read_tower(folder: Path) -> tuple[CLIPVisionConfig, nn.Module]:
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     """Return the tensors in fp32; the published file names the tower one level deeper and holds a constant."""
-    safe, pickled = folder / WEIGHTS, folder / PICKLED_WEIGHTS
-    if not (safe.is_file() or pickled.is_file()):
-        raise UserError(f"{folder}: not an image encoder ({WEIGHTS} is missing)")
-    try:
-        state = load_file(safe) if safe.is_file() else torch.load(pickled, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise UserError(f"{folder}: the weights cannot be read ({one_line(error)[:200]})") from None
-    named = {name.replace("model.vision_model.", "model."): tensor.float() for name, tensor in state.items()}
-    return {name: tensor for name, tensor in named.items() if not name.endswith(".position_ids")}
+    state: dict[str, Any] = {}
+    for file in find_weights(folder, *(Path(name).stem for name in (WEIGHTS, PICKLED_WEIGHTS))).files:
+        state |= read_weights(file)
+    named = {name.replace("model.vision_model.", "model."): value for name, value in state.items()}
+    tensors = {name: value.float() for name, value in named.items() if isinstance(value, Tensor)}
+    check_finite(folder, tensors)
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(".position_ids")}
 
 
 def to_pixels(images: NDArray[np.uint8], size_px: int | None = None, device: str | torch.device = "cpu") -> Tensor:

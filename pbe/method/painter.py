@@ -25,7 +25,15 @@ from torch.nn import functional as F
 from pbe.errors import UserError
 from pbe.method.backbone import INDEX, PAINTER_CLASS, PAINTER_PARTS, read_json
 from pbe.method.conditioner import Conditioner, to_pixels
-from pbe.method.denoiser import MaskChannel, attend_to_one_token, denoiser_input, mask_latents, share_prefix
+from pbe.method.denoiser import (
+    NUM_EXTRA_CHANNELS,
+    NUM_LATENT_CHANNELS,
+    MaskChannel,
+    attend_to_one_token,
+    denoiser_input,
+    mask_latents,
+    share_prefix,
+)
 from pbe.method.diffusion import alphas_cumprod
 from pbe.method.guidance import guided
 from pbe.method.pretrained import forget_origin, load_scheduler, load_unet, load_vae
@@ -128,7 +136,12 @@ class Painter(nn.Module):
             return torch.where(painted_cells, latents, alpha_bar.sqrt() * known + (1 - alpha_bar).sqrt() * noise)
 
         latents = sample_plms(denoise, noise, self.alphas_cumprod.to(device), num_steps, on_step, keep_known)
-        decoded = self.decode(latents).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+        pixels = self.decode(latents)
+        if not torch.isfinite(pixels).all():
+            raise UserError(
+                "the model painted NaN or infinite values: its weights are damaged, or overflow in this precision"
+            )
+        decoded = pixels.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
         painted = decoded.permute(0, 2, 3, 1).cpu().numpy()
         painted = np.stack([match_rim(*one) for one in zip(painted, filled, masks, strict=True)])
         return np.where(masks[..., None] == 1, painted, sources)
@@ -165,9 +178,14 @@ class Painter(nn.Module):
         unet, vae = load_unet(folder / "unet"), load_vae(folder)
         conditioner = Conditioner.from_pretrained(folder / "image_encoder")
         scheduler = load_scheduler(folder / "scheduler")
-        image_px = int(index.get("image_px") or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1))
+        _check_parts(folder, unet, vae, conditioner)
+        image_px = index.get("image_px") or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
+        if not isinstance(image_px, int) or image_px <= 0 or image_px % 8:
+            raise UserError(f"{folder / INDEX}: image_px is {image_px}; it must be a multiple of 8")
         # Only this project writes image_px: another folder has the published layout, whose UNet takes 1 = keep.
         mask_channel = index.get("mask_channel", "repaint" if "image_px" in index else "keep")
+        if mask_channel not in ("repaint", "keep"):
+            raise UserError(f"{folder / INDEX}: mask_channel is {mask_channel}; it must be repaint or keep")
         return cls(unet, vae, conditioner, scheduler, image_px, mask_channel).eval()
 
     def _check(
@@ -186,6 +204,19 @@ class Painter(nn.Module):
             raise ValueError(f"masks of shape {masks.shape} do not match sources of shape {sources.shape}")
         if len(exemplars) != len(sources) or len(seeds) != len(sources):
             raise ValueError(f"{len(sources)} sources, {len(exemplars)} exemplars and {len(seeds)} seeds do not match")
+
+
+def _check_parts(folder: Path, unet: UNet2DConditionModel, vae: AutoencoderKL, conditioner: Conditioner) -> None:
+    """Raise UserError unless the parts fit together as Paint by Example does."""
+    num_channels, latent_channels = NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS, NUM_LATENT_CHANNELS
+    for where, key, value, wanted in (
+        ("unet", "in_channels", unet.config.in_channels, num_channels),
+        ("unet", "out_channels", unet.config.out_channels, latent_channels),
+        ("vae", "latent_channels", vae.config.latent_channels, latent_channels),
+        ("unet", "cross_attention_dim", unet.config.cross_attention_dim, conditioner.context_dim),
+    ):
+        if value != wanted:
+            raise UserError(f"{folder / where / 'config.json'}: {key} is {value}; Paint by Example needs {wanted}")
 
 
 def fill_holes(sources: Images, masks: Masks) -> Images:

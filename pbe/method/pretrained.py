@@ -14,7 +14,15 @@ from torch import Tensor
 
 from pbe.errors import UserError, one_line
 from pbe.method.backbone import read_json
+from pbe.method.weight_files import SAFETENSORS, check_finite, find_weights
 from pbe.runtime.files import write_json
+
+# What the samplers compute. Other values would be ignored, and the images would be wrong.
+_SCHEDULE = {
+    "beta_schedule": "scaled_linear", "prediction_type": "epsilon", "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+}  # fmt: skip
+_PNDM_DEFAULTS = {"beta_schedule": "linear", "prediction_type": "epsilon", "rescale_betas_zero_snr": False}
 
 
 def load_unet(folder: Path) -> UNet2DConditionModel:
@@ -32,18 +40,27 @@ def load_tower(kind: Any, folder: Path) -> Any:
 
     Raises UserError when the folder cannot be read, or naming the first tensors that are missing.
     """
-    model, info = _call(kind.from_pretrained, folder, dtype=torch.float32, output_loading_info=True)
+    read_json(folder / "config.json")
+    variant = find_weights(folder, "model", "pytorch_model").variant
+    model, info = _call(kind.from_pretrained, folder, dtype=torch.float32, output_loading_info=True, variant=variant)
     _check_names(folder, info["missing_keys"], ())
     return model
 
 
 def load_scheduler(folder: Path) -> PNDMScheduler:
     """Return the noise schedule; raises UserError unless it is Stable Diffusion's and the model predicts the noise."""
-    scheduler = _call(PNDMScheduler.from_pretrained, folder)
-    for key, wanted in (("beta_schedule", "scaled_linear"), ("prediction_type", "epsilon")):
-        if scheduler.config[key] != wanted:
-            raise UserError(f"{folder}: {key} is {scheduler.config[key]}; only {wanted} is supported")
-    return scheduler
+    file = folder / "scheduler_config.json"
+    config = read_json(file)
+    for key, wanted in _SCHEDULE.items():
+        if (value := config.get(key, _PNDM_DEFAULTS.get(key))) != wanted:
+            shown = "a list" if isinstance(value, list) else value
+            raise UserError(f"{file}: {key} is {shown}; only {wanted} is supported")
+    start, end, steps = (config.get(key) for key in ("beta_start", "beta_end", "num_train_timesteps"))
+    if not (isinstance(start, float) and isinstance(end, float) and 0 < start < end < 1):
+        raise UserError(f"{file}: beta_start is {start} and beta_end is {end}; they must lie within 0 and 1, in order")
+    if not (isinstance(steps, int | None) and (steps is None or steps > 1)):
+        raise UserError(f"{file}: num_train_timesteps is {steps}; it must be a whole number")
+    return _call(PNDMScheduler.from_pretrained, folder)
 
 
 def forget_origin(config: Path) -> None:
@@ -57,6 +74,8 @@ def check_tensors(where: Path, wanted: Mapping[str, Tensor], given: Mapping[str,
     """Raise UserError naming the first tensors that are missing, unknown or of another shape in the file `where`."""
     _check_names(where, wanted.keys() - given.keys(), given.keys() - wanted.keys())
     for name, tensor in wanted.items():
+        if not isinstance(given[name], Tensor):
+            raise UserError(f"{where}: {name} is {type(given[name]).__name__}, not a tensor")
         if tensor.shape != given[name].shape:
             raise UserError(f"{where}: {name} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}")
 
@@ -66,16 +85,20 @@ def _load_diffusers(kind: Any, folder: Path) -> Any:
 
     Raises UserError when the folder cannot be read, or naming the first tensors that are missing or unknown.
     """
+    read_json(folder / "config.json")
+    weights = find_weights(folder, "diffusion_pytorch_model")
     options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, "output_loading_info": True}
+    options |= {"variant": weights.variant, "use_safetensors": weights.files[0].suffix == SAFETENSORS}
     model, info = _call(kind.from_pretrained, folder, **options)
     _check_names(folder, info["missing_keys"], info["unexpected_keys"])
+    check_finite(folder, model.state_dict())
     return model
 
 
 def _call(from_pretrained: Any, folder: Path, **options: Any) -> Any:
     try:
         return from_pretrained(folder, **options)
-    except (OSError, RuntimeError, SafetensorError) as error:  # no file, tensors of other shapes, a damaged file
+    except (OSError, RuntimeError, SafetensorError, ValueError, TypeError, KeyError) as error:  # of its files
         raise UserError(f"{folder}: cannot be loaded ({one_line(error)[:300]})") from None
 
 

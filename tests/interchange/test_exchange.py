@@ -1,6 +1,7 @@
 """A tiny painter exported and imported through both layouts is the same, and errors in a file are named."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.deprecated.paint_by_example.image_encoder import PaintByExampleImageEncoder
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -188,10 +190,59 @@ def test_other_objects_in_a_checkpoint_are_ignored_and_never_run(theirs: Painter
 
 def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(b"something else")
-    with pytest.raises(UserError, match=r"model\.ckpt: cannot be read as a checkpoint"):
+    with pytest.raises(UserError, match=r"model\.ckpt: is damaged, or not a file of weights"):
         read_ldm(tmp_path / "model.ckpt")
 
 
 def test_a_painter_without_the_bottleneck_is_not_exported(backbone: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="bottleneck false cannot be exported"):
         write_ldm(build_painter(backbone, 64, 0, bottleneck=False), tmp_path / "model.ckpt")
+
+
+def test_a_safetensors_file_is_written_and_read_as_such(ours: Painter, tmp_path: Path) -> None:
+    file = tmp_path / "model.SAFETENSORS"
+    write_ldm(ours, file)
+    with safe_open(file, "pt") as opened:
+        assert "model.diffusion_model.input_blocks.0.0.weight" in opened.keys()  # noqa: SIM118
+    assert same_tensors(read_ldm(file), keeping(ours))
+
+
+class Command:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.file}",)
+
+
+def test_a_checkpoint_that_runs_a_command_is_refused_without_advice(theirs: Painter, tmp_path: Path) -> None:
+    tensors: dict[str, object] = {**to_ldm(theirs), "learnable_vector": Command(tmp_path / "ran")}
+    content = {"state_dict": tensors, "pbe_architecture": architecture_of(theirs).to_json()}
+    torch.save(content, tmp_path / "model.ckpt")
+    with pytest.raises(UserError, match=r"model\.ckpt: ") as error:
+        read_ldm(tmp_path / "model.ckpt")
+    assert "weights_only" not in str(error.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_files_that_are_not_painters_are_named(theirs: Painter, file: Path, tmp_path: Path) -> None:
+    tensors, saved = to_ldm(theirs), architecture_of(theirs).to_json()
+    nan = {**tensors, "learnable_vector": torch.full_like(tensors["learnable_vector"], torch.nan)}
+    for content, words in (
+        ([1, 2], "holds no named tensors"),
+        ({"state_dict": 3}, "holds no named tensors"),
+        ({"state_dict": tensors, "pbe_architecture": "{"}, "pbe_architecture is damaged"),
+        ({"state_dict": nan, "pbe_architecture": saved}, "learnable_vector holds NaN or infinite values"),
+        (
+            {"state_dict": {**tensors, "proj_out.bias": 3}, "pbe_architecture": saved},
+            "proj_out.bias is int, not a tensor",
+        ),
+    ):
+        torch.save(content, tmp_path / "model.ckpt")
+        with pytest.raises(UserError, match=rf"model\.ckpt: {words}"):
+            read_ldm(tmp_path / "model.ckpt")
+    (tmp_path / "cut.ckpt").write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(UserError, match=r"cut\.ckpt: is damaged"):
+        read_ldm(tmp_path / "cut.ckpt")
