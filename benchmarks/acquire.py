@@ -37,6 +37,7 @@ from PIL import Image
 from pbe.dataset import openimages
 
 BUCKET = openimages.IMAGES_BUCKET
+ROOT = Path(__file__).parents[1]
 NUM_BODIES = 16  # the last digit of an image's id says which it is
 STOCK_THREADS = 5
 RUNS = {
@@ -173,18 +174,18 @@ def run_store(url: str, ids: list[str], out: Path, processes: int, workers: int)
 
 
 def fetch_part(url: str, ids: list[str], out: Path, workers: int) -> None:
-    from pbe.acquisition.stores import S3Connection, S3Store
+    from pbe.acquisition.remote_stores import S3Store
 
-    store = S3Store(S3Connection(url, unsigned=True), BUCKET, "train/", max_attempts=5)
+    store = S3Store(BUCKET, "train/", 5, url, unsigned=True)
     in_threads(workers, lambda i: store.fetch(f"{i}.jpg", out / f"{i}.jpg"), ids)
 
 
 def run_acquire(url: str, out: Path, processes: int, workers: int) -> None:
     from pbe.acquisition.download import acquire
-    from pbe.settings import Acquire
+    from pbe.settings import load_settings
 
     acquire(
-        Acquire(
+        load_settings(ROOT / "params.yaml").acquire.replace(
             source="openimages",
             endpoint_url=url,
             annotations_url=f"{url}/{openimages.ANNOTATIONS_BUCKET}",

@@ -24,11 +24,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from acquire import draw_bodies, name_images, write_annotations
-from faulty_endpoint import FAULTS, FaultyEndpoint, serve_faulty
 from tqdm import tqdm
 
 from pbe.dataset import openimages
+from pbe.demo.faulty_endpoint import FAULTS, FaultyEndpoint, serve_faulty
 
+ROOT = Path(__file__).parents[1]
 IMAGES_PER_SHARD = 100
 VALIDATION_FRAC = 0.1
 GONE_WITHIN_S = 5.0
@@ -124,9 +125,9 @@ def write_bucket(root: Path, number: int, num_bytes: int) -> None:
 
 def run_acquire(url: str, out: str, seed: int, workers: int, processes: int) -> None:
     from pbe.acquisition.download import acquire
-    from pbe.settings import Acquire
+    from pbe.settings import load_settings
 
-    settings = Acquire(
+    settings = load_settings(ROOT / "params.yaml").acquire.replace(
         source="openimages",
         endpoint_url=url,
         annotations_url=f"{url}/{openimages.ANNOTATIONS_BUCKET}",

@@ -15,18 +15,30 @@ from pbe.runtime.files import write_json
 from pbe.settings import Settings
 from pbe.types import ProgressBars, no_progress_bars
 
+DEMO_FILES = (bucket.ATTRIBUTES_FILE,)
+MAY_HOLD_DEMO_WORLD = ("s3", "folder")  # a copy of one
+
 
 def acquire(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
-    """Bring data/raw to hold the images and annotations that `acquire` asks for; what is there and whole stays."""
+    """Fetch the images and annotations that section `acquire` selects into data/raw; complete files stay."""
     with source_endpoint(settings, folder, bars) as url, source_database(settings, folder) as database:
-        report = download.acquire(settings.acquire, settings.seed, folder / layout.RAW, url, bars("images"), database)
+        report = download.acquire(
+            settings.acquire,
+            settings.seed,
+            folder / layout.RAW,
+            endpoint_url=url,
+            required_files=DEMO_FILES if settings.acquire.source == "demo" else (),
+            optional_files=DEMO_FILES if settings.acquire.source in MAY_HOLD_DEMO_WORLD else (),
+            progress=bars("images"),
+            database=database,
+        )
     write_json(folder / layout.counts("acquire"), report.as_dict())
-    return report.as_dict() | {"fetched": report.num_fetched, "already there": report.num_present}
+    return report.as_dict() | {"fetched": report.num_fetched, "present before": report.num_present}
 
 
 @contextmanager
 def source_endpoint(settings: Settings, folder: Path, bars: ProgressBars) -> Iterator[str | None]:
-    """The demo world, drawn and served over S3 for the block; None for every other source."""
+    """Draw the demo world and serve it over S3 during the block; yield the endpoint's URL, None for other sources."""
     if settings.acquire.source != "demo":
         yield None
         return
@@ -38,13 +50,13 @@ def source_endpoint(settings: Settings, folder: Path, bars: ProgressBars) -> Ite
 
 @contextmanager
 def source_database(settings: Settings, folder: Path) -> Iterator[Database | None]:
-    """FiftyOne's MongoDB for the block, the project's own or FIFTYONE_DATABASE_URI's; None for every other source."""
+    """Yield FiftyOne's database during the block, the project's or FIFTYONE_DATABASE_URI's; None for other sources."""
     if settings.acquire.source != "fiftyone":
         yield None
         return
-    home = folder / layout.FIFTYONE_HOME
-    with mongod.running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
-        yield Database(uri, home)
+    home, given = folder / layout.FIFTYONE_HOME, os.environ.get("FIFTYONE_DATABASE_URI")
+    with mongod.running_mongod(home, given) as uri:
+        yield Database(uri, home, is_projects=given is None)
 
 
 acquire_flow = stage_flow("acquire", acquire)

@@ -55,8 +55,9 @@ class Acquire(Section):
     """Where images and boxes come from."""
 
     source: Literal[
-        "demo", "openimages", "s3", "folder", "coco", "yolo", "voc", "csv", "masks", "fiftyone", "huggingface"
-    ]
+        "demo", "openimages", "s3", "folder", "coco", "yolo", "voc", "csv", "masks", "fiftyone", "huggingface",
+        "cvat", "datumaro", "labelme", "label_studio",
+    ]  # fmt: skip
     root: str | None = Field(
         description="a folder; s3: s3://bucket/prefix; fiftyone: a dataset's name; not used by demo and openimages"
     )

@@ -1,4 +1,4 @@
-"""What was acquired, as a source to acquire from: another project's data/raw, or a copy that somebody was given."""
+"""The output of acquire as a source: another project's data/raw, or a copy of one."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ import polars as pl
 
 from pbe.acquisition.downscaling import md5_of
 from pbe.acquisition.stores import Fetched, LostError
-from pbe.dataset.image_shards import LOCATION, SUFFIX, ImageArchive, ImageRef
+from pbe.dataset.image_shards import LOCATION, SUFFIX, ImageRef, ImageShards
 from pbe.errors import UserError
 
 
-class ArchiveStore:
+class ImageShardsStore:
     """The images of a folder that holds manifest.parquet and images/*.tar, under OpenImages' keys."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._archive = ImageArchive(root / "images")
+        self._shards = ImageShards(root / "images")
         images = pl.scan_parquet(root / "manifest.parquet").filter(outcome="ok")
         keys = pl.format("{}/{}.jpg", "split", "image_id").alias("key")
         self._images = images.select(keys, *LOCATION).sort("key").collect()
@@ -39,10 +39,11 @@ class ArchiveStore:
         if row == self._images.height or self._images["key"][row] != key:
             raise LostError("missing", f"{self.locate(key)} is not in its manifest.parquet")
         try:
-            return self._archive.read_bytes(ImageRef(*self._images.row(row)[1:]))
+            return self._shards.read_bytes(ImageRef(*self._images.row(row)[1:]))
         except UserError as error:
             raise LostError("missing", str(error)) from None
 
 
-def is_archive(root: Path) -> bool:
+def is_acquired(root: Path) -> bool:
+    """Return whether `acquire` wrote the folder."""
     return (root / "manifest.parquet").is_file() and any((root / "images").glob(f"*{SUFFIX}"))

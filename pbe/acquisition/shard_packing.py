@@ -1,15 +1,14 @@
-"""Filling shards: what is fetched, what is taken from what is here, and what came of each image.
+"""Shards are filled with images that are fetched, or copied from shards of earlier runs.
 
-A shard whose images are all here and unchanged at the source is not touched; else it is written beside its place, from
-the images that are here (in it, in shards of another selection, in what a killed run left of one) and those that are
-fetched, and renamed.
+A shard whose images are all present and unchanged at the source stays as it is. Any other one is written beside its
+place and renamed, from images of the shard itself, of shards of another selection, of an incomplete shard that a killed
+run left, and from the source.
 """
 
-import io
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, groupby
+from itertools import groupby
 from typing import NamedTuple, TypeVar
 
 import polars as pl
@@ -17,8 +16,8 @@ import polars as pl
 from pbe.acquisition.downscaling import md5_of, shrink, source_md5
 from pbe.acquisition.shard_plan import Folders, Held, ShardTask
 from pbe.acquisition.stores import LostError, Store
-from pbe.dataset.image_shards import LOCATION, ImageArchive, TarWriter
-from pbe.dataset.images import RefusedImageError, image_size
+from pbe.dataset.image_shards import LOCATION, ImageShards, TarWriter
+from pbe.dataset.images import RefusedImageError, encoded_size
 from pbe.dataset.openimages import image_key
 from pbe.errors import UserError
 from pbe.settings import Acquire
@@ -36,11 +35,11 @@ RESULTS = {
 Job = TypeVar("Job")
 Done = TypeVar("Done")
 
-_IN_HAND = 8  # images per thread that are fetched ahead of the one that is next to be written
+_FETCHED_AHEAD = 8  # images per thread, while the next one to write is still being fetched
 
 
 class Result(NamedTuple):
-    """What came of one image; the columns of RESULTS, and what is told of it."""
+    """The outcome of one image: the columns of RESULTS, whether it was kept, and the reason of a loss."""
 
     image_id: str
     split: str
@@ -51,12 +50,12 @@ class Result(NamedTuple):
     md5: str | None = None
     width: int | None = None
     height: int | None = None
-    is_kept: bool = False  # its whole copy was here
+    is_kept: bool = False  # a complete copy was present
     detail: str = ""
 
 
 class _Fetched(NamedTuple):
-    """An image as it goes into its shard; `content` is None when it is lost, `kept_at` where the shard holds it."""
+    """An image for its shard; `content` is None when it is lost, `kept_at` its offset if the shard holds it."""
 
     task: ShardTask
     result: Result
@@ -69,24 +68,24 @@ class Packer:
 
     def __init__(self, store: Store, settings: Acquire, folders: Folders) -> None:
         self._store, self._settings, self._folders = store, settings, folders
-        self._archives = {False: ImageArchive(folders.images), True: ImageArchive(folders.old)}
+        self._shards = {False: ImageShards(folders.images), True: ImageShards(folders.old)}
 
-    def pack(self, tasks: Iterable[ShardTask], done: Callable[[str], None]) -> Generator[Result]:
-        """Fill the shards, one after the other, and yield each image's result; `done` is told of each whole shard."""
+    def pack(self, tasks: Iterable[ShardTask], shard_done: Callable[[str], None]) -> Generator[Result]:
+        """Fill the shards in order and yield each image's result; call `shard_done` with each complete shard's name."""
         jobs = ((task, place) for task in tasks for place in range(len(task.image_ids)))
         executor = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="acquire")
         try:
-            images = _in_order(executor, self._fetch, jobs, _IN_HAND * self._settings.workers)
-            for _, of_shard in groupby(images, key=lambda image: image.task.name):
-                yield from self._write(of_shard, done)
+            images = _map_in_order(executor, self._fetch, jobs, _FETCHED_AHEAD * self._settings.workers)
+            for name, of_shard in groupby(images, key=lambda image: image.task.name):
+                yield from self._write(name, of_shard)
+                shard_done(name)
         finally:
             executor.shutdown(cancel_futures=True)
 
-    def _write(self, images: Iterator[_Fetched], done: Callable[[str], None]) -> Iterator[Result]:
-        first = next(images)
-        name, results = first.task.name, []
+    def _write(self, name: str, images: Iterator[_Fetched]) -> Iterator[Result]:
+        results = []
         with TarWriter(self._folders.images / name, self._folders.new / name) as writer:
-            for image in chain([first], images):
+            for image in images:
                 result = image.result
                 if image.content is not None:
                     offset = writer.add(result.image_id, image.content, image.kept_at)
@@ -94,17 +93,16 @@ class Packer:
                 results.append(result[: len(RESULTS)])
                 yield result
             writer.finish()
-        table = pl.DataFrame(results, schema=RESULTS, orient="row")
-        table.write_parquet(self._folders.results / f"{name}.parquet")
-        done(name)
+        rows = pl.DataFrame(results, schema=RESULTS, orient="row")
+        rows.write_parquet(self._folders.results / f"{name}.parquet")
 
     def _fetch(self, job: tuple[ShardTask, int]) -> _Fetched:
-        """Fetch one image, unless what its whole copy became is here."""
+        """Fetch one image, unless a copy is present and the source still holds the object it came from."""
         task, place = job
         image_id, held = task.image_ids[place], task.held[place]
         key, side, quality = image_key(task.split, image_id), self._settings.short_side_px, self._settings.jpeg_quality
         try:
-            old, known = self._read(held)
+            old, known = self._read_copy(held)
             content, md5 = self._fetch_bytes(key, old, known)
             width, height = _read_size(content, self._store.locate(key))
         except LostError as lost:
@@ -113,22 +111,22 @@ class Packer:
         kept = content is old and small is None
         if small is not None:
             content = small
-            width, height = image_size(io.BytesIO(content), key)
+            width, height = encoded_size(content, key)
         if side is not None:
-            md5 = md5_of(content)  # not that of the object it came from
+            md5 = md5_of(content)  # of the stored image, not of the object it came from
         result = Result(image_id, task.split, "ok", task.name, None, len(content), md5, width, height, kept)
         in_place = kept and held is not None and not held.is_old
         return _Fetched(task, result, content, held.ref.offset if held and in_place else None)
 
-    def _read(self, held: Held | None) -> tuple[bytes | None, str | None]:
-        """The bytes that are here and the MD5 of the object they came from."""
+    def _read_copy(self, held: Held | None) -> tuple[bytes | None, str | None]:
+        """Return the bytes of the copy that is present, if any, and the MD5 of the object they came from."""
         if held is None:
             return None, None
-        content = self._archives[held.is_old].read_bytes(held.ref)
+        content = self._shards[held.is_old].read_bytes(held.ref)
         return content, source_md5(content, self._settings.short_side_px, self._settings.jpeg_quality)
 
     def _fetch_bytes(self, key: str, old: bytes | None, known_md5: str | None) -> tuple[bytes, str]:
-        """The object, which is `old` where its MD5 is the one known, and its MD5."""
+        """Return the object and its MD5; the object is `old` where its MD5 is the known one."""
         fetched, content = self._store.read(key, known_md5)
         content = old if content is None else content
         assert content is not None, key
@@ -136,23 +134,23 @@ class Packer:
 
 
 def _read_size(content: bytes, address: str) -> tuple[int, int]:
-    """Width and height as the header and EXIF say, without decoding; raises LostError where they do not."""
+    """Return width and height from the header and EXIF; raises LostError when the file is not a supported image."""
     try:
-        return image_size(io.BytesIO(content), address)
+        return encoded_size(content, address)
     except RefusedImageError as refused:
         raise LostError("refused", str(refused)) from None
     except UserError as error:
         raise LostError("corrupt", str(error)) from None
 
 
-def _in_order(
-    executor: ThreadPoolExecutor, work: Callable[[Job], Done], jobs: Iterable[Job], in_hand: int
+def _map_in_order(
+    executor: ThreadPoolExecutor, work: Callable[[Job], Done], jobs: Iterable[Job], max_pending: int
 ) -> Iterator[Done]:
-    """Yield `work(job)` of every job, in their order; no more than `in_hand` are begun and not yet yielded."""
+    """Yield `work(job)` for each job, in order; at most `max_pending` jobs are started and not yet yielded."""
     pending: deque[Future[Done]] = deque()
     for job in jobs:
         pending.append(executor.submit(work, job))
-        if len(pending) == in_hand:
+        if len(pending) == max_pending:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()

@@ -1,7 +1,7 @@
-"""Which images go into which shard, and where those lie that are here already.
+"""Which images go into which shard, and where the images that are present already lie.
 
-The ids of a split, in order, are cut into groups of a fixed number: each shard depends on its own images alone. The
-plan is a file with a row group for each shard, of which each process takes one after the other: none holds it whole.
+The sorted ids of a split are cut into groups of a fixed size, so that each shard depends on its own images alone. The
+plan is a file with a row group for each shard, and only one of them is in memory at a time.
 """
 
 import shutil
@@ -25,7 +25,7 @@ _PLANNED = {"target": pl.String, **_FOUND}
 
 
 class Held(NamedTuple):
-    """An image that is here, as its header tells, in a shard of `images`, or of `old`."""
+    """An image that is present, according to its header, in a shard of the folder `images` or `old`."""
 
     is_old: bool
     ref: ImageRef
@@ -33,7 +33,7 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to fill, and where each of its images is held, if it is."""
+    """A shard to fill, and where each of its images is present, if it is."""
 
     split: str
     name: str
@@ -42,28 +42,25 @@ class ShardTask:
 
 
 class Folders(NamedTuple):
-    """`images` the shards' own, and beside data/raw: `new` for those in the making, `old` for what they are made of."""
+    """The folders of shards. All but `images` are beside the output."""
 
     images: Path
-    new: Path
-    old: Path
+    new: Path  # shards that are being written
+    old: Path  # shards of other selections, to copy images from
     results: Path  # a parquet file of RESULTS for each shard
-    taken: Path  # an empty file for each shard that a process has taken
-    plan: Path
+    plan: Path  # a file
 
     @classmethod
     def within(cls, out: Path, parts: Path) -> "Folders":
-        """Those of the output `out`, made where they are missing."""
-        names = ("new", "old", "results", "taken")
-        new, old, results, taken = (parts / name for name in names)
-        folders = cls(out / "images", new, old, results, taken, parts / "plan.parquet")
+        """Create the folders of the output `out`, with the folder `parts` beside it."""
+        folders = cls(out / "images", parts / "new", parts / "old", parts / "results", parts / "plan.parquet")
         for folder in folders[:-1]:
             folder.mkdir(parents=True, exist_ok=True)
         return folders
 
 
 def images_per_shard(settings: Acquire) -> int:
-    """`acquire.images_per_shard`, else as many as make 100 to 250 MB."""
+    """Return `acquire.images_per_shard`, or as many images as make 100 to 250 MB."""
     if settings.images_per_shard is not None:
         return settings.images_per_shard
     if settings.short_side_px is None:
@@ -73,9 +70,10 @@ def images_per_shard(settings: Acquire) -> int:
 
 
 class Plan:
-    """The shards of a selection. To make one finds what of their images is here and writes the file of it.
+    """The shards of a selection of image ids by split.
 
-    Shards that hold images of other groups are set aside in `old` to be copied from, and go when nothing needs them.
+    The constructor finds the images that are present and writes the plan's file. Shards that hold images of other
+    groups are moved to `old`, to be copied from, and removed when no shard needs them any more.
     """
 
     def __init__(self, wanted: Mapping[str, pl.Series], size: int, folders: Folders) -> None:
@@ -94,21 +92,17 @@ class Plan:
                 path.unlink()
 
     def release(self, name: str) -> None:
-        """Remove the old shards that only the shard `name`, which is done, still needed."""
+        """Remove the old shards that only the shard `name`, which is complete, still needed."""
         for shard in self._needs.pop(name, ()):
             self._num_users[shard] -= 1
             if not self._num_users[shard]:
                 (self._old / shard).unlink()
 
 
-def take_tasks(folders: Folders) -> Iterator[ShardTask]:
-    """The shards of the plan, in order, that no other process has taken; each is taken when it is asked for."""
+def read_tasks(folders: Folders) -> Iterator[ShardTask]:
+    """Yield the shards of the plan, in order."""
     with pq.ParquetFile(folders.plan) as plan:
         for number in range(plan.num_row_groups):
-            try:
-                (folders.taken / str(number)).touch(exist_ok=False)
-            except FileExistsError:
-                continue
             rows = pl.DataFrame(plan.read_row_group(number))
             held = [
                 Held(is_old, ImageRef(*place)) if is_old is not None else None
@@ -118,9 +112,9 @@ def take_tasks(folders: Folders) -> Iterator[ShardTask]:
 
 
 def _write_plan(groups: Mapping[str, tuple[str, pl.Series]], found: pl.DataFrame, path: Path) -> dict[str, set[str]]:
-    """Write each group's images with where they are held; returns which old shards a shard needs, if any."""
+    """Write each group's images with their present locations; return the old shards that a shard needs, if any."""
     needs = {}
-    by_split = {str(split): table.sort("image_id") for (split,), table in found.group_by("split")}
+    by_split = {str(split): rows.sort("image_id") for (split,), rows in found.group_by("split")}
     with pq.ParquetWriter(path, pl.DataFrame(schema=_PLANNED).to_arrow().schema) as writer:
         for name, (split, ids) in groups.items():
             held = by_split.get(split, found.clear())
@@ -140,30 +134,30 @@ def _write_plan(groups: Mapping[str, tuple[str, pl.Series]], found: pl.DataFrame
 
 
 def _find_images(groups: Mapping[str, tuple[str, pl.Series]], folders: Folders) -> pl.DataFrame:
-    """Every image that is here, once: split, image_id, is_old and its place in images or old."""
+    """Return each image that is present once: split, image_id, is_old and its location in `images` or `old`."""
     frames = [pl.DataFrame(schema=_FOUND)]
     for path in sorted(folders.new.iterdir()):
-        _set_aside(path, folders.old)
+        _move_to(path, folders.old)
     for path in sorted(folders.images.iterdir()):
         if path.is_dir():
             shutil.rmtree(path)
             continue
         members = scan_shard(path)
         if path.name in groups and {member.image_id for member in members} <= set(groups[path.name][1]):
-            frames.append(_table(path, members, is_old=False))
+            frames.append(_locate(path, members, is_old=False))
         else:
-            _set_aside(path, folders.old)
-    frames += [_table(path, scan_shard(path), is_old=True) for path in sorted(folders.old.iterdir())]
+            _move_to(path, folders.old)
+    frames += [_locate(path, scan_shard(path), is_old=True) for path in sorted(folders.old.iterdir())]
     return pl.concat(frames).unique(["split", "image_id"], keep="first", maintain_order=True)
 
 
-def _set_aside(path: Path, old: Path) -> None:
+def _move_to(path: Path, old: Path) -> None:
     places = (old / f"{path.stem}.{number}{path.suffix}" for number in count())
     path.rename(next(place for place in places if not place.exists()))
 
 
-def _table(path: Path, members: Sequence[Member], is_old: bool) -> pl.DataFrame:
+def _locate(path: Path, members: Sequence[Member], is_old: bool) -> pl.DataFrame:
     kinds = {"image_id": pl.String, "offset": pl.Int64, "num_bytes": pl.Int64}
     same = {"split": path.name.rsplit("-", 1)[0], "is_old": is_old, "shard": path.name}
-    table = pl.DataFrame(members, schema=kinds, orient="row")
-    return table.with_columns(pl.lit(value).alias(name) for name, value in same.items()).select(*_FOUND)
+    rows = pl.DataFrame(members, schema=kinds, orient="row")
+    return rows.with_columns(pl.lit(value).alias(name) for name, value in same.items()).select(*_FOUND)

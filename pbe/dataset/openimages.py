@@ -67,7 +67,6 @@ CREDITS = {
     "title": "Title",
     "source_url": "OriginalLandingURL",
 }
-WORLD_ATTRIBUTES_FILE = AnnotationFile("world-attributes.csv", "world-attributes.csv")  # only the demo world has it
 
 
 def image_key(split: str, image_id: str) -> str:

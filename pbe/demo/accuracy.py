@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from pbe.dataset.openimages import WORLD_ATTRIBUTES_FILE
+from pbe.demo.bucket import ATTRIBUTES_FILE
 from pbe.demo.scenes import Attributes
 from pbe.evaluation.attributes import AttributeValues, BoxTruth
 
@@ -12,7 +12,7 @@ _COLUMNS = ("Shape", "Colour", "Pattern", "SecondColour")
 
 def read_truth(raw: Path) -> dict[str, BoxTruth]:
     """Return the truth by box id, as `acquire` left it in `raw`; empty for data of another source."""
-    path = raw / "annotations" / WORLD_ATTRIBUTES_FILE.name
+    path = raw / "annotations" / ATTRIBUTES_FILE.name
     if not path.is_file():
         return {}
     with path.open(newline="") as file:

@@ -2,7 +2,7 @@
 
 `{folder}/open-images-dataset/{split}/{image_id}.jpg` and, under `{folder}/openimages/`, the box annotations, class
 descriptions and lists of images with all of OpenImages' columns, `world-attributes.csv` (what each box truly shows) and
-`world-faults.csv` (which images were spoilt, and how). A killed run goes on where it stopped.
+`world-faults.csv` (which images have a planted fault, and which). After a kill the next run resumes.
 """
 
 import base64
@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from pbe.dataset.openimages import (
     IMAGE_FILES,
     IMAGES_BUCKET,
     SPLITS,
-    WORLD_ATTRIBUTES_FILE,
+    AnnotationFile,
     image_key,
 )
 from pbe.demo import faults, scenes
@@ -40,10 +40,11 @@ from pbe.demo.faults import Fault
 from pbe.demo.scenes import ObjectBox, Scene, SceneObject
 from pbe.runtime.child_processes import exit_with_parent, kill_child, start_child
 from pbe.runtime.code_digest import digest_code
+from pbe.runtime.files import atomic_file, write_text
 from pbe.settings import World
+from pbe.types import Progress, no_progress
 
-Progress = Callable[[int, int], None]
-
+ATTRIBUTES_FILE = AnnotationFile("world-attributes.csv", "world-attributes.csv")
 ATTRIBUTE_COLUMNS = ("box_id", "Shape", "Colour", "Pattern", "SecondColour")
 FAULT_COLUMNS = ("image_id", "fault", "of")
 FAULTS_KEY = "world-faults.csv"
@@ -54,7 +55,7 @@ _PARTS = "parts"
 
 
 class Chunk(NamedTuple):
-    """Images `start` to `stop` of a split: what is drawn, and resumed, in one piece."""
+    """Images `start` to `stop` of a split, the unit of drawing and of resuming."""
 
     split: str
     start: int
@@ -66,17 +67,17 @@ class Chunk(NamedTuple):
 
 
 def write_bucket(
-    folder: Path, settings: World, seed: int, progress: Progress | None = None, num_workers: int = 2
+    folder: Path, settings: World, seed: int, progress: Progress = no_progress, num_workers: int = 2
 ) -> None:
-    """Draw the world into `folder`, or what is still missing of it; the same arguments give the same bytes.
+    """Draw the world into `folder`, or the part of it that is missing; the same arguments give the same bytes.
 
-    A folder that holds another world (other settings, seed or drawing code) is emptied first. `num_workers` processes
-    draw; `progress` is told (images done, images in all). Raises RuntimeError when one of them fails.
+    A folder with another world (other settings, seed or drawing code) is emptied first. `num_workers` processes draw.
+    Raises RuntimeError when one of them fails.
     """
-    mark = describe_world(settings, seed)
-    if _read_mark(folder) != mark:
+    key = describe_world(settings, seed)
+    if _read_key(folder) != key:
         _empty(folder)
-        _write_text(folder / "world.json", json.dumps(mark, indent=1) + "\n")
+        write_text(folder / "world.json", json.dumps(key, indent=1) + "\n")
     if (folder / ANNOTATIONS_BUCKET / FAULTS_KEY).exists():
         return
     _draw_all(folder, settings, seed, progress, num_workers)
@@ -85,17 +86,17 @@ def write_bucket(
 
 
 def describe_world(settings: World, seed: int) -> dict[str, Any]:
-    """Everything the bytes of the bucket depend on: the settings, the seed and the code that draws."""
+    """Return everything that the bucket's bytes depend on: the settings, the seed and the code that draws."""
     code = digest_code(__name__)
     return {"seed": seed, **settings.model_dump(), "code": code}
 
 
 def name_image(seed: int, split: str, index: int) -> str:
-    """The image's id, 16 hex digits like OpenImages' own."""
+    """Return an image's id: 16 hex digits, as in OpenImages."""
     return hashlib.sha256(f"{seed}/{split}/{index}".encode()).hexdigest()[:16]
 
 
-def _read_mark(folder: Path) -> Any:
+def _read_key(folder: Path) -> Any:
     try:
         return json.loads((folder / "world.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -124,22 +125,21 @@ def _chunks(settings: World) -> list[Chunk]:
     ]
 
 
-def _draw_all(folder: Path, settings: World, seed: int, progress: Progress | None, num_workers: int) -> None:
-    """Let `num_workers` children draw every `num_workers`-th chunk each; they write what they drew into one pipe."""
+def _draw_all(folder: Path, settings: World, seed: int, progress: Progress, num_workers: int) -> None:
+    """Start `num_workers` children, which draw every `num_workers`-th chunk each and report counts through a pipe."""
     total = sum(_count_images(settings).values())
-    ours, theirs = os.pipe()
+    read_end, write_end = os.pipe()
     children: list[subprocess.Popen[str]] = []
     try:
         for part in range(num_workers):
             arguments = [str(folder.resolve()), settings.model_dump_json(), str(seed), str(part), str(num_workers)]
-            children.append(start_child("pbe.demo.bucket", arguments, stdout=theirs))
-        os.close(theirs)
+            children.append(start_child("pbe.demo.bucket", arguments, stdout=write_end))
+        os.close(write_end)
         done = 0
-        with os.fdopen(ours) as lines:
+        with os.fdopen(read_end) as lines:
             for line in lines:
                 done += int(line)
-                if progress is not None:
-                    progress(done, total)
+                progress(done, total)
         codes = [child.wait() for child in children]
     finally:
         for child in children:
@@ -157,13 +157,14 @@ def _draw_part(folder: Path, settings: World, seed: int, part: int, num_parts: i
 
 
 def _draw_chunk(folder: Path, chunk: Chunk, plan: dict[tuple[str, int], Fault], seed: int) -> None:
-    """Write the chunk's images, then, as the sign that they are all there, its annotation rows."""
+    """Write the chunk's images and then its annotation rows, whose file marks the chunk as complete."""
     rows: dict[str, list[list[Any]]] = {"boxes": [], "attributes": [], "faults": [], "images": []}
     for index in range(chunk.start, chunk.stop):
         image_id = name_image(seed, chunk.split, index)
         fault = plan.get((chunk.split, index))
         jpeg, scene = _render(chunk.split, index, fault, seed)
-        _write_bytes(folder / IMAGES_BUCKET / image_key(chunk.split, image_id), jpeg)
+        with atomic_file(folder / IMAGES_BUCKET / image_key(chunk.split, image_id)) as part:
+            part.write_bytes(jpeg)
         rows["images"].append(_image_row(chunk.split, image_id, jpeg))
         for number, item in enumerate(scene.objects):
             rows["boxes"].append(_box_row(image_id, item, scene.image.shape[:2], clicks=chunk.split == "train"))
@@ -171,7 +172,7 @@ def _draw_chunk(folder: Path, chunk: Chunk, plan: dict[tuple[str, int], Fault], 
             rows["attributes"].append([f"{image_id}_{number:03d}", a.shape, a.colour, a.pattern, a.second_colour])
         if fault is not None:
             rows["faults"].append([image_id, fault.kind, _name_origin(chunk.split, fault, seed)])
-    _write_text(folder / _PARTS / chunk.file_name, json.dumps(rows))
+    write_text(folder / _PARTS / chunk.file_name, json.dumps(rows))
 
 
 def _origin_split(split: str, fault: Fault) -> str:
@@ -187,7 +188,7 @@ def _draw(split: str, index: int, seed: int) -> Scene:
 
 
 def _render(split: str, index: int, fault: Fault | None, seed: int) -> tuple[bytes, Scene]:
-    """The image's bytes and what its annotations say is in it."""
+    """Return the image's bytes and the scene that its annotations describe."""
     if fault is None or fault.of is None:
         scene = _draw(split, index, seed)
         return (faults.encode_jpeg(scene.image) if fault is None else faults.spoil(scene.image, fault.kind)), scene
@@ -204,7 +205,7 @@ def _flags(item: SceneObject) -> tuple[bool, bool, bool, bool]:
 
 
 def _box_row(image_id: str, item: SceneObject, size: tuple[int, ...], clicks: bool) -> list[Any]:
-    """One row of the annotation file; the four clicks are the middles of the box's sides."""
+    """Return a row of the annotation file; the four clicks are the midpoints of the box's sides."""
     height, width = size
     box = ObjectBox(*item.box)
     x0, x1, y0, y1 = (f"{v:.6f}" for v in (box.x0 / width, box.x1 / width, box.y0 / height, box.y1 / height))
@@ -217,15 +218,15 @@ def _box_row(image_id: str, item: SceneObject, size: tuple[int, ...], clicks: bo
 
 
 def _image_row(split: str, image_id: str, jpeg: bytes) -> list[Any]:
-    """One row of the list of images: where it is from, under what licence, by whom."""
-    url = f"https://demo-world.invalid/{image_key(split, image_id)}"  # a name that never leads anywhere (RFC 2606)
+    """Return a row of the list of images: source, licence and author."""
+    url = f"https://demo-world.invalid/{image_key(split, image_id)}"  # .invalid never resolves (RFC 2606)
     licence, author = "https://creativecommons.org/publicdomain/zero/1.0/", "https://demo-world.invalid/"
     md5 = base64.b64encode(hashlib.md5(jpeg, usedforsecurity=False).digest()).decode()
     return [image_id, split, url, url, licence, author, "the demo world", image_id, len(jpeg), md5, "", 0.0]
 
 
 def _write_annotations(folder: Path, settings: World) -> None:
-    """Put the chunks' rows together; the list of faults comes last, as the sign that the bucket is whole."""
+    """Join the chunks' rows; the list of faults is written last and marks the bucket as complete."""
     target = folder / ANNOTATIONS_BUCKET
     for split in SPLITS:
         columns = BOX_COLUMNS + (CLICK_COLUMNS if split == "train" else ())
@@ -233,7 +234,7 @@ def _write_annotations(folder: Path, settings: World) -> None:
         _write_csv(target / IMAGE_FILES[split].key, IMAGE_COLUMNS, _rows(folder, settings, "images", split))
     classes = ([LABELS[shape], shape.capitalize()] for shape in scenes.SHAPES)
     _write_csv(target / CLASSES_FILE.key, CLASS_COLUMNS, classes)
-    _write_csv(target / WORLD_ATTRIBUTES_FILE.key, ATTRIBUTE_COLUMNS, _rows(folder, settings, "attributes"))
+    _write_csv(target / ATTRIBUTES_FILE.key, ATTRIBUTE_COLUMNS, _rows(folder, settings, "attributes"))
     _write_csv(target / FAULTS_KEY, FAULT_COLUMNS, _rows(folder, settings, "faults"))
 
 
@@ -244,24 +245,10 @@ def _rows(folder: Path, settings: World, kind: str, split: str | None = None) ->
 
 
 def _write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[list[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
+    with atomic_file(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-    part.rename(path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    _write_bytes(path, text.encode())
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.rename(path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""An S3-compatible endpoint on loopback that serves a folder: the demo world's stand-in for the public buckets.
+"""An S3-compatible endpoint on loopback that serves a folder: the demo world's replacement of the public buckets.
 
-Each folder in the served folder is a bucket, open to anyone, as OpenImages' are. The server is moto's, in a child
-process, so that it runs on another core than the download and dies with its parent.
+Each folder in the served folder is a public bucket, as OpenImages' are. The server is moto's. It runs in a child
+process, so that it uses another core than the download and ends with its parent.
 """
 
 import socket
@@ -18,11 +18,11 @@ _REGION = "us-east-1"
 
 @contextmanager
 def serve_bucket(folder: Path) -> Iterator[str]:
-    """Serve every folder in `folder` as a bucket on a free port of 127.0.0.1; yields the endpoint's URL.
+    """Serve every folder in `folder` as a bucket on a free port of 127.0.0.1; yield the endpoint's URL.
 
-    Objects are read once, at the start, and held in memory; they can be got unsigned over S3 (path style) and by
-    plain HTTP as `{url}/{bucket}/{key}`. Raises UserError when there is no such folder, RuntimeError when the server
-    does not come up.
+    Objects are read into memory at the start. Clients get them unsigned over S3 (path style), or over plain HTTP as
+    `{url}/{bucket}/{key}`. Raises UserError when the folder does not exist, RuntimeError when the server does not
+    start.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder to serve as buckets")
@@ -31,14 +31,14 @@ def serve_bucket(folder: Path) -> Iterator[str]:
         assert child.stdout is not None
         port = child.stdout.readline().strip()
         if not port:
-            raise RuntimeError(f"{folder}: the S3 endpoint did not come up (exit code {child.wait()})")
+            raise RuntimeError(f"{folder}: the S3 endpoint did not start (exit code {child.wait()})")
         yield f"http://127.0.0.1:{port}"
     finally:
         kill_child(child)
 
 
 def _serve(folder: Path) -> None:
-    # Here, because moto takes over a second to import and only this process needs it.
+    # moto takes over a second to import, and only this process needs it.
     from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
@@ -50,7 +50,7 @@ def _serve(folder: Path) -> None:
 
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         _load(folder)
-        # The S3 backend alone: moto's dispatcher, which guesses the service of each request, costs as much again.
+        # Only the S3 backend: moto's dispatcher, which guesses the service of each request, doubles its cost.
         app = create_backend_app("s3")
         host, port = listener.getsockname()
         server = make_server(host, port, app, threaded=True, request_handler=KeepAlive, fd=listener.fileno())
@@ -66,7 +66,7 @@ def _load(folder: Path) -> None:
     public = get_canned_acl("public-read")
     for bucket in sorted(path for path in folder.iterdir() if path.is_dir()):
         backend.create_bucket(bucket.name, _REGION)
-        for path in sorted(path for path in bucket.rglob("*") if path.is_file() and path.suffix != ".part"):
+        for path in sorted(path for path in bucket.rglob("*") if path.is_file() and not path.name.startswith(".")):
             key = path.relative_to(bucket).as_posix()
             stored = backend.put_object(bucket.name, key, path.read_bytes(), disable_notification=True)
             stored.set_acl(public)

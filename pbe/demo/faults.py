@@ -1,7 +1,7 @@
-"""The faults planted in the demo world, so that curation has something to find and can be checked against the truth.
+"""The faults planted in the demo world, so that curation has faults to find and can be checked against the truth.
 
-Each kind hits the same share of a split's images: undecodable ones, badly exposed and blurred ones, copies of another
-image under another id, and train images that repeat a validation image, which would flatter every metric.
+Each kind occurs in the same share of a split's images: undecodable, badly exposed and blurred images, copies of another
+image with another id, and train images that repeat a validation image, which would inflate every metric.
 """
 
 import io
@@ -31,9 +31,9 @@ class Fault(NamedTuple):
 
 
 def plan_faults(num_images: dict[str, int], fault_frac: float, seed: int) -> dict[tuple[str, int], Fault]:
-    """Choose the faulty images of each split: (split, index) -> Fault, `fault_frac` of the split's images a kind.
+    """Return the faulty images: (split, index) -> Fault, for each kind `fault_frac` of the split's images.
 
-    No image has two faults, and a copy is always of an image without any. `num_images` has "train" and "validation".
+    No image has two faults, and the original of a copy has none. `num_images` has "train" and "validation".
     """
     plan: dict[tuple[str, int], Fault] = {}
     clean: dict[str, list[int]] = {}
@@ -41,31 +41,31 @@ def plan_faults(num_images: dict[str, int], fault_frac: float, seed: int) -> dic
         rng = np.random.default_rng([seed, _STREAM, number])
         order = iter(rng.permutation(num_images[split]).tolist())
         kinds = (*SPOILT, *COPIES, *([LEAK] if split == "train" else []))
-        # Beside its faulty images a split needs as many clean originals for its own copies.
+        # In addition to its faulty images a split needs a clean original for each copy.
         count = min(round(fault_frac * num_images[split]), num_images[split] // (len(kinds) + len(COPIES)))
-        hit = {kind: [next(order) for _ in range(count)] for kind in kinds}
+        faulty = {kind: [next(order) for _ in range(count)] for kind in kinds}
         clean[split] = list(order)
         originals = iter(clean[split])
         for kind in SPOILT:
-            plan.update({(split, index): Fault(kind) for index in hit[kind]})
+            plan.update({(split, index): Fault(kind) for index in faulty[kind]})
         for kind in COPIES:
-            plan.update({(split, index): Fault(kind, next(originals)) for index in hit[kind]})
+            plan.update({(split, index): Fault(kind, next(originals)) for index in faulty[kind]})
         if split == "train":
             leaked = rng.choice(clean["validation"], size=count, replace=count > len(clean["validation"]))
-            pairs = zip(hit[LEAK], leaked.tolist(), strict=True)
+            pairs = zip(faulty[LEAK], leaked.tolist(), strict=True)
             plan.update({(split, index): Fault(LEAK, of) for index, of in pairs})
     return plan
 
 
 def encode_jpeg(image: Image, quality: int = QUALITY) -> bytes:
-    """JPEG without chroma subsampling; the same pixels give the same bytes."""
+    """Encode as JPEG without chroma subsampling; the same pixels give the same bytes."""
     buffer = io.BytesIO()
     PillowImage.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
 
 
 def spoil(image: Image, kind: str) -> bytes:
-    """The JPEG of `image` with a fault of SPOILT: cut off, nearly black, washed out or out of focus."""
+    """Encode `image` with a fault of SPOILT: truncated, nearly black, nearly white or out of focus."""
     if kind == "truncated":
         whole = encode_jpeg(image)
         return whole[: len(whole) * 3 // 5]
@@ -78,11 +78,11 @@ def spoil(image: Image, kind: str) -> bytes:
 
 
 def encode_near_copy(image: Image) -> bytes:
-    """The JPEG of `image` moved one pixel to the right and compressed harder: the same picture, no equal byte."""
+    """Encode `image` moved one pixel to the right, with a lower quality: the same picture in other bytes."""
     moved = np.concatenate([image[:, :1], image[:, :-1]], axis=1)
     return encode_jpeg(moved, _NEAR_QUALITY)
 
 
 def move_box(box: ObjectBox, width: int) -> ObjectBox:
-    """The box of an object in `encode_near_copy` of an image `width` wide."""
+    """Return the box of an object in `encode_near_copy` of an image of that width."""
     return ObjectBox(min(box.x0 + 1, width - 1), box.y0, min(box.x1 + 1, width), box.y1)

@@ -1,8 +1,8 @@
-"""An S3 endpoint on loopback that fails as real ones do, for what has to end well in spite of it.
+"""An S3 endpoint on loopback that fails as servers on the internet do, to test code that must tolerate it.
 
-It serves the files of a folder, path style, unsigned, by GET alone: the ETag is the MD5, If-None-Match is heeded. A
-share of the requests meets one of FAULTS, drawn from the seed, the path and how often that path was asked for: the
-order in which many connections ask does not matter.
+It serves the files of a folder to unsigned GET requests in path style, with the MD5 as ETag, and supports
+If-None-Match. A share of the requests gets one of FAULTS, drawn by the seed, the path and the number of requests for
+that path so far; the order in which concurrent requests arrive does not matter.
 """
 
 import hashlib
@@ -23,17 +23,17 @@ FAULTS = {
     "503": "503 SlowDown",
     "429": "429 TooManyRequests, Retry-After: 1",
     "short": "the body ends early",
-    "wrong": "another content under the right ETag",
-    "slow": "a body that comes in drops",
-    "no reply": "the connection is reset before a reply",
-    "reset": "it is reset within the body",
+    "wrong": "other content with the right ETag",
+    "slow": "a body that comes in small pieces",
+    "no reply": "the connection is reset before the reply",
+    "reset": "the connection is reset within the body",
 }
 
-_NUM_DROPS = 10
+_NUM_PIECES = 10
 
 
 class FaultyEndpoint(socketserver.ThreadingTCPServer):
-    """The server; `num_requests` and `faults`, by kind, tell what it did."""
+    """The server, with its number of requests and of `faults` by kind."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -51,7 +51,7 @@ class FaultyEndpoint(socketserver.ThreadingTCPServer):
         return self._asked.total()
 
     def draw(self, path: str) -> str | None:
-        """The fault that this request for the path meets, if any."""
+        """Return the fault that this request for the path gets, if any."""
         with self._counting:
             rng = random.Random(f"{self.seed} {path} {self._asked[path]}")
             self._asked[path] += 1
@@ -62,7 +62,7 @@ class FaultyEndpoint(socketserver.ThreadingTCPServer):
             return fault
 
     def shutdown_request(self, request: socket.socket) -> None:
-        self.close_request(request)  # without the orderly end that a reset connection does not have
+        self.close_request(request)  # without the orderly shutdown, which would hide the reset
 
 
 class _Connection(socketserver.StreamRequestHandler):
@@ -74,10 +74,10 @@ class _Connection(socketserver.StreamRequestHandler):
             while self._answer_next():
                 pass
         except ConnectionError:
-            pass  # whoever asked was killed
+            pass  # the client was killed
 
     def _answer_next(self) -> bool:
-        """Answer a request; returns whether the connection is still of use."""
+        """Answer a request; return whether the connection can be used again."""
         words = self.rfile.readline().split()
         lines = iter(self.rfile.readline, b"\r\n")
         if not words:
@@ -107,9 +107,9 @@ class _Connection(socketserver.StreamRequestHandler):
             content = content[:middle]
         elif fault == "slow":
             self._reply("200 OK", b"", f"ETag: {etag}", length)
-            for start in range(0, length, length // _NUM_DROPS + 1):
-                time.sleep(self.server.slow_s / _NUM_DROPS)
-                self.wfile.write(content[start : start + length // _NUM_DROPS + 1])
+            for start in range(0, length, length // _NUM_PIECES + 1):
+                time.sleep(self.server.slow_s / _NUM_PIECES)
+                self.wfile.write(content[start : start + length // _NUM_PIECES + 1])
             return True
         self._reply("200 OK", content, f"ETag: {etag}", length)
         return self._reset() if fault == "reset" else fault != "short"
@@ -129,7 +129,7 @@ class _Connection(socketserver.StreamRequestHandler):
 def serve_faulty(
     root: Path, share: float, seed: int, slow_s: float = 0.5, kinds: Sequence[str] = tuple(FAULTS)
 ) -> Iterator[FaultyEndpoint]:
-    """Serve the folders in `root` as buckets on a free port; a `share` of the requests fails, or takes `slow_s`."""
+    """Serve the folders in `root` as buckets on a free port; a `share` of requests fails or takes `slow_s` seconds."""
     with FaultyEndpoint(root, share, seed, slow_s, kinds) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()

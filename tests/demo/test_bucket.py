@@ -42,7 +42,7 @@ def test_layout_and_columns_are_openimages_own(bucket):
     assert {(r["LabelName"], r["DisplayName"]) for r in rows(bucket, CLASSES_FILE.key)} == {
         (label, shape.capitalize()) for shape, label in LABELS.items()
     }
-    assert not list(bucket.rglob("*.part"))
+    assert not list(bucket.rglob(".*"))
 
 
 def test_image_ids_are_sixteen_hex_digits_and_differ():
@@ -97,11 +97,11 @@ def test_any_number_of_processes_draws_the_same_bytes(tmp_path):
 
 def test_progress_counts_every_image_once_and_a_whole_bucket_is_left_alone(tmp_path):
     calls = []
-    write_bucket(tmp_path, TINY, seed=1, progress=lambda done, total: calls.append((done, total)))
+    write_bucket(tmp_path, TINY, seed=1, progress=lambda done, total, note="": calls.append((done, total)))
     assert calls[-1] == (132, 132)
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     calls.clear()
-    write_bucket(tmp_path, TINY, seed=1, progress=lambda done, total: calls.append((done, total)))
+    write_bucket(tmp_path, TINY, seed=1, progress=lambda done, total, note="": calls.append((done, total)))
     assert calls == []
 
 

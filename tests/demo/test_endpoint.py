@@ -16,6 +16,7 @@ from moto.s3.models import s3_backends
 
 from pbe.demo import endpoint as endpoint_module
 from pbe.demo.endpoint import serve_bucket
+from pbe.errors import UserError
 
 
 def test_objects_are_served_over_s3_and_plain_http(bucket, endpoint):
@@ -68,7 +69,7 @@ def _runs(pid):
 
 
 def test_missing_folder_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere: no such folder"), serve_bucket(tmp_path / "nowhere"):
+    with pytest.raises(UserError, match=r"nowhere: no such folder"), serve_bucket(tmp_path / "nowhere"):
         pass
 
 
@@ -76,7 +77,7 @@ def test_unfinished_files_are_not_served(tmp_path):
     folder = tmp_path / "loading-test"
     (folder / "train").mkdir(parents=True)
     (folder / "train" / "a.jpg").write_bytes(b"a")
-    (folder / "train" / "b.jpg.part").write_bytes(b"b")
+    (folder / "train" / ".b.part.jpg").write_bytes(b"b")
     endpoint_module._load(tmp_path)
     stored = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets["loading-test"].keys
     assert list(stored) == ["train/a.jpg"]
