@@ -43,7 +43,7 @@ def read_coco(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage
     units = UnitCheck()
     for file, content in _coco_files(root, counts):
         split = split_in_file_name(file.stem) or folders.of(file.parent)
-        images, of_image = _group(file, content, split)
+        images, of_image = _group(file, content, split, counts)
         for key, image in images.items():
             name = str(image["file_name"])
             if not of_image[key]:
@@ -84,13 +84,14 @@ def _coco_files(root: Path, counts: ImportCounts) -> Iterator[tuple[Path, dict[s
 
 
 def _group(
-    file: Path, content: Row, split: str | None
+    file: Path, content: Row, split: str | None, counts: ImportCounts
 ) -> tuple[dict[Any, Row], Mapping[Any, list[tuple[str, str, Row]]]]:
     """Return a file's images by id, and each one's annotations with where they are and their class."""
     is_test = split == TEST  # whose annotations are often not published
     rows = _rows(content, "categories", ("id", "name"), file, optional=is_test)
     categories = _by_id(rows, "categories", "name", file)
     images = _by_id(_rows(content, "images", ("id", "file_name"), file), "images", "file_name", file)
+    counts.skipped["image_listed_twice"] += len(content["images"]) - len(images)
     names = {key: clean_label(row["name"], f"{file}: category {key!r}") for key, row in categories.items()}
     of_image: dict[Any, list[tuple[str, str, Row]]] = defaultdict(list)
     rows = _rows(content, "annotations", ("image_id", "category_id", "bbox"), file, optional=is_test)

@@ -17,9 +17,13 @@ import pyarrow.parquet as pq
 from pbe.acquisition.importers.annotations import ImportedBox, ImportedImage
 from pbe.acquisition.importers.coco import read_coco
 from pbe.acquisition.importers.csv_boxes import read_csv
+from pbe.acquisition.importers.cvat import read_cvat
+from pbe.acquisition.importers.datumaro import read_datumaro
 from pbe.acquisition.importers.fiftyone_dataset import Database, read_fiftyone
 from pbe.acquisition.importers.huggingface import read_huggingface
 from pbe.acquisition.importers.image_identity import MISSING, image_ids, select_images
+from pbe.acquisition.importers.label_studio import read_label_studio
+from pbe.acquisition.importers.labelme import read_labelme
 from pbe.acquisition.importers.mask_folders import read_masks
 from pbe.acquisition.importers.placement import ImportCounts
 from pbe.acquisition.importers.voc import read_voc
@@ -36,6 +40,10 @@ READERS: dict[str, Callable[[Acquire, ImportCounts], Iterator[ImportedImage]]] =
     "csv": read_csv,
     "masks": read_masks,
     "huggingface": read_huggingface,
+    "cvat": read_cvat,
+    "datumaro": read_datumaro,
+    "labelme": read_labelme,
+    "label_studio": read_label_studio,
 }
 SOURCES = frozenset((*READERS, "fiftyone"))
 

@@ -49,8 +49,8 @@ def frame_of(file: Path | BinaryIO, name: str, stated: Sides | None, where: str)
         if orientation >= 5 and _in_proportion(stated, (sides[1], sides[0])):
             return Frame(stated, orientation, "turned")
     raise UserError(
-        f"{where}: annotated at {stated[0]:g} x {stated[1]:g} px, but {name} is {sides[0]} x {sides[1]} px when upright; "
-        "use the picture that was annotated, or correct the size"
+        f"{where}: annotated at {stated[0]:g} x {stated[1]:g} px, but {name} is {sides[0]} x {sides[1]} px when "
+        "upright; use the picture that was annotated, or correct the size"
     )
 
 
