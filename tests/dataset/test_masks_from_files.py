@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_a_mask_is_turned_upright() -> None:
     assert np.array_equal(decode_mask(encode(GREY, exif=exif), "mask"), np.rot90(MARKED, -1))
 
 
-NUMBERS = {
+NUMBERS: dict[str, NDArray[Any]] = {
     "0 and 1": np.array([[0, 0, 0], [1, 1, 1]], np.uint8),
     "0 and 1 in 16 bits": np.array([[0, 0, 0], [1, 1, 1]], np.uint16),
     "8 bits in 16": np.array([[0, 64, 127], [128, 200, 255]], np.uint16),
