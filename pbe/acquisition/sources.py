@@ -45,8 +45,8 @@ def open_source(
     endpoint = endpoint_url or settings.endpoint_url
     if settings.source in SOURCES:
         imported = import_dataset(settings, seed, work, database)
-        counts = {"skipped": imported.skipped, "adjusted": imported.adjusted}
-        return Source(FileStore(imported.images), FolderStore(work), **counts)
+        counted = imported.skipped, imported.adjusted
+        return Source(FileStore(imported.images), FolderStore(work), False, *counted)
     if settings.source == "folder":
         root = folder_of(settings)
         if is_acquired(root):

@@ -54,11 +54,11 @@ def folder_of(settings: Acquire) -> Path:
 def numbers(values: Any, count: int | None, where: str) -> list[float]:
     """Return the values as `count` finite numbers (None: any count); raises UserError naming `where` they are not."""
     if not isinstance(values, list) or (count is not None and len(values) != count):
-        raise UserError(f"{where}: {values!r} are not {count} numbers")
+        raise UserError(f"{where}: {values!r:.80} are not {count} numbers")
     try:
         found = [float(value) for value in values]
-    except (TypeError, ValueError):
-        raise UserError(f"{where}: {values!r} are not all numbers") from None
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{where}: {values!r:.80} are not all numbers") from None
     if not all(map(math.isfinite, found)):
-        raise UserError(f"{where}: {values!r} are not all finite")
+        raise UserError(f"{where}: {values!r:.80} are not all finite")
     return found

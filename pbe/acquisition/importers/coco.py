@@ -98,7 +98,7 @@ def _group(
     for n, row in enumerate(rows):
         where = f"{file}: annotations[{n}]"
         for key, known in (("image_id", images), ("category_id", names)):
-            if not isinstance(row[key], int | str) or row[key] not in known:
+            if not isinstance(row[key], int | float | str) or row[key] not in known:
                 kind = "images" if key == "image_id" else "categories"
                 raise UserError(f"{where}: {key} {row[key]!r} is not among the {kind}")
         of_image[row["image_id"]].append((where, names[row["category_id"]], row))
@@ -108,8 +108,10 @@ def _group(
 def _by_id(rows: Sequence[Row], key: str, name: str, file: Path) -> dict[Any, Row]:
     found: dict[Any, Row] = {}
     for n, row in enumerate(rows):
-        if not isinstance(row["id"], int | str):
-            raise UserError(f"{file}: {key}[{n}]: id {row['id']!r} is neither a number nor a text")
+        if not isinstance(row["id"], int | float | str):
+            raise UserError(f"{file}: {key}[{n}]: id {row['id']!r:.60} is neither a number nor a text")
+        if not isinstance(row[name], str) or not row[name].strip():
+            raise UserError(f"{file}: {key}[{n}]: {name} {row[name]!r:.60} is not a name")
         known = found.setdefault(row["id"], row)
         if known is not row and known[name] != row[name]:
             raise UserError(

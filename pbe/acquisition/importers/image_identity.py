@@ -77,12 +77,12 @@ def image_ids(paths: Iterable[Path]) -> dict[Path, str]:
         cleaned = {path: _clean_id(found) for path, found in ids.items()}
         if len(set(cleaned.values())) == len(paths):
             return cleaned
-    return {path: f"{found}-{hashlib.md5(os.fsencode(path)).hexdigest()[:8]}" for path, found in cleaned.items()}
+    return {path: f"{found}-{hashlib.md5(repr(path).encode()).hexdigest()[:8]}" for path, found in cleaned.items()}
 
 
 def _clean_id(text: str) -> str:
     """Return an id without a leading dot, control characters, or bytes that are not UTF-8."""
-    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    shown = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     shown = "".join(character if character.isprintable() else "_" for character in shown)
     return f"_{shown}" if shown.startswith(".") else shown
 
@@ -94,7 +94,8 @@ def _join_listings(images: Sequence[ImportedImage], counts: ImportCounts) -> lis
     """
     of_picture: dict[str, list[ImportedImage]] = defaultdict(list)
     for image in images:
-        of_picture[str(image.path) if image.read else os.path.realpath(image.path)].append(image)
+        is_file = image.read is None and os.path.isfile(image.path)
+        of_picture[os.path.realpath(image.path) if is_file else str(image.path)].append(image)
     joined = []
     for listings in of_picture.values():
         least = min(_doubt(image) for image in listings)

@@ -34,6 +34,7 @@ from pbe.errors import UserError
 from pbe.settings import Acquire
 
 _SPLITS = (("train", "train"), ("val", "validation"), ("valid", "validation"), ("test", TEST))
+_MAX_DIGITS = 9
 _UNKNOWN = Frame((1.0, 1.0))  # of a picture that acquire will report as lost
 _NO_LABELS = frozenset(("classes", "train", "val", "valid", "test"))
 _NOTHING: tuple[Any, ...] = (None, "", "null", "~", [])
@@ -91,8 +92,13 @@ def _read_config(root: Path) -> _Config:
         entry = content.get(key)
         if entry in _NOTHING or (key != "train" and entry == content["train"]):
             continue
-        entries[split] = [*entries.get(split, []), *map(str, entry if isinstance(entry, list) else [entry])]
-    base = str(content.get("path") or ".")
+        items = entry if isinstance(entry, list) else [entry]
+        if not all(isinstance(item, str) for item in items):
+            raise UserError(f"{path}: {key}: it must be a folder of images, a list of them, or several of these")
+        entries[split] = [*entries.get(split, []), *items]
+    base = content.get("path") or "."
+    if not isinstance(base, str):
+        raise UserError(f"{path}: path: it must be a folder")
     folder = root / base if os.path.isdir(root / base) else root
     return _Config(path, folder, entries, _names(content["names"], path), _keypoints(content.get("kpt_shape"), path))
 
@@ -108,11 +114,13 @@ def _config_without_yaml(root: Path) -> _Config:
 
 def _names(names: Any, path: Path) -> dict[int, str]:
     if not isinstance(names, list | dict):
-        raise UserError(f"{path}: names: {names!r} is neither a list nor a mapping of classes")
+        raise UserError(f"{path}: names is neither a list nor a mapping of classes")
     found: dict[int, str] = {}
     for key, name in names.items() if isinstance(names, dict) else enumerate(names):
-        if not str(key).strip().isdecimal():
-            raise UserError(f"{path}: names: {key!r} is not a class number")
+        if not str(key).strip().isdecimal() or len(str(key)) > _MAX_DIGITS:
+            raise UserError(f"{path}: names: {key!r:.60} is not a class number")
+        if not isinstance(name, str):
+            raise UserError(f"{path}: names: {key}: the class is not a name")
         found[int(key)] = clean_label(name, f"{path}: names: {key}")
     return found
 
@@ -121,9 +129,13 @@ def _keypoints(shape: Any, path: Path) -> int:
     """Return how many numbers of a row are keypoints, by kpt_shape: [points, 2 or 3]."""
     if shape in _NOTHING:
         return 0
-    if not isinstance(shape, list) or len(shape) != 2 or not all(str(value).isdecimal() for value in shape):
-        raise UserError(f"{path}: kpt_shape: {shape!r} is not [number of points, 2 or 3]")
+    if not isinstance(shape, list) or len(shape) != 2 or not all(_is_count(value) for value in shape):
+        raise UserError(f"{path}: kpt_shape: it must be [number of points, 2 or 3]")
     return int(shape[0]) * int(shape[1])
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, str) and value.isdecimal() and len(value) <= _MAX_DIGITS
 
 
 def _images(
