@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pbe.method.exemplars import augment_exemplar, crop_exemplar, resize, resize_fast
+from pbe.method.exemplars import Change, apply_change, augment_exemplar, crop_exemplar, resize, resize_fast
 from pbe.types import Image
 from tests.support import parameters
 
@@ -86,3 +86,31 @@ def test_fast_resizing_is_resizing(size: tuple[int, int]) -> None:
 
 def test_fast_resizing_leaves_small_images_their_bits() -> None:
     np.testing.assert_array_equal(resize_fast(picture(50), 32, 32), resize(picture(50), 32, 32))
+
+
+def test_a_warp_moves_pixels_by_its_flow_and_turns_about_the_centre() -> None:
+    image, side = picture(9), 9
+    flow = np.zeros((side, side, 2), np.float32)
+    flow[..., 0] = 2  # every pixel takes the one two columns to its right
+    shifted = apply_change(image, Change(flip=False, angle_deg=None, flow=flow, blur_px=None))
+    np.testing.assert_array_equal(shifted[:, :7], image[:, 2:])
+    down = apply_change(image, Change(flip=False, angle_deg=None, flow=flow[..., ::-1], blur_px=None))
+    np.testing.assert_array_equal(down[:7], image[2:])
+    turned = apply_change(image, Change(flip=False, angle_deg=90.0, flow=None, blur_px=None))
+    np.testing.assert_array_equal(turned, np.rot90(image, -1))  # clockwise
+
+
+def test_an_image_grows_bilinearly_and_shrinks_by_area() -> None:
+    image = np.array([[[0] * 3, [100] * 3]], np.uint8)
+    assert resize(image, 1, 4)[0, :, 0].tolist() == [0, 25, 75, 100]
+    wide = np.repeat(np.array([0, 10, 20, 200], np.uint8)[None, :, None], 3, 2)
+    assert resize(wide, 1, 2)[0, :, 0].tolist() == [5, 110]
+
+
+def test_a_crop_is_resized_fast_only_on_request() -> None:
+    image = picture(300)
+    usual, fast = (crop_exemplar(image, (0, 0, 300, 300), 0.0, 70, fast) for fast in (False, True))
+    np.testing.assert_array_equal(usual, resize(image, 70, 70))
+    np.testing.assert_array_equal(fast, resize_fast(image, 70, 70))
+    np.testing.assert_array_equal(crop_exemplar(image, (0, 0, 300, 300), 0.0, 70), usual)
+    assert (usual != fast).any()

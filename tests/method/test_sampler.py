@@ -62,7 +62,7 @@ def test_known_latents_are_replaced_at_their_noise_level_before_every_call() -> 
 
     def denoise(y: Tensor, t: Tensor) -> Tensor:
         seen.append((y[..., 0] / known[..., 0]).mean().square().item())
-        return y * 0
+        return torch.ones_like(y)
 
     constrained = sample_plms(denoise, noise(1), ALPHAS, 5, constrain=constrain)
     assert constrained.shape == (1, 1, 2, 2)

@@ -92,6 +92,8 @@ def test_the_share_of_close_ups_is_the_setting() -> None:
         (4500, (0, 0, 4000, 4000), 8),
         (90000, (0, 0, 80000, 80000), 8),
         (64, (0, 0, 10, 10), 1),
+        (9000, (3000, 0, 3448, 2000), 2),  # limited by the box's width
+        (9000, (0, 3000, 2000, 3448), 2),  # or height
     ],
 )
 def test_an_image_is_decoded_smaller_where_window_and_exemplar_still_shrink(
