@@ -44,8 +44,7 @@ RUNS = {
     "stock": "stock: boto3 resource, 5 threads",
     "store 1": "ours, store alone, 1 process",
     "store 2": "ours, store alone, 2 processes",
-    "acquire 1": "ours, whole acquire, 1 process",
-    "acquire 2": "ours, whole acquire, 2 processes",
+    "acquire": "ours, whole acquire",
 }
 
 
@@ -180,7 +179,7 @@ def fetch_part(url: str, ids: list[str], out: Path, workers: int) -> None:
     in_threads(workers, lambda i: store.fetch(f"{i}.jpg", out / f"{i}.jpg"), ids)
 
 
-def run_acquire(url: str, out: Path, processes: int, workers: int) -> None:
+def run_acquire(url: str, out: Path, workers: int) -> None:
     from pbe.acquisition.download import acquire
     from pbe.settings import load_settings
 
@@ -190,7 +189,6 @@ def run_acquire(url: str, out: Path, processes: int, workers: int) -> None:
             endpoint_url=url,
             annotations_url=f"{url}/{openimages.ANNOTATIONS_BUCKET}",
             workers=workers,
-            processes=processes,
         ),
         0,
         out / "raw",
@@ -210,7 +208,7 @@ def run_measured(which: str, url: str, ids: list[str], out: Path, workers: int) 
     elif kind == "store":
         run_store(url, ids, out, int(processes), workers)
     else:
-        run_acquire(url, out, int(processes), workers)
+        run_acquire(url, out, workers)
     print(time.perf_counter() - started, cpu_s() - before)
 
 

@@ -1,12 +1,12 @@
-"""Whether acquire ends with the same bits when the server fails and it is itself killed, again and again.
+"""Does acquire end with the same bytes when the server fails and acquire itself is killed again and again?
 
     .venv/bin/python benchmarks/acquire_faults.py --images 3000 --kills 5 --seed 0
     .venv/bin/python benchmarks/acquire_faults.py --images 20000 --kills 0 --fault-share 0  # for its memory
 
-The peer is its own quiet run. Then the same from a server that fails a tenth of the requests (`faulty_endpoint`),
-SIGKILLed each time a moment after a number of images, drawn uniformly from all, and started again; the last run goes
-to its end. Every file below data/raw must be that of the quiet run; exit code 1 where one is not. Each run is a process
-of its own, the real `acquire` in several processes with its defaults, but for the numbers below.
+The baseline is a quiet run. The other runs read from a server that fails a tenth of the requests (`faulty_endpoint`)
+and are killed (SIGKILL) a moment after a random number of images; the last run goes to its end. Every file below
+data/raw must equal the quiet run's; otherwise the exit code is 1. Each run is a separate process with the parameters
+of params.yaml, except for the numbers below.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Run:
         self.out, self.title, self.total = out, title, options.images
         self.peaks_mb: dict[int, float] = {}
         self.held_mb: list[float] = []
-        request = {name: getattr(options, name) for name in ("seed", "workers", "processes")}
+        request = {name: getattr(options, name) for name in ("seed", "workers")}
         command = [sys.executable, __file__, "--run", json.dumps({"url": url, "out": str(out), **request})]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._watch_memory, daemon=True).start()
@@ -73,10 +73,10 @@ class Run:
             time.sleep(0.01)
         return left
 
-    def tell_memory(self) -> str:
+    def describe_memory(self) -> str:
         own = self.peaks_mb.pop(self.process.pid)
-        held, peaks = (", ".join(f"{mb:.0f}" for mb in mbs) for mbs in (self.held_mb, self.peaks_mb.values()))
-        return f"{own:.0f} MB, its processes {peaks} MB; at each tenth of the images {held} MB"
+        held = ", ".join(f"{mb:.0f}" for mb in self.held_mb)
+        return f"{own:.0f} MB; at each tenth of the images {held} MB"
 
     def _watch_memory(self) -> None:
         while self.process.returncode is None:
@@ -123,7 +123,7 @@ def write_bucket(root: Path, number: int, num_bytes: int) -> None:
         write_annotations(root, split, images)
 
 
-def run_acquire(url: str, out: str, seed: int, workers: int, processes: int) -> None:
+def run_acquire(url: str, out: str, seed: int, workers: int) -> None:
     from pbe.acquisition.download import acquire
     from pbe.settings import load_settings
 
@@ -132,10 +132,9 @@ def run_acquire(url: str, out: str, seed: int, workers: int, processes: int) -> 
         endpoint_url=url,
         annotations_url=f"{url}/{openimages.ANNOTATIONS_BUCKET}",
         workers=workers,
-        processes=processes,
         images_per_shard=IMAGES_PER_SHARD,
     )
-    acquire(settings, seed, Path(out), progress=lambda done, _: print(done, flush=True))
+    acquire(settings, seed, Path(out), progress=lambda done, total, note="": print(done, flush=True))
 
 
 def count_whole(out: Path) -> int:
@@ -184,11 +183,11 @@ def compare(quiet: Path, faulty: Path) -> bool:
     return not different and not beside
 
 
-def tell_faults(server: FaultyEndpoint) -> None:
+def print_faults(server: FaultyEndpoint) -> None:
     share = server.faults.total() / server.num_requests
     print(f"{server.num_requests:,} requests, {100 * share:.1f} % of them failed:")
-    for fault, told in FAULTS.items():
-        print(f"{server.faults[fault]:6} {told}")
+    for fault, description in FAULTS.items():
+        print(f"{server.faults[fault]:6} {description}")
 
 
 def main() -> None:
@@ -198,8 +197,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--fault-share", type=float, default=0.1, help="of the requests")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=8, help="connections of each process")
+    parser.add_argument("--workers", type=int, default=8, help="concurrent requests")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
@@ -213,9 +211,9 @@ def main() -> None:
             quiet.wait()
         with serve_faulty(root / "bucket", options.fault_share, options.seed) as server:
             last = run_killed(server, root / "faulty" / "raw", options)
-            tell_faults(server)
-        print(f"quiet run: at most {quiet.tell_memory()}")
-        print(f"last run: at most {last.tell_memory()}; {os.cpu_count()} cores, {options.images:,} images")
+            print_faults(server)
+        print(f"quiet run: at most {quiet.describe_memory()}")
+        print(f"last run: at most {last.describe_memory()}; {os.cpu_count()} cores, {options.images:,} images")
         same = compare(quiet.out, last.out)
     sys.exit(not same)
 
