@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 FAULTS = {
@@ -61,7 +62,7 @@ class FaultyEndpoint(socketserver.ThreadingTCPServer):
             self.faults[fault] += 1
             return fault
 
-    def shutdown_request(self, request: socket.socket) -> None:
+    def shutdown_request(self, request: Any) -> None:
         self.close_request(request)  # without the orderly shutdown, which would hide the reset
 
 
