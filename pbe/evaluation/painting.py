@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pbe.evaluation.bench import Bench, result_path, write_image
-from pbe.method.close_up import cut_close_up, put_back
 from pbe.method.exemplars import resize
+from pbe.method.regions import Regions, cut_regions, find_regions, put_back_regions, region_seeds
 from pbe.runtime.child_processes import exit_with_parent
 from pbe.types import Progress, no_progress
 
@@ -97,18 +97,25 @@ def paint_batch(painter_folder: Path, bench: Bench, ids: Sequence[int], job: Pai
     painter = _load_painter(painter_folder)
     cases = [bench.case(i) for i in ids]
     side = painter.exemplar_px
-    closes = [cut_close_up(case.source, case.mask, painter.image_px, sampling.max_magnification) for case in cases]
+    regions = [find_regions(case.mask, painter.image_px, sampling.max_magnification) for case in cases]
+    cuts = [cut_regions(case.source, each, painter.image_px) for case, each in zip(cases, regions, strict=True)]
+    counts = [len(each) for each in cuts]
     squares = painter.paint(
-        np.stack([close.source for close in closes]),
-        np.stack([close.mask for close in closes]),
-        np.stack([resize(case.exemplar, side, side) for case in cases]),
+        np.stack([cut.source for each in cuts for cut in each]),
+        np.stack([cut.mask for each in cuts for cut in each]),
+        np.repeat(np.stack([resize(case.exemplar, side, side) for case in cases]), counts, axis=0),
         guidance_scale=job.guidance_scale,
         num_steps=sampling.num_steps,
-        seeds=[case_seed(sampling.seed, i) for i in ids],
+        seeds=[seed for i, each in zip(ids, regions, strict=True) for seed in _seeds(sampling, i, each)],
     )
-    for case, close, square in zip(cases, closes, squares, strict=True):
-        write_image(result_path(job.folder, case.id), put_back(case.source, case.mask, square, close.window))
+    painted = np.split(squares, np.cumsum(counts)[:-1])
+    for case, each, own in zip(cases, regions, painted, strict=True):
+        write_image(result_path(job.folder, case.id), put_back_regions(case.source, each, list(own)))
     return len(ids)
+
+
+def _seeds(sampling: Sampling, case_id: int, regions: Regions) -> list[int]:
+    return region_seeds(case_seed(sampling.seed, case_id), regions)
 
 
 def case_seed(seed: int, case_id: int) -> int:

@@ -56,10 +56,28 @@ def gather_backbone(settings: Backbone, project: Path, out: Path) -> dict[str, s
     return card
 
 
+def painter_px(folder: Path) -> int:
+    """Return the side of the square that the painter in `folder` paints; raises UserError when nothing valid says it.
+
+    The published index does not say it; the UNet's and the VAE's configurations do.
+    """
+    image_px = read_json(folder / INDEX).get("image_px")
+    if image_px is None:
+        sample_size = read_json(folder / "unet" / "config.json").get("sample_size")
+        levels = read_json(folder / "vae" / "config.json").get("block_out_channels")
+        if isinstance(sample_size, int) and isinstance(levels, list):
+            image_px = sample_size * 2 ** (len(levels) - 1)
+    if not isinstance(image_px, int) or image_px <= 0 or image_px % 8:
+        raise UserError(f"{folder / INDEX}: image_px is {image_px}; it must be a multiple of 8")
+    return image_px
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; raises UserError when the file does not hold one."""
     try:
         content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a JSON file ({error})") from None
     if not isinstance(content, dict):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pbe.errors import UserError
-from pbe.method.backbone import INDEX, PAINTER_CLASS, PAINTER_PARTS, read_json
+from pbe.method.backbone import INDEX, PAINTER_CLASS, PAINTER_PARTS, painter_px, read_json
 from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.denoiser import (
     NUM_EXTRA_CHANNELS,
@@ -179,14 +179,11 @@ class Painter(nn.Module):
         conditioner = Conditioner.from_pretrained(folder / "image_encoder")
         scheduler = load_scheduler(folder / "scheduler")
         _check_parts(folder, unet, vae, conditioner)
-        image_px = index.get("image_px") or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
-        if not isinstance(image_px, int) or image_px <= 0 or image_px % 8:
-            raise UserError(f"{folder / INDEX}: image_px is {image_px}; it must be a multiple of 8")
         # Only this project writes image_px: another folder has the published layout, whose UNet takes 1 = keep.
         mask_channel = index.get("mask_channel", "repaint" if "image_px" in index else "keep")
         if mask_channel not in ("repaint", "keep"):
             raise UserError(f"{folder / INDEX}: mask_channel is {mask_channel}; it must be repaint or keep")
-        return cls(unet, vae, conditioner, scheduler, image_px, mask_channel).eval()
+        return cls(unet, vae, conditioner, scheduler, painter_px(folder), mask_channel).eval()
 
     def _check(
         self, sources: Images, masks: Masks, exemplars: Images, guidance_scale: float, seeds: Sequence[int]

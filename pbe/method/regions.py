@@ -37,6 +37,11 @@ class Regions(NamedTuple):
     num_specks: int  # how many were dropped
     speck_px: int  # the widest box that counts as a speck
 
+    @property
+    def mask(self) -> Mask:
+        """The mask without its specks."""
+        return (self.labels > 0).view(np.uint8)
+
 
 def find_regions(mask: Mask, image_px: int, max_magnification: float = MAX_MAGNIFICATION) -> Regions:
     """Split a mask (H, W) of 0 and 1 into its regions, each with the window that `close_up` gives it.
@@ -59,7 +64,7 @@ def find_regions(mask: Mask, image_px: int, max_magnification: float = MAX_MAGNI
 
 def cut_regions(source: Image, regions: Regions, image_px: int) -> list[CloseUp]:
     """Cut every region's window out of the source (H, W, 3); the pixels of all regions are hidden in each."""
-    mask = (regions.labels > 0).view(np.uint8)
+    mask = regions.mask
     return [cut_at(source, mask, window, image_px) for window in regions.windows]
 
 
@@ -69,6 +74,11 @@ def put_back_regions(source: Image, regions: Regions, painted: Sequence[Image]) 
     for number, (square, window) in enumerate(zip(painted, regions.windows, strict=True), start=1):
         result = put_back(result, (regions.labels == number).view(np.uint8), square, window)
     return result
+
+
+def region_seeds(seed: int, regions: Regions) -> list[int]:
+    """Return a seed for each region's noise; the largest region has the given one."""
+    return [(seed + number) % 2**63 for number in range(len(regions.windows))]
 
 
 def _group_pieces(stats: Boxes, shape: tuple[int, int], least_margin: float, speck_px: int) -> NDArray[np.int64]:

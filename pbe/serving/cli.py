@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pbe.errors import UserError, disk_error, one_line
 from pbe.runtime.files import atomic_file, atomic_folder
+from pbe.serving.output_files import check_folder_of, check_image_file, check_new
 from pbe.serving.start_up import hidden_module, paused_collector
 
 if TYPE_CHECKING:
     from pbe.method.painter import Painter
+    from pbe.serving.pictures import Picture
     from pbe.types import Image, Mask, Progress
 
 DEFAULT_MODEL = "models:/paint-by-example@champion"
-LOSSLESS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 USER_ERROR_CODE, INTERRUPTED_CODE = 2, 130
 
 
@@ -79,8 +80,12 @@ def _add_edit(edit: argparse.ArgumentParser) -> None:
     edit.add_argument(
         "--mask", type=Path, required=True, metavar="IMAGE", help="white where to repaint; same size as the source"
     )
-    edit.add_argument("--exemplar", type=Path, required=True, metavar="IMAGE", help="an image of the object to paint")
-    edit.add_argument("--out", type=Path, required=True, metavar="PNG", help="the edited image")
+    edit.add_argument("--invert-mask", action="store_true", help="repaint where the mask is black instead")
+    edit.add_argument("--exemplar", type=Path, metavar="IMAGE", help="an image of the object to paint")
+    edit.add_argument("--out", type=Path, metavar="PNG", help="the edited image; .tif, .bmp, .webp and .jpg also work")
+    edit.add_argument(
+        "--preview", type=Path, metavar="PNG", help="write an image of the mask and its windows, and do not paint"
+    )
     edit.add_argument("--model", default=DEFAULT_MODEL, help="a registered model or a folder (default: %(default)s)")
     edit.add_argument(
         "--guidance-scale", type=float, default=5, metavar="S", help="similarity to the exemplar (default: 5)"
@@ -115,13 +120,18 @@ def _add_exchange(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 def _edit(arguments: argparse.Namespace) -> None:
     """Check the arguments and images, load the model, paint, and write the result."""
+    _check_edit_arguments(arguments)
     with paused_collector():
-        source, mask, exemplar = _checked_inputs(arguments)
-        from pbe.serving.editor import edit
+        source, mask = _checked_source(arguments)
+        if arguments.preview:
+            return _write_preview(arguments, source, mask)
+        exemplar = _checked_exemplar(arguments, source, mask)
+        from pbe.serving.editor import edit_picture, mask_notes
 
         painter = _load(_model_folder(arguments.model))
+    _print_notes(mask_notes(mask, painter.image_px, arguments.max_magnification))
     with _progress_bar(arguments.num_steps) as on_step:
-        result = edit(
+        result = edit_picture(
             painter,
             source,
             mask,
@@ -132,34 +142,61 @@ def _edit(arguments: argparse.Namespace) -> None:
             max_magnification=arguments.max_magnification,
             on_step=on_step,
         )
-    _write(result, arguments.out)
+    from pbe.serving.pictures import write_picture
+
+    write_picture(result, arguments.out)
 
 
-def _checked_inputs(arguments: argparse.Namespace) -> tuple["Image", "Mask", "Image"]:
-    from pbe.dataset.images import read_image
-    from pbe.dataset.mask_images import read_mask
-    from pbe.serving.editor import check_mask, check_options
+def _check_edit_arguments(arguments: argparse.Namespace) -> None:
+    from pbe.serving.editor import check_options
 
+    needed = () if arguments.preview else ("exemplar", "out")
+    if missing := [f"--{name}" for name in needed if getattr(arguments, name) is None]:
+        raise UserError(f"the following arguments are required: {', '.join(missing)}")
     check_options(arguments.guidance_scale, arguments.num_steps, arguments.seed, arguments.max_magnification)
-    _check_out(arguments.out)
-    source, mask = read_image(arguments.source), read_mask(arguments.mask)
-    check_mask(mask, source, mask_name=f"mask {arguments.mask}", source_name=f"source {arguments.source}")
-    return source, mask, read_image(arguments.exemplar)
+    check_image_file("--preview" if arguments.preview else "--out", arguments.preview or arguments.out)
 
 
-def _check_out(out: Path) -> None:
-    if out.is_dir():
-        raise UserError(f"--out {out}: is a folder; name a file in it, such as {out / 'result.png'}")
-    if out.suffix.lower() not in LOSSLESS:
-        raise UserError(f"--out {out}: name it .png; only {', '.join(LOSSLESS)} are lossless, as unmasked pixels need")
-    _check_folder_of(out)
+def _checked_source(arguments: argparse.Namespace) -> tuple["Picture", "Mask"]:
+    from pbe.serving.editor import check_mask, read_mask, read_source
+
+    source, mask = read_source(arguments.source), read_mask(arguments.mask)
+    if arguments.invert_mask:
+        mask = 1 - mask
+    check_mask(mask, source.shown, mask_name=f"mask {arguments.mask}", source_name=f"source {arguments.source}")
+    return source, mask
 
 
-def _check_folder_of(out: Path) -> None:
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}")
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"--out {out}: no permission to write to the folder {out.parent}")
+def _checked_exemplar(arguments: argparse.Namespace, source: "Picture", mask: "Mask") -> "Image":
+    """Return the exemplar; print what the result will not keep of the source."""
+    from pbe.serving.editor import read_exemplar
+    from pbe.serving.pictures import FORMATS, check_size, losses
+
+    exemplar = read_exemplar(arguments.exemplar, f"exemplar {arguments.exemplar}")
+    out_format = FORMATS[arguments.out.suffix.lower()]
+    check_size(source, out_format, f"--out {arguments.out}")
+    _print_notes(losses(source, out_format, mask))
+    return exemplar
+
+
+def _write_preview(arguments: argparse.Namespace, source: "Picture", mask: "Mask") -> None:
+    from PIL import Image as PILImage
+
+    from pbe.method.backbone import painter_px
+    from pbe.serving.editor import mask_notes
+    from pbe.serving.pictures import FORMATS
+    from pbe.serving.preview import preview
+
+    image_px = painter_px(_model_folder(arguments.model))
+    drawn = preview(source.shown, mask, image_px, arguments.max_magnification)
+    with atomic_file(arguments.preview) as part:
+        PILImage.fromarray(drawn).save(part, format=FORMATS[arguments.preview.suffix.lower()])
+    _print_notes(mask_notes(mask, image_px, arguments.max_magnification))
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _model_folder(model: str) -> Path:
@@ -214,18 +251,10 @@ def _progress_bar(total: int) -> Iterator["Progress"]:
         yield show
 
 
-def _write(image: "Image", out: Path) -> None:
-    """Write the image, complete or not at all."""
-    from PIL import Image as PILImage
-
-    with atomic_file(out) as part:
-        PILImage.fromarray(image).save(part, format=LOSSLESS[out.suffix.lower()])
-
-
 def _import(options: argparse.Namespace) -> None:
     if not options.origin.exists():
         raise UserError(f"--from {options.origin}: no such file or folder")
-    _check_new(options.out)
+    check_new(options.out)
     from pbe.interchange.ldm import read_ldm
 
     painter = _load(options.origin) if options.origin.is_dir() else read_ldm(options.origin)
@@ -236,7 +265,7 @@ def _import(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     folder = _model_folder(options.model)
-    _check_new(options.out)
+    check_new(options.out)
     from pbe.interchange.folder import write_published
     from pbe.interchange.ldm import write_ldm
 
@@ -248,12 +277,6 @@ def _export(options: argparse.Namespace) -> None:
             write_published(painter, part)
     inverted = "" if painter.mask_channel == "keep" else "; its mask channel is inverted, see docs/interchange.md"
     print(f"{options.out}: {options.format}{inverted}")
-
-
-def _check_new(out: Path) -> None:
-    _check_folder_of(out)
-    if out.exists():
-        raise UserError(f"--out {out}: already exists; name another, or remove it")
 
 
 def _browse(options: argparse.Namespace) -> None:
@@ -271,7 +294,7 @@ def _write_attributions(options: argparse.Namespace) -> None:
     from pbe.dataset.attributions import write_attributions
     from pbe.layout import CURATED, RAW
 
-    _check_folder_of(options.out)
+    check_folder_of(options.out)
     images, unknown = write_attributions(RAW, CURATED, options.out)
     print(f"{options.out}: {images} images, {unknown} of them without a known licence")
 

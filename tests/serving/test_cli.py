@@ -60,7 +60,17 @@ MISTAKES = [
     (["--mask={}/black.png"], "black.png marks nothing"),
     (["--out={}"], "is a folder"),
     (["--out={}/nowhere/o.png"], "there is no folder "),
-    (["--out={}/o.jpg"], "name it .png"),
+    (["--out={}/o.gif"], "o.gif: name it .png"),
+    (["--out={}/" + 250 * "o" + ".png"], "the name of 254 bytes is too long"),
+    (["--out={}/link.png"], "link.png: is a link"),
+    (["--out={}/dangling.png"], "dangling.png: is a link"),
+    (["--out={}/protected.png"], "protected.png: is read-only"),
+    (["--preview={}/link.png"], "--preview"),
+    (["--exemplar={}/clear.png"], "clear.png is fully transparent"),
+    (["--mask={}/moving.gif"], "moving.gif: refused: a GIF of several"),
+    (["--mask={}/white.png", "--invert-mask"], "white.png marks nothing"),
+    (["--guidance-scale=51"], "guidance scale is 51: "),
+    (["--guidance-scale=nan"], "guidance scale is nan: "),
     (["--max-magnification=0"], "magnification is 0: "),
     (["--exemplar={}"], "cannot be read: is a directory"),
     (["--model={}/none"], "no such folder, and not a registered model"),
@@ -75,6 +85,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     PILImage.new("L", (8, 8), 255).save(images / "small.png")
     PILImage.new("L", (48, 40)).save(images / "black.png")
+    PILImage.new("L", (48, 40), 255).save(images / "white.png")
+    PILImage.new("RGBA", (9, 9)).save(images / "clear.png")
+    PILImage.new("L", (48, 40)).save(
+        images / "moving.gif", append_images=[PILImage.new("L", (48, 40), 9)], save_all=True
+    )
+    (images / "link.png").symlink_to(images / "s.png")
+    (images / "dangling.png").symlink_to(images / "nowhere.png")
+    (images / "protected.png").touch(0o444)
     (images / "truncated.png").write_bytes((images / "s.png").read_bytes()[:500])
     before = sorted(images.iterdir())
 
@@ -104,6 +122,54 @@ def test_a_damaged_model_is_one_line(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert str(images / "model") in error
+
+
+def test_what_the_source_carries_is_kept_and_losses_are_said(
+    images: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.asarray(PILImage.open(images / "s.png"))
+    cut_out = np.dstack([pixels, np.where(np.arange(48) < 40, 255, 0)[None].repeat(40, 0).astype(np.uint8)])
+    PILImage.fromarray(cut_out).save(images / "s.png", dpi=(300, 300))
+
+    assert edit(images, f"--model={model_folder}") == 0
+    assert capsys.readouterr().err == ""
+    with PILImage.open(images / "o.png") as result:
+        mask = np.asarray(PILImage.open(images / "m.png"))
+        assert np.array_equal(np.asarray(result)[mask == 0], cut_out[mask == 0])
+        assert result.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+
+    assert edit(images, f"--model={model_folder}", f"--out={images / 'o.jpg'}") == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.split(":")[0] for note in notes] == ["note", "note"]
+    assert "transparen" in notes[0]
+    assert "JPEG" in notes[1]
+
+
+def test_a_speck_is_left_unpainted_with_a_note(
+    images: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = np.array(PILImage.open(images / "m.png"))
+    mask[39, 47] = 255
+    PILImage.fromarray(mask).save(images / "m.png")
+
+    assert edit(images, f"--model={model_folder}") == 0
+    assert capsys.readouterr().err == "note: not painted: 1 speck of the mask, at most 2 x 2 px\n"
+    source, out = (np.asarray(PILImage.open(images / file)) for file in ("s.png", "o.png"))
+    assert np.array_equal(out[39, 47], source[39, 47])
+
+
+def test_an_inverted_mask_repaints_the_rest(images: Path, model_folder: Path) -> None:
+    assert edit(images, f"--model={model_folder}", "--invert-mask") == 0
+    source, mask, out = (np.asarray(PILImage.open(images / file)) for file in ("s.png", "m.png", "o.png"))
+    assert np.array_equal(out[mask == 255], source[mask == 255])
+    assert (out[mask == 0] != source[mask == 0]).any()
+
+
+def test_a_preview_is_written_without_painting(images: Path, model_folder: Path) -> None:
+    usual = ["edit", f"--source={images / 's.png'}", f"--mask={images / 'm.png'}", f"--model={model_folder}"]
+    assert main([*usual, f"--preview={images / 'p.png'}"]) == 0
+    assert PILImage.open(images / "p.png").size == (48, 40)
+    assert not (images / "o.png").exists()
 
 
 def test_guidance_with_a_model_trained_without_it_is_one_line(

@@ -1,15 +1,18 @@
 """The editor: where the window lies, and that only masked pixels change."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image as PILImage
 
 from pbe.errors import UserError
-from pbe.serving.editor import check_mask, edit
+from pbe.serving.editor import check_mask, edit, mask_notes, read_exemplar, read_mask, read_source
 
 Array = NDArray[np.uint8]
 
@@ -33,11 +36,11 @@ class Flat:
         seeds: Sequence[int],
         on_step: object = None,
     ) -> Array:
-        assert sources.shape == (1, 16, 16, 3)
-        assert masks.shape == (1, 16, 16)
-        assert exemplars.shape == (1, 8, 8, 3)
+        assert sources.shape == (len(seeds), 16, 16, 3)
+        assert masks.shape == (len(seeds), 16, 16)
+        assert exemplars.shape == (len(seeds), 8, 8, 3)
         assert set(np.unique(masks)) <= {0, 1}
-        assert masks.any()
+        assert masks.any((1, 2)).all()
         self.source, self.mask, self.seeds = sources[0], masks[0], seeds
         return np.where(masks[..., None] == 1, np.uint8(self.level), sources)
 
@@ -119,3 +122,116 @@ def test_the_error_for_a_mask_of_another_size_names_both_files() -> None:
 def test_a_mask_that_marks_nothing_or_holds_other_values_is_refused(level: int, words: str) -> None:
     with pytest.raises(UserError, match=words):
         check_mask(np.full((8, 8), level, np.uint8), np.zeros((8, 8, 3), np.uint8))
+
+
+class Recorder(Flat):
+    """A painter that keeps the masks and the seeds of every call, and reports each as one of two steps."""
+
+    image_px, exemplar_px = 16, 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks: list[Array] = []
+        self.all_seeds: list[int] = []
+
+    def paint(self, sources: Array, masks: Array, exemplars: Array, **options: Any) -> Array:
+        self.masks += list(masks)
+        self.all_seeds += options["seeds"]
+        if options["on_step"]:
+            options["on_step"](1, 2)
+            options["on_step"](2, 2)
+        return np.full_like(sources, 99)
+
+
+def picture_with(*corners: tuple[int, int], side: int = 30) -> tuple[Array, Array]:
+    source, mask = np.zeros((400, 400, 3), np.uint8), np.zeros((400, 400), np.uint8)
+    for y, x in corners:
+        mask[y : y + side, x : x + side] = 1
+    return source, mask
+
+
+def test_each_region_is_as_large_in_its_window_as_it_is_alone() -> None:
+    alone, both = Recorder(), Recorder()
+    edit(alone, *picture_with((20, 20)), np.zeros((5, 5, 3), np.uint8), seed=3)
+    result = edit(both, *picture_with((20, 20), (350, 350)), np.zeros((5, 5, 3), np.uint8), seed=3)
+    assert [mask.mean() for mask in both.masks] == [alone.masks[0].mean()] * 2
+    assert both.all_seeds == [3, 4]
+    assert np.array_equal((result == 99).all(2), picture_with((20, 20), (350, 350))[1] == 1)
+
+
+def test_a_speck_is_kept_as_the_source_has_it() -> None:
+    source, mask = picture_with((20, 20))
+    mask[399, 399] = 1
+    painter = Recorder()
+    result = edit(painter, source, mask, np.zeros((5, 5, 3), np.uint8))
+    assert len(painter.masks) == 1
+    assert not result[399, 399].any()
+    assert mask_notes(mask, 16) == ["not painted: 1 speck of the mask, at most 2 x 2 px"]
+
+
+def test_many_regions_are_painted_in_batches_that_share_one_progress() -> None:
+    source, mask = picture_with(*((y, x) for y in (10, 190, 370) for x in (10, 190, 370)), side=20)
+    painter, steps = Recorder(), []
+    edit(
+        painter,
+        source,
+        mask,
+        np.zeros((5, 5, 3), np.uint8),
+        on_step=lambda done, total, note="": steps.append((done, total)),
+    )
+    assert len(painter.masks) == 9
+    assert steps == [(done, 6) for done in range(1, 7)]
+
+
+PIXELS = np.full((8, 9, 3), 100, np.uint8)
+FLOATS = (PIXELS / 255).astype(np.float32)
+RGBA = np.dstack([PIXELS, PIXELS[..., :1]])
+WRONG_ARRAYS: dict[str, tuple[Any, Any, Any]] = {
+    "float source": (FLOATS, PIXELS[..., 0] > 0, PIXELS),
+    "16-bit source": (PIXELS.astype(np.uint16), PIXELS[..., 0] > 0, PIXELS),
+    "RGBA source": (RGBA, PIXELS[..., 0] > 0, PIXELS),
+    "grey source": (PIXELS[..., 0], PIXELS[..., 0] > 0, PIXELS),
+    "float exemplar": (PIXELS, PIXELS[..., 0] > 0, FLOATS),
+    "RGBA exemplar": (PIXELS, PIXELS[..., 0] > 0, RGBA),
+    "grey exemplar": (PIXELS, PIXELS[..., 0] > 0, PIXELS[..., 0]),
+    "empty exemplar": (PIXELS, PIXELS[..., 0] > 0, PIXELS[:0]),
+    "batched exemplar": (PIXELS, PIXELS[..., 0] > 0, PIXELS[None]),
+    "Pillow exemplar": (PIXELS, PIXELS[..., 0] > 0, PILImage.fromarray(PIXELS)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ARRAYS)
+def test_arrays_of_another_kind_are_refused_with_what_is_wanted(name: str) -> None:
+    with pytest.raises(UserError, match=rf"{name.split()[1]} is .*\(H, W, 3\).* uint8"):
+        edit(Flat(), *WRONG_ARRAYS[name])
+
+
+@pytest.mark.parametrize(
+    "mask", [np.full((8, 9), 0.7), np.ones((8, 9)), np.full((8, 9), -1), np.ones((8, 9, 1), np.uint8), [[1]]]
+)
+def test_masks_of_another_kind_are_refused(mask: Any) -> None:
+    with pytest.raises(UserError, match=r"mask (is|has|holds)"):
+        edit(Flat(), PIXELS, mask, PIXELS)
+
+
+def test_a_mask_of_bool_is_as_good_as_one_of_numbers() -> None:
+    mask = np.zeros((8, 9), np.uint8)
+    mask[2:4, 3:5] = 1
+    assert np.array_equal(edit(Flat(), PIXELS, mask > 0, PIXELS), edit(Flat(), PIXELS, mask, PIXELS))
+
+
+def test_an_exemplar_that_is_fully_transparent_is_refused(tmp_path: Path) -> None:
+    PILImage.new("RGBA", (4, 4), (200, 10, 10, 0)).save(tmp_path / "e.png")
+    with pytest.raises(UserError, match=r"e\.png is fully transparent"):
+        read_exemplar(tmp_path / "e.png")
+    PILImage.new("RGBA", (4, 4), (200, 10, 10, 1)).save(tmp_path / "e.png")
+    assert read_exemplar(tmp_path / "e.png").shape == (4, 4, 3)
+
+
+def test_masks_and_sources_are_read_from_files_and_from_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "m.png"
+    PILImage.fromarray(np.eye(4, dtype=np.uint8) * np.uint8(255)).save(file)
+    assert np.array_equal(read_mask(file), read_mask(file.read_bytes()))
+    assert np.array_equal(read_source(file).shown, read_source(file.read_bytes(), "row 0").shown)
+    with pytest.raises(UserError, match=r"^mask: not an image"):
+        read_mask(b"%!PS-Adobe-3.0 EPSF-3.0")
