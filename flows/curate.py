@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from flows.inputs import require
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
 from pbe.curation import selection, verdicts
@@ -15,7 +16,9 @@ from pbe.types import ProgressBars, no_progress_bars
 
 def curate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Reject images by the rules under `curate`; FIFTYONE_DATABASE_URI names a MongoDB other than the project's."""
-    tower = Conditioner.from_tower(folder / layout.BACKBONE / "image_encoder", context_dim=1)
+    encoder = layout.BACKBONE / "image_encoder"
+    require(folder, layout.RAW / "manifest.parquet", layout.BOXES / "boxes.parquet", encoder)
+    tower = Conditioner.from_tower(folder / encoder, context_dim=1)
     home = folder / layout.FIFTYONE_HOME
     with mongod.running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
         report = selection.curate(

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from flows.inputs import require
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
 from pbe.latents import encoding
@@ -14,6 +15,7 @@ from pbe.types import ProgressBars, no_progress_bars
 
 def encode(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Encode every variant of every curated training box; complete shards of the same inputs are kept."""
+    require(folder, layout.CURATED / "boxes.parquet", layout.BACKBONE / "image_encoder")
     address = os.environ.get("RAY_ADDRESS")
     num_workers = settings.encode.num_workers
     with ray_cluster(address, num_workers + 1):

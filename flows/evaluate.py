@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+from flows.inputs import require
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
 from pbe.demo.accuracy import read_truth
@@ -22,6 +23,8 @@ OWN_BENCHES = ("demo", "boxes")  # values of `evaluate.bench` that are not folde
 
 def evaluate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Paint and score the bench of `evaluate`, then write metrics.json, index.html and gallery.png."""
+    require(folder, *([layout.CURATED / "boxes.parquet"] if settings.evaluate.bench in OWN_BENCHES else []))
+    require(folder, layout.MODEL)
     painting.prepare()
     bench = open_bench(settings, folder)
     sweep, sampling = guidance_sweep(settings.evaluate), sampling_of(settings)

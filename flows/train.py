@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from flows.inputs import require
 from flows.provenance import provenance_tags, tracking_uri
 from flows.stage import Counts, flatten, main, stage_flow
 from pbe import layout
@@ -21,6 +22,8 @@ PARAMETERS = {"seed", "method", "encode", "train", "backbone"}  # sections that 
 
 def train(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Train from the backbone, or from the last checkpoint of a run with the same settings, code and data."""
+    require(folder, layout.CURATED / "boxes.parquet", layout.BACKBONE / "image_encoder")
+    require(folder, *([layout.LATENTS] if settings.train.cache else []))
     job = make_job(settings, folder)
     address = os.environ.get("RAY_ADDRESS")
     num_workers, num_cpus = settings.train.num_workers, settings.train.num_workers * settings.train.cpus_per_worker

@@ -15,7 +15,7 @@ from tests.support.toy_project import ROOT
 
 DESIGN = ["acquire", "filter", "curate", "backbone", "encode", "train", "evaluate", "register"]
 # How a stage runs, not what it makes; DVC tracks the values of the settings as parameters.
-MACHINERY = {f"flows.{name}" for name in ("environment", "progress", "provenance", "server", "stage")}
+MACHINERY = {f"flows.{name}" for name in ("environment", "inputs", "progress", "provenance", "server", "stage")}
 
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 

@@ -185,6 +185,15 @@ def _count_xml(root: Path, tag: str, inner: str | None) -> int:
     return sum(len(tree.findall(inner)) if inner else 1 for tree in trees if tree.tag == tag)
 
 
+def _count_labelme(content: Any) -> int:
+    return isinstance(content, dict) and ("shapes" in content or "imagePath" in content)
+
+
+def _count_metadata(root: Path) -> int:
+    files = [path for path, _ in walk_files(root) if path.name.casefold() == "metadata.jsonl"]
+    return sum(bool(line.strip()) for path in files for line in read_text(path).splitlines())
+
+
 class Format(NamedTuple):
     """How to write a valid set, and how many images a set names."""
 
@@ -200,14 +209,11 @@ FORMATS = {
     "masks": Format(build_masks, _count_images),
     "cvat": Format(build_cvat, lambda root: _count_xml(root, "annotations", "image")),
     "datumaro": Format(build_datumaro, lambda root: _count_json(root, lambda content: len(content.get("items", [])))),
-    "labelme": Format(build_labelme, lambda root: _count_json(root, lambda content: "shapes" in content)),
+    "labelme": Format(build_labelme, lambda root: _count_json(root, _count_labelme)),
     "label_studio": Format(
         build_label_studio, lambda root: _count_json(root, lambda c: len(c) if isinstance(c, list) else 0)
     ),
-    "huggingface": Format(
-        build_huggingface,
-        lambda root: sum(len([1 for line in read_text(p).splitlines() if line.strip()]) for p in root.rglob("*.jsonl")),
-    ),
+    "huggingface": Format(build_huggingface, _count_metadata),
 }
 
 
@@ -252,7 +258,8 @@ def _remove(path: Path, rng: random.Random) -> None:
 
 
 def _repeat(path: Path, rng: random.Random) -> None:
-    shutil.copy(path, path.with_name(rng.choice((f"copy-{path.name}", f"{path.stem}.webp", f"{path.stem}.txt"))))
+    names = [name for name in (f"copy-{path.name}", f"{path.stem}.webp", f"{path.stem}.txt") if name != path.name]
+    shutil.copy(path, path.with_name(rng.choice(names)))
 
 
 def _number(path: Path, rng: random.Random) -> None:

@@ -80,13 +80,16 @@ def _find(finder: ImageFinder, name: str, file: Path, split: str | None, where: 
 
 def _image_name(task: Any, where: str) -> str:
     """Return the image that a task names: the only text of its data that has an image's key."""
-    data = task.get("data", task) if isinstance(task, dict) else None
-    keys = [key for key in ("image", "img", "ocr", "picture") if isinstance(data, dict) and data.get(key)]
-    if not keys or not isinstance(data[keys[0]], str):
+    data = task.get("data", task) if isinstance(task, dict) else {}
+    found = [data[key] for key in ("image", "img", "ocr", "picture") if isinstance(data, dict) and data.get(key)]
+    if not found or not isinstance(found[0], str):
         raise UserError(f"{where}: no image in its data; the key is image")
-    address = urlsplit(data[keys[0]])
+    try:
+        address = urlsplit(found[0])
+    except ValueError:  # half of an IPv6 address
+        raise UserError(f"{where}: {found[0]!r:.80} is not the address of an image") from None
     local = parse_qs(address.query).get("d")  # /data/local-files/?d=folder/0.jpg
-    return local[0] if local else unquote(address.path if address.scheme else data[keys[0]])
+    return local[0] if local else unquote(address.path if address.scheme else found[0])
 
 
 def _regions(task: Any, where: str, counts: ImportCounts) -> Iterator[tuple[str, Region, str]]:

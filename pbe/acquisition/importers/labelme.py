@@ -33,9 +33,11 @@ def read_labelme(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedIm
     num_files = 0
     for file in (path for path, _ in walk_files(root) if path.suffix.casefold() == ".json"):
         content = read_json(file)
-        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        if not isinstance(content, dict) or not {"shapes", "imagePath"} & content.keys():
             counts.skipped["json_file_not_labelme"] += 1
             continue
+        if not isinstance(content.get("shapes"), list):
+            raise UserError(f"{file}: it has no list of shapes")
         num_files += 1
         name = str(content.get("imagePath") or file.stem)
         split = folders.of(file.parent)

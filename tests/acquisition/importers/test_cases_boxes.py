@@ -1,5 +1,6 @@
 """Cases of own data: boxes outside the picture, counted from 0 or 1, of pictures of another size, in the wrong unit."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_yolo_boxes_flush_with_a_border_are_kept_although_six_decimals_round(roo
     assert not found.report.adjusted
 
 
-def write_voc(root: Path, corners: list[tuple[float, ...]], **options: str) -> Path:
+def write_voc(root: Path, corners: Sequence[tuple[float, ...]], **options: str) -> Path:
     for n, box in enumerate(corners):
         picture(root / f"JPEGImages/{n}.jpg")
         voc(root / f"Annotations/{n}.xml", f"{n}.jpg", box, **options)

@@ -154,6 +154,6 @@ def test_a_png_with_long_text_is_acquired(root: Path) -> None:
     info = PngInfo()
     info.add_itxt("XML:com.adobe.xmp", "x" * 1_200_000, zip=True)
     for n in range(4):
-        picture(root / f"images/{n}.png", **({"pnginfo": info} if n % 2 else {}))
+        picture(root / f"images/{n}.png", pnginfo=info if n % 2 else None)
     csv(root, [f"{n}.png,Cat,20,60,140,160" for n in range(4)])
     assert imported("csv", root).all_boxes() == [CAT] * 4

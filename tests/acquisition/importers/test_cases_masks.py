@@ -1,6 +1,7 @@
 """Cases of own data: masks with smooth edges, colours, palettes and JPEG noise; segmentations as tools write them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def smooth(mode: str, left: object, right: object, how: Image.Resampling = Image
     return ellipses(mode, left, right).resize((320, 240), how)
 
 
-def assert_two_ellipses(root: Path, **changes: str) -> None:
+def assert_two_ellipses(root: Path, **changes: Any) -> None:
     found = imported("masks", root, **changes)
     for boxes in found.boxes.values():
         assert len(boxes) == 2

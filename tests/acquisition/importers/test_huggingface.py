@@ -52,7 +52,7 @@ def test_splits_keep_their_names_and_others_are_counted(tmp_path: Path) -> None:
     assert (again.num_present, again.num_bytes) == (3, report.num_bytes)
 
 
-FORMS = {
+FORMS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "lists in a dict": (LISTS, CAT, {}),
     "dicts in a list": (List({"bbox": BOX, "category": CLASSES}), [{"bbox": [8, 4, 32, 20], "category": 0}], {}),
     "names": (LISTS | {"category": List(Value("string"))}, CAT | {"category": ["Cat"]}, {}),

@@ -38,7 +38,7 @@ def colours(levels: np.ndarray) -> np.ndarray:
     return np.array([[0, 0, 0], [0, 0, 200], [0, 200, 0]], np.uint8)[levels]
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, dict[str, np.ndarray]] = {
     "numbers": {"masks/x.png": LEVELS},
     "16 bits": {"masks/x.png": LEVELS.astype(np.uint16) * 300},
     "grey levels": {"masks/x.png": np.array([0, 127, 255], np.uint8)[LEVELS]},
@@ -52,7 +52,7 @@ LAYOUTS = {
 
 def read(root: Path, source: str = "masks", **changes: str) -> tuple[list[ImportedBox], dict[str, int]]:
     counts = ImportCounts()
-    images = READERS[source](parameters.acquire(source=source, root=str(root), **changes), counts)  # type: ignore[arg-type]
+    images = READERS[source](parameters.acquire(source=source, root=str(root), **changes), counts)
     boxes = [box for image in images for box in image.boxes]
     return boxes, {reason: count for reason, count in counts.skipped.items() if count}
 
@@ -141,13 +141,13 @@ TRIANGLE = [10, 10, 60, 10, 10, 60]  # image a is 120 x 90
 
 
 def triangle() -> np.ndarray:
-    return np.asarray(coco_masks.decode(coco_masks.frPyObjects([TRIANGLE], 90, 120))[..., 0])
+    return np.asarray(coco_masks.decode(coco_masks.frPyObjects([TRIANGLE], 90, 120))[..., 0], np.uint8)
 
 
 def runs(mask: np.ndarray) -> list[int]:
     flat = mask.ravel(order="F")
     edges = np.flatnonzero(np.diff(flat, prepend=0))
-    return np.diff(edges, prepend=0, append=flat.size).tolist()
+    return [int(length) for length in np.diff(edges, prepend=0, append=flat.size)]
 
 
 @pytest.mark.parametrize("kind", ["polygon", "runs", "compressed runs"])

@@ -54,7 +54,7 @@ def test_images_of_one_name_in_two_folders_keep_their_folders(tmp_path: Path) ->
 
 
 def read(source: str, root: Path) -> list[ImportedBox]:
-    images = READERS[source](parameters.acquire(source=source, root=str(root)), ImportCounts())  # type: ignore[arg-type]
+    images = READERS[source](parameters.acquire(source=source, root=str(root)), ImportCounts())
     return [box for image in sorted(images, key=lambda image: image.path.stem) for box in image.boxes]
 
 
@@ -94,13 +94,13 @@ def test_an_error_names_its_place(tmp_path: Path, source: str, file: str, old: s
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(UserError, match=message):
-        import_dataset(parameters.acquire(source=source, root=str(tmp_path)), 0, tmp_path / "out")  # type: ignore[arg-type]
+        import_dataset(parameters.acquire(source=source, root=str(tmp_path)), 0, tmp_path / "out")
 
 
 @pytest.mark.parametrize("source", ["coco", "yolo", "voc", "csv", "masks", "huggingface"])
 def test_an_empty_folder_names_the_expected_files(tmp_path: Path, source: str) -> None:
     with pytest.raises(UserError, match=r"json|data\.yaml|xml|boxes\.csv|masks|save_to_disk"):
-        import_dataset(parameters.acquire(source=source, root=str(tmp_path)), 0, tmp_path / "out")  # type: ignore[arg-type]
+        import_dataset(parameters.acquire(source=source, root=str(tmp_path)), 0, tmp_path / "out")
 
 
 def test_an_image_without_a_file_is_counted_as_missing(tmp_path: Path) -> None:
