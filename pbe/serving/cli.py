@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pbe.errors import UserError, disk_error, one_line
+from pbe.errors import UnavailableError, UserError, disk_error, one_line
 from pbe.runtime.files import atomic_file, atomic_folder
 from pbe.serving.output_files import check_folder_of, check_image_file, check_new
 from pbe.serving.start_up import hidden_module, paused_collector
@@ -212,13 +212,21 @@ def _model_folder(model: str) -> Path:
     if tracking_uri is None:
         raise UserError(f"--model {model}: this project has no registry yet; run `make demo` or name a folder")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from pbe.serving.registered_models import painter_folder
 
     elsewhere = any(os.environ.get(name) for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE"))
     try:
-        return painter_folder(model, tracking_uri=tracking_uri, direct=not elsewhere)
+        return painter_folder(model, tracking_uri=tracking_uri, direct=not elsewhere, cache=_model_cache())
+    except UnavailableError:
+        raise
     except UserError as error:
         raise UserError(f"--model: {error}; run `make demo` to train and register a model") from None
+
+
+def _model_cache() -> Path:
+    """Return where the models of a server are kept, one folder for each version."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paint-by-example" / "models"
 
 
 def _project_registry() -> str | None:

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pbe.dataset.images import read_bytes_of
 from pbe.dataset.mask_images import decode_mask
+from pbe.dataset.opened_images import read_bytes_of
 from pbe.errors import UserError
 from pbe.method.close_up import MAX_MAGNIFICATION
 from pbe.method.exemplars import resize

@@ -5,16 +5,23 @@ so an alias that has moved is followed. MLflow answers in every other case: a se
 artifacts that are not on this disk, and models that do not exist.
 """
 
+import hashlib
+import http.client
 import sqlite3
+import urllib.error
+import urllib.request
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import yaml
 
-from pbe.errors import UserError, one_line
+from pbe.errors import UnavailableError, UserError, disk_error, one_line
+from pbe.runtime.files import atomic_folder
 
 ARTIFACT = "painter"  # the name of the painter's folder among the artifacts of a registered model
+
+ANSWER_WITHIN_S = 4.0
 
 _SCHEMAS = ("dc11669786a5",)  # alembic_version of MLflow 3.17; a test compares it with the installed MLflow
 _VERSIONS = """
@@ -22,15 +29,16 @@ _VERSIONS = """
     WHERE workspace = 'default' AND current_stage IS NOT 'Deleted_Internal' AND name = ? AND """
 
 
-def painter_folder(model_uri: str, *, tracking_uri: str, direct: bool = True) -> Path:
+def painter_folder(model_uri: str, *, tracking_uri: str, direct: bool = True, cache: Path | None = None) -> Path:
     """Return the folder of a registered model's painter: in place when it is on this disk, otherwise downloaded.
 
-    `model_uri` is `models:/name@alias` or `models:/name/version`. Without `direct`, MLflow is asked in any case. Raises
-    UserError when there is no such model, or it is not a model of this project.
+    `model_uri` is `models:/name@alias` or `models:/name/version`. Without `direct`, MLflow is asked in any case. With a
+    folder `cache`, each version of a server is downloaded once. Raises UserError when there is no such model, or it is
+    not a model of this project, and UnavailableError when the server does not answer.
     """
     model = _find_in_database(model_uri, tracking_uri) if direct else None
     if model is None:
-        model = _download(model_uri, tracking_uri)
+        model = _download(model_uri, tracking_uri, cache)
     flavors = yaml.safe_load((model / "MLmodel").read_text())["flavors"]
     artifacts = flavors.get("python_function", {}).get("artifacts") or {}
     if ARTIFACT not in artifacts:
@@ -38,10 +46,22 @@ def painter_folder(model_uri: str, *, tracking_uri: str, direct: bool = True) ->
     return model / str(artifacts[ARTIFACT]["path"])
 
 
+def files_are_missing(model_uri: str, tracking_uri: str) -> bool:
+    """Return whether a local registry has the model, but its files are neither where it says nor in the project."""
+    folder = _location_in_database(model_uri, tracking_uri)
+    return folder is not None and _moved_folder(folder, _database(tracking_uri).parent) is None
+
+
 def _find_in_database(model_uri: str, tracking_uri: str) -> Path | None:
     """Return the folder of a model in a local SQLite registry, or None when only MLflow can tell."""
+    folder = _location_in_database(model_uri, tracking_uri)
+    return _moved_folder(folder, _database(tracking_uri).parent) if folder else None
+
+
+def _location_in_database(model_uri: str, tracking_uri: str) -> Path | None:
+    """Return where the files of a model in a local SQLite registry were logged, if that is on a disk."""
     query = _query(model_uri)
-    database = Path(tracking_uri.removeprefix("sqlite:///"))
+    database = _database(tracking_uri)
     if query is None or not tracking_uri.startswith("sqlite:///") or not database.is_file():
         return None
     try:
@@ -50,8 +70,11 @@ def _find_in_database(model_uri: str, tracking_uri: str) -> Path | None:
             found = connection.execute(*query).fetchone() if schema and schema[0] in _SCHEMAS else None
     except sqlite3.Error:
         return None
-    folder = _local_folder(found[0]) if found and found[0] else None
-    return folder if folder and (folder / "MLmodel").is_file() else None
+    return _local_folder(found[0]) if found and found[0] else None
+
+
+def _database(tracking_uri: str) -> Path:
+    return Path(tracking_uri.removeprefix("sqlite:///"))
 
 
 def _query(model_uri: str) -> tuple[str, tuple[str, str]] | None:
@@ -66,6 +89,16 @@ def _query(model_uri: str) -> tuple[str, tuple[str, str]] | None:
     return None
 
 
+def _moved_folder(folder: Path, project: Path) -> Path | None:
+    """Return the folder of a model where it was logged, or in the project that was moved since; None without one.
+
+    MLflow stores absolute paths. The files of a moved project lie at the same place relative to mlflow.db.
+    """
+    parts = folder.parts[1:]
+    candidates = (folder, *(project.joinpath(*parts[start:]) for start in range(1, len(parts))))
+    return next((each for each in candidates if (each / "MLmodel").is_file()), None)
+
+
 def _local_folder(location: str) -> Path | None:
     address = urlsplit(location)
     if address.scheme == "file" and address.netloc in ("", "localhost"):
@@ -73,13 +106,58 @@ def _local_folder(location: str) -> Path | None:
     return None if address.scheme or not location.startswith("/") else Path(location)
 
 
-def _download(model_uri: str, tracking_uri: str) -> Path:
-    """Return the folder of the model as MLflow finds it, downloaded unless it is on this disk."""
+def check_server(tracking_uri: str) -> None:
+    """Raise UnavailableError unless a tracking server answers; MLflow itself would try again for minutes."""
+    if not tracking_uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=ANSWER_WITHIN_S):
+            pass
+    except urllib.error.HTTPError:
+        return  # it answers
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UnavailableError(f"MLflow at {tracking_uri} does not answer: {one_line(error)}") from None
+
+
+def _download(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
+    """Return the folder of the model as MLflow finds it, downloaded unless it is on this disk.
+
+    A server's model is downloaded once for each version into `cache`.
+    """
+    check_server(tracking_uri)
+    if files_are_missing(model_uri, tracking_uri):
+        logged = _location_in_database(model_uri, tracking_uri)
+        raise UserError(f"{model_uri}: its files are gone from {logged}; run dvc repro --force register")
     import mlflow
     from mlflow.exceptions import MlflowException
 
     mlflow.set_tracking_uri(tracking_uri)
     try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
+        if cache is None or not tracking_uri.startswith("http"):
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
+        folder = cache / _cache_key(model_uri, tracking_uri)
+        if not (folder / "MLmodel").is_file():
+            with atomic_folder(folder) as part:
+                mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=str(part))
+        return folder
     except (MlflowException, OSError) as error:
+        if isinstance(error, OSError) and (user_error := disk_error(error)):
+            raise user_error from None
+        if isinstance(error.__context__, OSError):
+            raise UnavailableError(f"MLflow at {tracking_uri} does not answer: {one_line(error)}") from None
         raise UserError(f"no model {model_uri} in {tracking_uri}: {one_line(error)}") from None
+
+
+def _cache_key(model_uri: str, tracking_uri: str) -> Path:
+    """Return the cache's folder of a version, which is not the same after a server's database was made anew."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    name, at, alias = model_uri.removeprefix("models:/").rpartition("@")
+    if at:
+        version = client.get_model_version_by_alias(name, alias)
+    else:
+        name, _, number = model_uri.removeprefix("models:/").rpartition("/")
+        version = client.get_model_version(name, number)
+    server = hashlib.sha256(f"{tracking_uri} {version.creation_timestamp}".encode()).hexdigest()[:12]
+    return Path(quote(name, safe="")) / f"{version.version}-{server}"

@@ -22,23 +22,36 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from pbe.errors import UnavailableError, UserError, one_line
+from pbe.layout import EXPERIMENT
 from pbe.runtime.files import digest_folder, write_text
 from pbe.serving.gate import Metrics, decide
-from pbe.serving.registered_models import ARTIFACT
+from pbe.serving.registered_models import ARTIFACT, check_server, files_are_missing
 from pbe.settings import Register
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 HASH_TAG, METRICS_TAG, REASON_TAG = "model_hash", "metrics", "gate"
+CHAMPION_TAG = "was_champion"  # set after the alias: an interruption between them does not look like a rollback
 MADE_CHAMPION_OUTSIDE = "Made champion in the registry, not by the gate."
+ROLLED_BACK = (
+    "Not promoted: version {number} was champion before, and version {champion} has replaced it since. To promote it "
+    "again, set the alias champion in the registry."
+)
 PACKAGES = (
     "diffusers", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "pyyaml", "safetensors",
     "torch", "transformers",
 )  # fmt: skip
 SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec("binary", name) for name in ("source", "mask", "exemplar")]),
-    outputs=Schema([ColSpec("binary", "image")]),
+    # Strings reach the model unchanged in every content type; of binary columns MLflow decodes some, and some wrongly.
+    inputs=Schema([ColSpec("string", name) for name in ("source", "mask", "exemplar")]),
+    outputs=Schema([ColSpec("binary", "image"), ColSpec("string", "notes")]),
     params=ParamSchema(
-        [ParamSpec("guidance_scale", "double", 5.0), ParamSpec("num_steps", "long", 50), ParamSpec("seed", "long", 0)]
+        [
+            ParamSpec("guidance_scale", "double", 5.0),
+            ParamSpec("num_steps", "long", 50),
+            ParamSpec("seed", "long", 0),
+            ParamSpec("max_magnification", "double", 2.0),
+            ParamSpec("invert_mask", "boolean", False),
+        ]
     ),
 )
 
@@ -60,7 +73,7 @@ def register(
     settings: Register,
     *,
     tracking_uri: str,
-    experiment: str,
+    experiment: str = EXPERIMENT,
     artifact_location: str | None = None,
     run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
@@ -74,10 +87,11 @@ def register(
     UnavailableError when the server does not answer.
     """
     model_hash = hash_model(model_folder, metrics)
+    check_server(tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)
     with _reported_outages(tracking_uri):
         client = mlflow.MlflowClient()
-        found = _find_version(client, settings.name, model_hash)
+        found = _find_version(client, settings.name, model_hash, tracking_uri)
         if found is None:
             with _training_run(client, experiment, artifact_location, run_id) as run:
                 model_id = _log_model(model_folder, metrics)
@@ -185,10 +199,12 @@ def _create_version(
     return client.create_model_version(name, source, run_id=run.info.run_id, tags=tags, model_id=model_id)
 
 
-def _find_version(client: mlflow.MlflowClient, name: str, model_hash: str) -> ModelVersion | None:
-    """Return the oldest version of the same weights and metrics, or None."""
+def _find_version(client: mlflow.MlflowClient, name: str, model_hash: str, tracking_uri: str) -> ModelVersion | None:
+    """Return the oldest version of the same weights and metrics whose files are still there, or None."""
     found = client.search_model_versions(f"name = '{name}' and tags.{HASH_TAG} = '{model_hash}'")
-    return min(found, key=lambda each: int(each.version), default=None)
+    ordered = sorted(found, key=lambda each: int(each.version))
+    uris = {f"models:/{name}/{each.version}": each for each in ordered}
+    return next((each for uri, each in uris.items() if not files_are_missing(uri, tracking_uri)), None)
 
 
 def _set_aliases(client: mlflow.MlflowClient, settings: Register, number: int, metrics: Metrics) -> Registered:
@@ -198,11 +214,17 @@ def _set_aliases(client: mlflow.MlflowClient, settings: Register, number: int, m
     if champion is not None and int(champion.version) == number:
         reason = champion.tags.get(REASON_TAG, "")
         reason = reason if reason.startswith("Promoted") else MADE_CHAMPION_OUTSIDE
+        client.set_model_version_tag(settings.name, str(number), CHAMPION_TAG, "true")
         return Registered(settings.name, number, CHAMPION, True, reason)
+    if champion is not None and CHAMPION_TAG in client.get_model_version(settings.name, str(number)).tags:
+        reason = ROLLED_BACK.format(number=number, champion=champion.version)
+        return Registered(settings.name, number, CHALLENGER, False, reason)
     decision = decide(metrics, None if champion is None else _metrics_of(champion), settings)
     alias = CHAMPION if decision.promoted else CHALLENGER
     client.set_model_version_tag(settings.name, str(number), REASON_TAG, decision.reason)
     client.set_registered_model_alias(settings.name, alias, str(number))
+    if decision.promoted:
+        client.set_model_version_tag(settings.name, str(number), CHAMPION_TAG, "true")
     return Registered(settings.name, number, alias, decision.promoted, decision.reason)
 
 

@@ -1,16 +1,20 @@
 """Registered models found in MLflow's database without MLflow: the same answers, and MLflow where there is none."""
 
 import shutil
+import socket
 import sqlite3
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 
-from pbe.errors import UserError
+from pbe.errors import UnavailableError, UserError
 from pbe.serving import registered_models
-from pbe.serving.registered_models import painter_folder
+from pbe.serving.registered_models import files_are_missing, painter_folder
 
 NAME = "paint-by-example"
 CHAMPION = f"models:/{NAME}@champion"
@@ -150,3 +154,66 @@ def test_a_model_of_another_project_is_named(registry: Registry) -> None:
     registry.client.create_model_version(NAME, str(other))
     with pytest.raises(UserError, match=f"models:/{NAME}/3 is not a model of this project"):
         registry.find(f"models:/{NAME}/3")
+
+
+def test_a_project_that_was_moved_finds_its_model(built: Registry, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(built.folder, moved)
+    uri = f"sqlite:///{moved / 'mlflow.db'}"
+    with sqlite3.connect(moved / "mlflow.db") as database:
+        database.execute("UPDATE model_versions SET storage_location = replace(storage_location, 'registry', 'gone')")
+    gone = next(built.folder.glob("model 1")).name
+    assert painter_folder(f"models:/{NAME}/1", tracking_uri=uri) == moved / gone / "artifacts/pbe"
+
+
+def test_a_model_whose_files_are_gone_is_named_with_its_remedy(built: Registry, tmp_path: Path) -> None:
+    shutil.copy(built.folder / "mlflow.db", tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("UPDATE model_versions SET storage_location = '/nowhere/m'")
+    assert files_are_missing(CHAMPION, uri)
+    assert not files_are_missing(f"models:/{NAME}/7", uri)
+    with pytest.raises(UserError, match="its files are gone from /nowhere/m; run dvc repro --force register"):
+        painter_folder(CHAMPION, tracking_uri=uri)
+
+
+def test_a_server_that_does_not_answer_is_reported_within_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections, and says nothing
+        silent_uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for uri in ("http://127.0.0.1:9", "http://no-such-host.invalid", silent_uri):
+            before = time.monotonic()
+            with pytest.raises(UnavailableError, match=f"MLflow at {uri} does not answer: "):
+                painter_folder(CHAMPION, tracking_uri=uri)
+            assert time.monotonic() - before < 5 + 1
+
+
+def test_a_servers_model_is_downloaded_once_for_each_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer(monkeypatch, tmp_path / "artifacts")
+    find = partial(painter_folder, CHAMPION, tracking_uri="http://registry.test", cache=tmp_path / "cache")
+    first = find()
+    assert first == find()
+    assert server.downloads == 1
+    assert first.is_relative_to(tmp_path / "cache")
+
+    server.version = SimpleNamespace(version=2, creation_timestamp=1)
+    assert find() != first
+    server.version = SimpleNamespace(version=1, creation_timestamp=99)  # of a new database at the same address
+    assert find() != first
+    assert server.downloads == 3
+    mlflow.set_tracking_uri("")
+
+
+class FakeServer:
+    """A tracking server that answers without a network."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, artifacts: Path) -> None:
+        self.version = SimpleNamespace(version=1, creation_timestamp=1)
+        self.downloads = 0
+        self.artifacts = write_model(artifacts)
+        monkeypatch.setattr(registered_models, "check_server", lambda uri: None)
+        monkeypatch.setattr(mlflow.MlflowClient, "get_model_version_by_alias", lambda *_: self.version)
+        monkeypatch.setattr(mlflow.artifacts, "download_artifacts", self.download)
+
+    def download(self, artifact_uri: str, dst_path: str) -> None:
+        self.downloads += 1
+        shutil.copytree(self.artifacts, dst_path, dirs_exist_ok=True)

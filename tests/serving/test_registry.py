@@ -119,6 +119,29 @@ def test_registering_again_after_an_interrupt_gives_one_version(
     assert len(versions()) == 1
 
 
+def test_a_rollback_holds_when_the_same_model_is_registered_again(project: Path, model_folder: Path) -> None:
+    for fid in (2.0, 1.9, 1.8):
+        assert put(project, model_folder, bench(fid)).promoted
+    mlflow.MlflowClient().set_registered_model_alias("paint-by-example", "champion", "1")
+
+    registered = put(project, model_folder, bench(1.8))
+    assert (registered.version, registered.alias, registered.promoted) == (3, "challenger", False)
+    assert "version 3 was champion before, and version 1 has replaced it" in registered.reason
+    assert champion_version("paint-by-example", tracking_uri=address(project)) == 1
+
+    assert put(project, model_folder, bench(1.7)).promoted  # a new model is
+
+
+def test_a_model_whose_files_are_gone_is_registered_anew(project: Path, model_folder: Path) -> None:
+    put(project, model_folder, bench())
+    shutil.rmtree(project / "mlruns")
+
+    registered = put(project, model_folder, bench())
+    assert registered.version == 2
+    assert painter_folder("models:/paint-by-example/2", tracking_uri=address(project)).is_dir()
+    assert put(project, model_folder, bench()).version == 2
+
+
 def test_the_served_champion_paints_and_names_broken_images(project: Path, model_folder: Path, images: Path) -> None:
     put(project, model_folder, bench())
 
