@@ -50,6 +50,7 @@ class PixelBox:
 def place_boxes(boxes: Iterable[PixelBox], frame: Frame, counts: ImportCounts) -> list[ImportedBox]:
     """Return the boxes in shares of the upright picture, clipped to it; count those that have no area inside it.
 
+    A box that is annotated twice counts once.
     A picture that cannot be read, and whose size nothing states, counts as just large enough for its boxes.
     """
     boxes = list(boxes)
@@ -67,9 +68,11 @@ def place_boxes(boxes: Iterable[PixelBox], frame: Frame, counts: ImportCounts) -
         moved_px = max(abs(a - b) for a, b in zip(clipped, box.xyxy, strict=True))
         counts.adjusted["boxes_clipped"] += moved_px > _NEGLIGIBLE_PX
         placed.append(_place(box, clipped, sides, frame.orientation, counts))
-    if frame.change and placed:
+    once = list(dict.fromkeys(placed))
+    counts.skipped["box_annotated_twice"] += len(placed) - len(once)
+    if frame.change and once:
         counts.adjusted[f"images_with_boxes_{frame.change}"] += 1
-    return placed
+    return once
 
 
 def _place(box: PixelBox, clipped: Corners, sides: Sides, orientation: int, counts: ImportCounts) -> ImportedBox:

@@ -63,7 +63,7 @@ def read_yolo(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage
     images = [
         (found, name, split)
         for split, entries in config.entries.items()
-        for found, name in _images(entries, config, finder, counts)
+        for found, name in _images(entries, split, config, finder, counts)
     ]
     label_files = {found.path: labels.of(found.path) for found, _, _ in images}
     rows = {path: list(read_rows(file, config.names)) if file else [] for path, file in label_files.items()}
@@ -139,11 +139,11 @@ def _is_count(value: Any) -> bool:
 
 
 def _images(
-    entries: list[str], config: _Config, finder: ImageFinder, counts: ImportCounts
+    entries: list[str], split: str, config: _Config, finder: ImageFinder, counts: ImportCounts
 ) -> Iterator[tuple[Found, str]]:
     """Yield each image once of folders and of lists in text files."""
     seen: set[str] = set()
-    for entry in entries:
+    for entry in (entry for entry in entries if _is_needed(entry, split, config)):
         for found, name in _entry_images(entry, config, finder):
             key = os.path.realpath(found.path)
             if key in seen:
@@ -164,6 +164,11 @@ def _entry_images(entry: str, config: _Config, finder: ImageFinder) -> Iterator[
         return
     for number, line in read_lines(place):
         yield finder.find(line, (config.base, place.parent), None, f"{place}: line {number}"), line
+
+
+def _is_needed(entry: str, split: str, config: _Config) -> bool:
+    """Return whether an entry must exist; Roboflow names a test folder that it does not export."""
+    return split != TEST or _place(entry, config) is not None
 
 
 def _place(entry: str, config: _Config) -> Path | None:
@@ -205,7 +210,7 @@ class _LabelFiles:
         if path.stem.casefold() in _NO_LABELS or os.path.realpath(path) in self._used:
             return False
         folders = path.relative_to(self._root).parts[:-1]
-        if "labels" not in folders and os.path.realpath(path.parent) not in self._folders:
+        if "labels" not in map(str.casefold, folders) and os.path.realpath(path.parent) not in self._folders:
             return False
         images = (_swap_last(folders, "labels", "images"), folders)
         return not any(self._finder.fits((*place, f"{path.stem}.jpg")) for place in images)
@@ -221,10 +226,11 @@ def _label_folder(folder: Path) -> Path:
 
 
 def _swap_last(parts: tuple[str, ...], old: str, new: str) -> tuple[str, ...]:
-    """Replace the last folder called `old`."""
-    if old not in parts:
+    """Replace the last folder called `old`, in whatever case."""
+    names = [part.casefold() for part in parts]
+    if old not in names:
         return parts
-    place = len(parts) - 1 - parts[::-1].index(old)
+    place = len(parts) - 1 - names[::-1].index(old)
     return (*parts[:place], new, *parts[place + 1 :])
 
 

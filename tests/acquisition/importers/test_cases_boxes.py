@@ -69,6 +69,14 @@ def test_boxes_are_clipped_and_those_with_nothing_left_counted(root: Path) -> No
     assert found.report.skipped == {"box_outside_image": 1, "box_without_area": 2}
 
 
+def test_a_box_annotated_twice_counts_once(root: Path) -> None:
+    picture(root / "0.jpg"), picture(root / "1.jpg")
+    csv(root, [f"{n}.jpg,Cat,20,60,140,160" for n in (0, 1, 0)] + ["0.jpg,Dog,20,60,140,160"])
+    found = imported("csv", root)
+    assert found.boxes == {"0": [CAT, ("Dog", *BOX)], "1": [CAT]}
+    assert found.report.skipped == {"box_annotated_twice": 1}
+
+
 def test_a_clipped_box_keeps_the_part_of_its_mask_inside(root: Path) -> None:
     for n in range(2):
         picture(root / f"{n}.jpg")

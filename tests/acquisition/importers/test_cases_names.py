@@ -217,6 +217,21 @@ def test_label_files_with_encoded_names_are_found(root: Path) -> None:
     assert imported("yolo", root).boxes["café_0"] == [CENTRE]
 
 
+def test_a_test_folder_that_was_not_exported_is_no_error(root: Path) -> None:
+    yolo(root, ["0 0.5 0.5 0.5 0.5"] * 4, more="test: ../test/images\n")
+    assert imported("yolo", root).all_boxes() == [CENTRE] * 4
+    picture(root / "test/images/9.jpg")
+    assert imported("yolo", root).report.skipped == {"images of split test": 1}
+
+
+def test_labels_are_found_beside_images_in_other_case(root: Path) -> None:
+    yolo(root, ["0 0.5 0.5 0.5 0.5"] * 4)
+    (root / "images").rename(root / "Images")
+    (root / "labels").rename(root / "Labels")
+    write(root / "data.yaml", "train: Images/train\nval: Images/val\nnames: [Cat]\n")
+    assert imported("yolo", root).all_boxes() == [CENTRE] * 4
+
+
 def test_yolo_counts_label_files_and_images_without_each_other(root: Path) -> None:
     yolo(root, ["0 0.5 0.5 0.5 0.5"] * 5)
     (root / "labels/train/0.txt").unlink()

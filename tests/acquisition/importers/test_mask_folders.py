@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,10 +36,10 @@ def write_image(path: Path) -> None:
 
 
 def colours(levels: np.ndarray) -> np.ndarray:
-    return np.array([[0, 0, 0], [0, 0, 200], [0, 200, 0]], np.uint8)[levels]
+    return np.asarray(np.array([[0, 0, 0], [0, 0, 200], [0, 200, 0]], np.uint8)[levels])
 
 
-LAYOUTS: dict[str, dict[str, np.ndarray]] = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "numbers": {"masks/x.png": LEVELS},
     "16 bits": {"masks/x.png": LEVELS.astype(np.uint16) * 300},
     "grey levels": {"masks/x.png": np.array([0, 127, 255], np.uint8)[LEVELS]},
