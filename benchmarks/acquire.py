@@ -1,14 +1,14 @@
-"""How fast images are acquired, at what cost in CPU and memory, against the stock OpenImages downloader.
+"""Measures speed, CPU time and memory of acquiring images against the stock OpenImages downloader.
 
     .venv/bin/python benchmarks/acquire.py  # 200 KB and 15 KB objects, medians of 3 rounds
     .venv/bin/python benchmarks/acquire.py --numbers 1000 10000 100000 --sizes 15000 --rounds 1 --figure FILE.png
 
-The peer is the pattern of OpenImages' own `downloader.py`, written anew here: one boto3 resource shared by five
-threads, `download_file` for each object, which sends a HEAD before its GET. Both fetch from an nginx on loopback
-(Debian's package `nginx-light`) that serves JPEGs by sendfile under OpenImages' keys, their MD5 as ETag, as S3 does.
-Ours are the store alone, each object to a file of its own, like the peer's, and the whole `acquire` with selection,
-packing and manifest. Each measurement is a process of its own; imports are not counted, child processes are, in CPU
-and in memory. Afterwards the bytes of every object are hashed again. Prints ratios, asserts nothing about time.
+The peer follows OpenImages' `downloader.py`: five threads share one boto3 resource and call `download_file` for each
+object, which sends a HEAD before its GET. All download from nginx on loopback (Debian's package `nginx-light`), which
+serves JPEGs by sendfile under OpenImages' keys, with their MD5 as ETag, as S3 does. This project is measured twice: the
+store alone, which writes each object to a separate file as the peer does, and the complete `acquire` with selection,
+packing and manifest. Each measurement runs in a new process. CPU time and memory include its child processes, and its
+imports are not timed. Afterwards the bytes of every object are hashed again. Prints ratios, asserts nothing about time.
 """
 
 import argparse
@@ -38,18 +38,17 @@ from pbe.dataset import openimages
 
 BUCKET = openimages.IMAGES_BUCKET
 ROOT = Path(__file__).parents[1]
-NUM_BODIES = 16  # the last digit of an image's id says which it is
+NUM_BODIES = 16  # the last digit of an image's id is the number of its body
 STOCK_THREADS = 5
 RUNS = {
     "stock": "stock: boto3 resource, 5 threads",
-    "store 1": "ours, store alone, 1 process",
-    "store 2": "ours, store alone, 2 processes",
-    "acquire": "ours, whole acquire",
+    "store": "ours, store alone",
+    "acquire": "ours, complete acquire",
 }
 
 
 class Cost(NamedTuple):
-    """What one run took."""
+    """The speed, CPU time per object and peak memory of one run."""
 
     objects_per_s: float
     cpu_ms: float
@@ -57,7 +56,7 @@ class Cost(NamedTuple):
 
 
 def draw_bodies(num_bytes: int) -> list[bytes]:
-    """JPEGs of noise, each of about that length."""
+    """Return `NUM_BODIES` JPEGs of noise of about `num_bytes` each."""
     rng = np.random.default_rng(0)
 
     def draw(side: int) -> bytes:
@@ -70,11 +69,12 @@ def draw_bodies(num_bytes: int) -> list[bytes]:
 
 
 def name_images(number: int) -> list[str]:
+    """Return `number` sorted image ids, whose last digits spread evenly over the bodies."""
     return sorted(f"{hashlib.md5(str(i).encode()).hexdigest()[:15]}{i % NUM_BODIES:x}" for i in range(number))
 
 
 def write_bucket(root: Path, bodies: list[bytes], ids: list[str]) -> None:
-    """Every image under its key, as a link to one of the bodies, and OpenImages' annotation files with a box each."""
+    """Write each image under its key, as a link to one of the bodies, and OpenImages' annotation files."""
     train, validation = ids[:-1], ids[-1:]
     for split, images in (("train", train), ("validation", validation)):
         folder = root / BUCKET / split
@@ -87,7 +87,7 @@ def write_bucket(root: Path, bodies: list[bytes], ids: list[str]) -> None:
 
 
 def write_annotations(root: Path, split: str, images: list[str]) -> None:
-    """OpenImages' class descriptions, of one class, and a box of it in each of the images."""
+    """Write OpenImages' class descriptions with one class, and a box of that class for each image."""
     columns: dict[str, object] = dict.fromkeys(openimages.BOX_COLUMNS, 0)
     columns |= {"LabelName": "/m/0", "XMin": 0.1, "XMax": 0.9, "YMin": 0.1, "YMax": 0.9}
     boxes = pl.DataFrame({"ImageID": images}).with_columns(
@@ -103,7 +103,7 @@ def write_annotations(root: Path, split: str, images: list[str]) -> None:
 
 @contextmanager
 def serve(root: Path, work: Path, bodies: list[bytes]) -> Iterator[str]:
-    """nginx on a free port of 127.0.0.1, a worker for each of two cores."""
+    """Serve `root` with nginx on a free port of 127.0.0.1, with two workers; yields the URL."""
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
         sys.exit("nginx not found: apt-get install nginx-light")
@@ -140,7 +140,7 @@ def serve(root: Path, work: Path, bodies: list[bytes]) -> Iterator[str]:
 
 
 def in_threads(num_threads: int, work: Callable[[str], object], ids: list[str]) -> None:
-    """A thousand at a time, so that what waits takes no memory."""
+    """Call `work` for each id, a thousand at a time: a longer queue would take memory that is not the downloader's."""
     with ThreadPoolExecutor(num_threads) as threads:
         for start in range(0, len(ids), 1000):
             list(threads.map(work, ids[start : start + 1000]))
@@ -156,23 +156,7 @@ def run_stock(url: str, ids: list[str], out: Path) -> None:
     in_threads(STOCK_THREADS, lambda i: bucket.download_file(f"train/{i}.jpg", str(out / f"{i}.jpg")), ids)
 
 
-def run_store(url: str, ids: list[str], out: Path, processes: int, workers: int) -> None:
-    """The keys dealt out to the processes, in each threads around `Store.fetch`."""
-    parts = [ids[start::processes] for start in range(1, processes)]
-    request = {"url": url, "out": str(out), "workers": workers}
-    children = []
-    for part in parts:
-        child = subprocess.Popen([sys.executable, __file__, "--part"], stdin=subprocess.PIPE, text=True)
-        assert child.stdin is not None
-        json.dump(request | {"ids": part}, child.stdin)
-        child.stdin.close()
-        children.append(child)
-    fetch_part(url, ids[::processes], out, workers)
-    if any(child.wait() for child in children):
-        sys.exit("a process failed")
-
-
-def fetch_part(url: str, ids: list[str], out: Path, workers: int) -> None:
+def run_store(url: str, ids: list[str], out: Path, workers: int) -> None:
     from pbe.acquisition.remote_stores import S3Store
 
     store = S3Store(BUCKET, "train/", 5, url, unsigned=True)
@@ -196,29 +180,29 @@ def run_acquire(url: str, out: Path, workers: int) -> None:
 
 
 def run_measured(which: str, url: str, ids: list[str], out: Path, workers: int) -> None:
-    """Run it in this process; prints wall and CPU seconds."""
-    import boto3  # noqa: F401  what both import is not part of the time
+    """Run one way in this process; prints its wall and CPU seconds."""
+    import boto3  # noqa: F401  imported before the clock starts
 
     import pbe.acquisition.download  # noqa: F401
 
-    kind, _, processes = which.partition(" ")
     before, started = cpu_s(), time.perf_counter()
-    if kind == "stock":
+    if which == "stock":
         run_stock(url, ids, out)
-    elif kind == "store":
-        run_store(url, ids, out, int(processes), workers)
+    elif which == "store":
+        run_store(url, ids, out, workers)
     else:
         run_acquire(url, out, workers)
     print(time.perf_counter() - started, cpu_s() - before)
 
 
 def cpu_s() -> float:
+    """Return the CPU seconds of this process and of its children that have ended."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def measure(which: str, url: str, root: Path, ids: list[str], workers: int) -> Cost:
-    """The cost of one run in a process of its own, whose memory, with its children's, is read 20 times a second."""
+    """Return the cost of one run in a new process; its memory and its children's is sampled 20 times a second."""
     out = root / "out"
     out.mkdir()
     command = [sys.executable, __file__, "--run", which]
@@ -240,7 +224,7 @@ def measure(which: str, url: str, root: Path, ids: list[str], workers: int) -> C
 
 
 def resident_mb(pid: int) -> float:
-    """Proportional, so that what parent and children share counts once."""
+    """Return the proportional set size of a process and its children: memory that they share counts once."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -251,12 +235,12 @@ def resident_mb(pid: int) -> float:
 
 
 def verify(out: Path, ids: list[str], which: str) -> None:
-    """Hash the bytes of every image again, and stop if one is not what the server has."""
+    """Hash the bytes of every image again, and exit if they differ from the server's."""
     expected = {f"{n:x}": md5 for n, md5 in enumerate(json.loads((out.parent / "md5.json").read_text()))}
     found = dict(md5_of_shards(out / "raw") if which.startswith("acquire") else md5_of_files(out))
     wrong = [image_id for image_id in ids if found.get(image_id) != expected[image_id[-1]]]
     if wrong or len(found) != len(ids):
-        sys.exit(f"{which}: {len(found)} objects of {len(ids)}, {len(wrong)} of them not what they should be")
+        sys.exit(f"{which}: {len(found)} objects of {len(ids)}, {len(wrong)} of them with wrong bytes")
 
 
 def md5_of_files(folder: Path) -> Iterator[tuple[str, str]]:
@@ -278,24 +262,20 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[200_000, 15_000], help="bytes of an object")
     parser.add_argument("--numbers", type=int, nargs="+", default=[3000], help="objects")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=8, help="threads of each of our processes")
+    parser.add_argument("--workers", type=int, default=8, help="threads of this project's runs")
     parser.add_argument(
-        "--stock-most", type=int, default=100_000, help="the stock one fetches no more objects than this"
+        "--stock-most", type=int, default=100_000, help="the stock downloader fetches at most this many objects"
     )
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--figure", type=Path, metavar="PNG", help="draw objects/s and memory over the numbers")
     parser.add_argument("--run", choices=RUNS, help=argparse.SUPPRESS)
-    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.run or options.part:
+    if options.run:
         request = json.load(sys.stdin)
         request["out"] = Path(request["out"])
-        if options.run:
-            run_measured(options.run, **request)
-        else:
-            fetch_part(**request)
+        run_measured(options.run, **request)
         return
-    print(f"{os.cpu_count()} cores, {options.workers} threads a process, medians of {options.rounds}")
+    print(f"{os.cpu_count()} cores, {options.workers} threads, medians of {options.rounds}")
     for size in options.sizes:
         costs = {number: compare(size, number, options) for number in options.numbers}
         if options.figure:
@@ -303,7 +283,7 @@ def main() -> None:
 
 
 def compare(size: int, number: int, options: argparse.Namespace) -> dict[str, Cost]:
-    """Measure all ways in turn, in each round, and print the medians."""
+    """Measure each way once in every round, and print the medians."""
     costs: dict[str, list[Cost]] = {which: [] for which in options.runs}
     bodies, ids = draw_bodies(size), name_images(number)
     with tempfile.TemporaryDirectory() as folder:
@@ -322,7 +302,7 @@ def compare(size: int, number: int, options: argparse.Namespace) -> dict[str, Co
         ratio = f"{cost.objects_per_s / medians['stock'].objects_per_s:6.2f} x" if "stock" in medians else ""
         print(
             f"{RUNS[which]:34} {cost.objects_per_s:7,.0f} objects/s {ratio}"
-            f" {cost.cpu_ms:6.2f} ms CPU an object {cost.peak_mb:6.0f} MB",
+            f" {cost.cpu_ms:6.2f} ms CPU per object {cost.peak_mb:6.0f} MB",
             flush=True,
         )
     return medians

@@ -1,8 +1,8 @@
-"""Images made smaller as they arrive: 561 GB of train images become what training needs.
+"""Reduces images as they arrive, because OpenImages' 561 GB of train images are larger than training needs.
 
-A shrunk JPEG carries, as its comment, the MD5 of the object it came from, how it was made, and the MD5 of its own other
-bytes: a later run knows it to be whole, asks the source whether it still holds that object, and fetches it again after
-a change of the settings.
+The comment of a reduced JPEG holds the MD5 of the source's object, the settings, and the MD5 of the JPEG's other bytes.
+From it a later run sees that the file is complete, asks the source whether the object has changed, and downloads it
+again when the settings have changed.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ _START, _COMMENT = b"\xff\xd8", b"\xff\xfe"
 
 
 def shrink(content: bytes, short_side_px: int, quality: int, md5: str) -> bytes | None:
-    """The image file `content` as an upright RGB JPEG whose shorter side is `short_side_px`.
+    """Return the image file `content` as an upright RGB JPEG whose shorter side is `short_side_px`.
 
-    None where the image is no larger than that or cannot be decoded (curation says so). `md5` is that of the object it
-    came from.
+    Returns None when the image is not larger or cannot be decoded (curation reports it). `md5` is the MD5 of the
+    source's object.
     """
     try:
         width, height = image_size(io.BytesIO(content), md5)
@@ -41,7 +41,10 @@ def shrink(content: bytes, short_side_px: int, quality: int, md5: str) -> bytes 
 
 
 def source_md5(content: bytes, short_side_px: int | None, quality: int) -> str:
-    """The MD5 of the object that a stored image came from; its own where it is not what these settings would leave."""
+    """Return the MD5 of the source's object for a stored image.
+
+    Unless the image was reduced with these settings and is intact, that is the MD5 of `content` itself.
+    """
     if short_side_px is not None and content[:4] == _START + _COMMENT:
         end = 4 + int.from_bytes(content[4:6])
         comment = content[6:end]
@@ -52,6 +55,7 @@ def source_md5(content: bytes, short_side_px: int | None, quality: int) -> str:
 
 
 def md5_of(content: bytes) -> str:
+    """Return the MD5 of `content` in hexadecimal, as S3 gives it in an ETag."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
