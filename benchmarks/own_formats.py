@@ -1,10 +1,10 @@
-"""The same photographs in OpenImages' layout and as COCO, YOLO and Pascal VOC: do they give the same curated boxes?
+"""Compare the curated boxes of the same photographs in OpenImages' layout, COCO, YOLO and Pascal VOC.
 
     .venv/bin/python benchmarks/own_formats.py --photos ../shared/photos
 
-Writes the three formats into a temporary folder, runs acquire, filter and curate of each as the pipeline does (with the
-project's params.yaml, but no box dropped for a flag that not every format can tell), and compares the curated boxes
-with those of OpenImages' layout. Ends with 1 when any differ.
+Writes the three formats into a temporary folder, runs acquire, filter and curate on each as the pipeline does (with the
+project's params.yaml, but without dropping boxes for a flag that some formats do not have), and compares the curated
+boxes with those of OpenImages' layout. Exits with 1 when any differ.
 """
 
 import argparse
@@ -30,8 +30,8 @@ import yaml  # noqa: E402
 from flows.acquire import acquire  # noqa: E402
 from flows.curate import curate  # noqa: E402
 from flows.filter import filter_  # noqa: E402
-from pbe import layout
-from pbe.dataset import openimages
+from pbe import layout  # noqa: E402
+from pbe.dataset import openimages  # noqa: E402
 from pbe.dataset.images import image_size  # noqa: E402
 from pbe.dataset.openimages import SPLITS  # noqa: E402
 from pbe.settings import Settings, load_settings  # noqa: E402

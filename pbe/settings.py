@@ -283,7 +283,7 @@ class Settings(Section):
     def _check_guidance(self) -> "Settings":
         if self.train.drop_probability == 0 and {self.evaluate.guidance_scale, *self.evaluate.sweep} != {1.0}:
             raise ValueError(
-                "train.drop_probability 0 does not train v; set evaluate.guidance_scale to 1 and evaluate.sweep to [1.0]"
+                "train.drop_probability 0 does not train v; set evaluate.guidance_scale 1 and evaluate.sweep [1.0]"
             )
         return self
 

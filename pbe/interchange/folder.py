@@ -7,10 +7,10 @@ transformers alone. `Painter.from_pretrained` reads the published folder, which 
 from pathlib import Path
 
 from pbe.interchange.mask_channel import keeping
-from pbe.method.backbone import INDEX, read_json
+from pbe.method.backbone import INDEX
 from pbe.method.conditioner import CLIP_MEAN, CLIP_STD, Conditioner
 from pbe.method.painter import Painter
-from pbe.runtime.files import write_json
+from pbe.runtime.files import read_json, write_json
 
 
 def write_published(painter: Painter, folder: Path) -> None:

@@ -4,15 +4,13 @@ A backbone is a text-to-image model with a CLIP image tower, as in the paper, or
 `gather_backbone` copies or downloads its parts; `pretrained` and `conditioner` load them.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pbe import layout
 from pbe.errors import UnavailableError, UserError, one_line
-from pbe.runtime.files import write_json
+from pbe.runtime.files import read_json, write_json
 from pbe.settings import Backbone
 
 PAINTER_PARTS = ("unet", "vae", "scheduler", "image_encoder")
@@ -70,19 +68,6 @@ def painter_px(folder: Path) -> int:
     if not isinstance(image_px, int) or image_px <= 0 or image_px % 8:
         raise UserError(f"{folder / INDEX}: image_px is {image_px}; it must be a multiple of 8")
     return image_px
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; raises UserError when the file does not hold one."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a JSON file ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds {type(content).__name__}, not a JSON object")
-    return content
 
 
 def _copy(settings: Backbone, project: Path, out: Path) -> dict[str, str]:

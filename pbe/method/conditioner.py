@@ -25,10 +25,9 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from pbe.errors import UserError
-from pbe.method.backbone import read_json
 from pbe.method.pretrained import check_tensors, load_tower
 from pbe.method.weight_files import check_finite, find_weights, read_weights
-from pbe.runtime.files import write_json
+from pbe.runtime.files import read_json, write_json
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pbe.errors import UserError
-from pbe.method.backbone import INDEX, PAINTER_CLASS, PAINTER_PARTS, painter_px, read_json
+from pbe.method.backbone import INDEX, PAINTER_CLASS, PAINTER_PARTS, painter_px
 from pbe.method.conditioner import Conditioner, to_pixels
 from pbe.method.denoiser import (
     NUM_EXTRA_CHANNELS,
@@ -39,6 +39,7 @@ from pbe.method.guidance import guided
 from pbe.method.pretrained import forget_origin, load_scheduler, load_unet, load_vae
 from pbe.method.sampler import sample_plms
 from pbe.method.seams import match_rim
+from pbe.runtime.files import read_json
 from pbe.types import Image, Mask
 
 Images = NDArray[np.uint8]  # (B, H, W, 3) RGB

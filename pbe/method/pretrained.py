@@ -13,9 +13,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pbe.errors import UserError, one_line
-from pbe.method.backbone import read_json
 from pbe.method.weight_files import SAFETENSORS, check_finite, find_weights
-from pbe.runtime.files import write_json
+from pbe.runtime.files import read_json, write_json
 
 # What the samplers compute. Other values would be ignored, and the images would be wrong.
 _SCHEDULE = {

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pbe.errors import UserError
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -49,6 +51,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, payload: Mapping[str, Any]) -> None:
     """Write JSON with sorted keys, complete or not at all: the same payload gives the same bytes."""
     write_text(path, json.dumps(payload, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; raises UserError when the file does not hold one."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds {type(content).__name__}, not a JSON object")
+    return content
 
 
 def digest_files(paths: Iterable[Path]) -> str:
