@@ -23,7 +23,8 @@ from hypothesis import HealthCheck, Phase, strategies
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.support.fuzzing import FORMATS, check, damage
+from tests.support.fuzz_sets import FORMATS
+from tests.support.fuzzing import check, damage
 
 _MAX_GROWTH_BYTES = 1 << 30
 

@@ -82,9 +82,9 @@ def image_size(file: Path | BinaryIO, name: str = "") -> tuple[int, int]:
         return (height, width) if orientation_of(opened) >= 5 else (width, height)
 
 
-def image_orientation(path: Path) -> int:
+def image_orientation(file: Path | BinaryIO, name: str = "") -> int:
     """Return an image's EXIF orientation, 1..8; raises what `image_size` raises."""
-    with opened_image(path, str(path)) as opened:
+    with opened_image(file, name or str(file)) as opened:
         return orientation_of(opened)
 
 

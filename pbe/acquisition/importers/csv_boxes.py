@@ -11,10 +11,12 @@ from pbe.acquisition.importers.image_names import Found, ImageFinder
 from pbe.acquisition.importers.placement import (
     ImportCounts,
     PixelBox,
+    Sides,
     UnitCheck,
     clean_label,
     frame_of,
     place_boxes,
+    stated_sides,
 )
 from pbe.acquisition.importers.split_names import SplitFolders, SplitLists, split_word
 from pbe.acquisition.importers.text_files import read_text
@@ -29,8 +31,8 @@ Row = dict[str, str]
 def read_csv(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]:
     """Yield the images of boxes.csv: a row is a box, in pixels, the far side exclusive.
 
-    A row with an image alone is an image without boxes. Fields are separated by commas, semicolons or tabs.
-    Raises UserError naming the line that is wrong.
+    A row with an image alone is an image without boxes; optional columns width and height are checked against it.
+    Fields are separated by commas, semicolons or tabs. Raises UserError naming the line that is wrong.
     """
     root = folder_of(settings)
     path = root / "boxes.csv"
@@ -40,12 +42,14 @@ def read_csv(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]
     finder = ImageFinder(root, folders.of)
     boxes: dict[tuple[str, str | None], list[PixelBox]] = defaultdict(list)
     found: dict[tuple[str, str | None], Found] = {}
+    stated: dict[tuple[str, str | None], Sides | None] = {}
     for number, row in _rows(path):
         where = f"{path}: line {number}"
         key = _image_name(row, where), _split(row.get("split"), where)
         of_image = boxes[key]
         if any(row[column] for column in COLUMNS[1:]):
             of_image.append(_box(row, where))
+            stated.setdefault(key, stated_sides(row.get("width"), row.get("height")))
             found.setdefault(key, finder.find(key[0], (root,), key[1], where))
     for (name, said), of_image in boxes.items():
         if not of_image:
@@ -53,7 +57,7 @@ def read_csv(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]
                 yield ImportedImage(Path(name), said, ())
             continue
         image = found[name, said]
-        frame = frame_of(image.path, str(image.path), None, str(path))
+        frame = frame_of(image.path, str(image.path), stated[name, said], str(path))
         split = said or lists.of(image.path) or folders.of(image.path.parent)
         yield ImportedImage(image.path, split, place_boxes(of_image, frame, counts), found_by=image.found_by, name=name)
 

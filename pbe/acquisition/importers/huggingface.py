@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pbe.acquisition.importers.annotations import ImportedImage, folder_of, numbers
-from pbe.acquisition.importers.huggingface_files import Picture, Row, Rows, open_rows
+from pbe.acquisition.importers.huggingface_files import Row, Rows, open_rows
 from pbe.acquisition.importers.placement import (
     Corners,
     Frame,
@@ -42,7 +42,7 @@ def read_huggingface(settings: Acquire, counts: ImportCounts) -> Iterator[Import
             if not boxes:
                 yield ImportedImage(row.picture.path, rows.split, ())
                 continue
-            frame = Frame((1.0, 1.0)) if options.normalised else _frame(row.picture, row.where)
+            frame = Frame((1.0, 1.0)) if options.normalised else _frame(row)
             for box in boxes:
                 if options.normalised:
                     refuse_pixels(box.xyxy, row.where, _HINT_PIXELS)
@@ -53,10 +53,11 @@ def read_huggingface(settings: Acquire, counts: ImportCounts) -> Iterator[Import
     units.finish()
 
 
-def _frame(picture: Picture, where: str) -> Frame:
+def _frame(row: Row) -> Frame:
+    picture = row.picture
     content = picture.content
     file = picture.path if content is None else pa.BufferReader(content)
-    return frame_of(file, str(picture.path), None, where)
+    return frame_of(file, str(picture.path), row.stated, row.where)
 
 
 def _boxes(row: Row, options: HuggingFace, rows: Rows) -> list[PixelBox]:
@@ -81,9 +82,9 @@ def _boxes(row: Row, options: HuggingFace, rows: Rows) -> list[PixelBox]:
 def _label(category: Any, names: Sequence[str] | None, where: str) -> str:
     if names is None:
         return clean_label(category, where)
-    if not isinstance(category, int) or not 0 <= category < len(names):
+    if not isinstance(category, int | float) or category % 1 or not 0 <= category < len(names):
         raise UserError(f"{where}: category {category!r} is not among the classes")
-    return clean_label(names[category], where)
+    return clean_label(names[int(category)], where)
 
 
 def _xyxy(bbox: Any, options: HuggingFace, where: str) -> Corners:

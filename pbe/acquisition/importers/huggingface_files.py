@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pbe.acquisition.importers.image_names import ImageFinder, walk_files
-from pbe.acquisition.importers.placement import ImportCounts
+from pbe.acquisition.importers.placement import ImportCounts, Sides, stated_sides
 from pbe.acquisition.importers.split_names import SplitFolders, split_in_file_name, split_word
 from pbe.acquisition.importers.text_files import parse_json, read_lines
 from pbe.errors import UserError
@@ -18,6 +18,7 @@ from pbe.settings import HuggingFace
 
 _LIBRARY_ERRORS = (ValueError, TypeError, KeyError, OSError, AttributeError)  # on damaged files
 _METADATA = "metadata.jsonl"
+_SIZES = ("width", "height")
 
 
 class Picture(NamedTuple):
@@ -29,11 +30,12 @@ class Picture(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row: its image, its objects, and where it is."""
+    """One row: its image, its objects, where it is, and the size that its columns width and height state."""
 
     picture: Picture
     objects: Any
     where: str
+    stated: Sides | None = None
 
 
 class Rows(NamedTuple):
@@ -101,12 +103,13 @@ def _dataset_rows(dataset: Any, split: str | None, folder: Path, options: Huggin
 
     def rows() -> Iterator[Row]:
         images = dataset.data.column(options.image)
-        for number, described in enumerate(dataset.select_columns([options.objects])):
+        columns = [options.objects, *(name for name in _SIZES if name in dataset.column_names)]
+        for number, described in enumerate(dataset.select_columns(columns)):
             where = f"{folder}: row {number}"
             content, path = _parts(images[number], where)
             read = None if content is None else partial(_scalar_bytes, content)
             picture = _picture(None if content is None else content.as_buffer(), path, folder, number, read)
-            yield Row(picture, described[options.objects], where)
+            yield Row(picture, described[options.objects], where, _stated(described))
 
     return Rows(split, _class_names(dataset.features[options.objects], options.category), rows)
 
@@ -126,12 +129,15 @@ def _parquet(path: Path, split: str | None, options: HuggingFace) -> Rows:
         number = 0
         for group in range(file.num_row_groups):
             objects = groups.column(group, options.objects)
+            sizes = [groups.column(group, name) for name in _SIZES if name in file.schema_arrow.names]
             for place, image in enumerate(groups.images(group)):
                 where = f"{path}: row {number}"
                 content, name = _parts(image, where)
                 read = None if content is None else partial(groups.image_bytes, group, place)
                 buffer = None if content is None else content.as_buffer()
-                yield Row(_picture(buffer, name, path.with_suffix(""), number, read), objects[place].as_py(), where)
+                picture = _picture(buffer, name, path.with_suffix(""), number, read)
+                stated = stated_sides(*(size[place].as_py() for size in sizes)) if len(sizes) == 2 else None
+                yield Row(picture, objects[place].as_py(), where, stated)
                 number += 1
 
     return Rows(split, _class_names(features[options.objects], options.category), rows)
@@ -175,9 +181,13 @@ def _imagefolder(path: Path, root: Path, folders: SplitFolders, options: Hugging
                 if not isinstance(row, dict) or key not in row:
                     raise UserError(f"{where}: no {key!r}")
             found = finder.find(str(row["file_name"]), (path.parent,), split, where)
-            yield Row(Picture(found.path), row[options.objects], where)
+            yield Row(Picture(found.path), row[options.objects], where, _stated(row))
 
     return Rows(split, None, rows)
+
+
+def _stated(row: Mapping[str, Any]) -> Sides | None:
+    return stated_sides(*(row.get(name) for name in _SIZES))
 
 
 def _require_columns(found: Sequence[str], folder: Path, options: HuggingFace) -> None:

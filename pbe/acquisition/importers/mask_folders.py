@@ -16,6 +16,7 @@ from pathlib import Path
 from pbe.acquisition.importers.annotations import ImportedBox, ImportedImage, folder_of
 from pbe.acquisition.importers.image_names import caseless, image_stem, is_image_name, walk_files
 from pbe.acquisition.importers.mask_levels import read_objects
+from pbe.acquisition.importers.picture_sides import Frame, frame_of, turn_mask
 from pbe.acquisition.importers.placement import ImportCounts, clean_label
 from pbe.acquisition.importers.split_names import SplitFolders, SplitLists
 from pbe.dataset.images import image_size
@@ -97,17 +98,27 @@ def _label(image: Path, images: Path, folders: SplitFolders) -> str:
     return UNNAMED
 
 
+def _frame(image: Path, mask: Path, sides: tuple[int, int]) -> Frame:
+    """Return how a mask of these sides lies on its image; raises UserError naming both when it does not fit."""
+    try:
+        return frame_of(image, str(image), sides, str(mask))
+    except UserError:
+        width, height = image_size(image)
+        raise UserError(
+            f"{mask}: {sides[0]} x {sides[1]} px, but its image {image} is {width} x {height} px when upright"
+        ) from None
+
+
 def _boxes(image: Path, mask: Path, label: str, settings: Acquire, counts: ImportCounts) -> Iterator[ImportedBox]:
     from scipy import ndimage  # takes half a second, and no other source needs it
 
     labels = read_objects(mask, settings.mask_values)
     height, width = labels.shape
-    try:
-        sides = image_size(image)
-    except UserError:  # acquire will report it as lost
-        sides = (width, height)
-    if sides != (width, height):
-        raise UserError(f"{mask}: {width} x {height} px, but its image {image} is {sides[0]} x {sides[1]} px")
+    frame = _frame(image, mask, (width, height))
+    labels = turn_mask(labels, frame.orientation)
+    height, width = labels.shape
+    if frame.change:
+        counts.adjusted[f"masks_{frame.change}"] += 1
     counts.skipped["empty_mask"] += not labels.any()
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         xyxy = columns.start / width, rows.start / height, columns.stop / width, rows.stop / height

@@ -7,7 +7,7 @@ the boxes are turned with the picture. Any other size is an error.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from pbe.dataset.images import image_orientation, image_size
 from pbe.errors import UserError
 
 Sides = tuple[float, float]
+Pixel = TypeVar("Pixel", bound=np.generic)
 Corners = tuple[float, float, float, float]
 
 
@@ -44,10 +45,11 @@ def frame_of(file: Path | BinaryIO, name: str, stated: Sides | None, where: str)
         return Frame(sides)
     if _in_proportion(stated, sides):
         return Frame(stated, change="scaled")
-    if isinstance(file, Path):
-        orientation = image_orientation(file)
-        if orientation >= 5 and _in_proportion(stated, (sides[1], sides[0])):
-            return Frame(stated, orientation, "turned")
+    if not isinstance(file, Path):
+        file.seek(0)
+    orientation = image_orientation(file, name)
+    if orientation >= 5 and _in_proportion(stated, (sides[1], sides[0])):
+        return Frame(stated, orientation, "turned")
     raise UserError(
         f"{where}: annotated at {stated[0]:g} x {stated[1]:g} px, but {name} is {sides[0]} x {sides[1]} px when "
         "upright; use the picture that was annotated, or correct the size"
@@ -80,8 +82,8 @@ def turn_corners(xyxy: Corners, orientation: int) -> Corners:
     }.get(orientation, xyxy)
 
 
-def turn_mask(mask: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn the (h, w) mask inside a box as EXIF's orientation turns its picture."""
+def turn_mask(mask: NDArray[Pixel], orientation: int) -> NDArray[Pixel]:
+    """Turn a mask of (h, w) numbers as EXIF's orientation turns its picture."""
     turned = {5: mask.T, 6: np.rot90(mask, -1), 7: mask.T[::-1, ::-1], 8: np.rot90(mask)}.get(orientation, mask)
     return np.ascontiguousarray(turned)
 

@@ -66,6 +66,7 @@ def read_yolo(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage
         for found, name in _images(entries, split, config, finder, counts)
     ]
     label_files = {found.path: labels.of(found.path) for found, _, _ in images}
+    _refuse_shared_labels(label_files)
     rows = {path: list(read_rows(file, config.names)) if file else [] for path, file in label_files.items()}
     counts.skipped["label_file_without_image"] += labels.num_unused()
     layout = Layout.of((row for of_image in rows.values() for row in of_image), config.num_keypoint_numbers)
@@ -77,6 +78,17 @@ def read_yolo(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage
         frame = frame if frame.sides else _UNKNOWN
         boxes = [_box(row, layout, config.names, frame.sides or (1.0, 1.0)) for row in rows[found.path]]
         yield ImportedImage(found.path, split, place_boxes(boxes, frame, counts), found_by=found.found_by, name=name)
+
+
+def _refuse_shared_labels(label_files: Mapping[Path, Path | None]) -> None:
+    """Raise UserError naming two pictures that have one label file, such as 0.jpg and 0.png."""
+    owners: dict[str, Path] = {}
+    for image, labels in label_files.items():
+        if labels is None or not image.is_file():
+            continue
+        owner = owners.setdefault(os.path.realpath(labels), image)
+        if os.path.realpath(owner) != os.path.realpath(image):
+            raise UserError(f"{labels}: it is the label file of {owner} and of {image}; rename one of them")
 
 
 def _read_config(root: Path) -> _Config:

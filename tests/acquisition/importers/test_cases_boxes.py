@@ -89,6 +89,13 @@ def test_a_clipped_box_keeps_the_part_of_its_mask_inside(root: Path) -> None:
     np.testing.assert_array_equal(unpack_mask(mask), np.ones((100, 40), np.uint8))
 
 
+def test_a_csv_file_may_state_the_size(root: Path) -> None:
+    picture(root / "0.jpg"), picture(root / "1.jpg")
+    rows = [f"{n}.jpg,Cat,100,80,300,220,640,480" for n in range(2)]
+    write(root / "boxes.csv", "\n".join(["image,label,x0,y0,x1,y1,width,height", *rows]))
+    assert imported("csv", root).all_boxes() == [("Cat", 50, 40, 150, 110)] * 2
+
+
 STATED = "<size><width>{}</width><height>{}</height></size>"
 
 

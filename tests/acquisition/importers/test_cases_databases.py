@@ -75,6 +75,20 @@ def test_an_imagefolder_with_metadata_is_read(root: Path) -> None:
     assert found.num_images("validation") == 2
 
 
+@pytest.mark.parametrize("kind", ["saved", "parquet"])
+def test_the_columns_width_and_height_are_checked_against_the_picture(root: Path, kind: str) -> None:
+    features = Features(dict(FEATURES) | {"width": Value("int32"), "height": Value("int32")})
+    images = [str(picture(root.parent / f"pictures/{n}.jpg")) for n in range(2)]
+    objects = {"bbox": [[40, 120, 240, 200]], "category": [0]}
+    rows = {"image": images, "objects": [objects] * 2, "width": [640] * 2, "height": [480] * 2}
+    made = Dataset.from_dict(rows, features=features)
+    root.mkdir()
+    made.save_to_disk(root) if kind == "saved" else made.to_parquet(root / "train.parquet")
+    found = imported("huggingface", root)
+    assert found.all_boxes() == [CAT] * 2
+    assert found.report.adjusted == {"images_with_boxes_scaled": 2}
+
+
 @pytest.mark.parametrize(("file", "message"), [
     ("data.parquet", "data.parquet: not a Parquet file"),
     ("data.arrow", "data.arrow: not an Arrow file"),

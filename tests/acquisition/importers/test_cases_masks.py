@@ -123,6 +123,24 @@ def test_several_levels_of_a_grey_jpeg_are_an_error(root: Path) -> None:
         imported("masks", write_masks(root, ellipses("L", 120, 255, scale=1), ".jpg"))
 
 
+def test_masks_drawn_before_the_exif_turn_are_turned(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write_masks(root, ellipses("L", 255, None, scale=1))
+    for n in range(2):
+        picture(root / f"images/{n}.jpg", exif=exif)
+    found = imported("masks", root)
+    assert [box[1:] for box in found.boxes["0"]] == [(240 - LEFT[3], LEFT[0], 240 - LEFT[1], LEFT[2])]
+    assert found.report.adjusted == {"masks_turned": 2}
+
+
+def test_masks_of_half_the_size_are_scaled(root: Path) -> None:
+    write_masks(root, ellipses("L", 255, None, scale=1).resize((160, 120), Image.Resampling.NEAREST))
+    found = imported("masks", root)
+    np.testing.assert_allclose([box[1:] for box in found.boxes["0"]], [LEFT], atol=2)
+    assert found.report.adjusted == {"masks_scaled": 2}
+
+
 def test_a_mask_of_two_images_with_its_stem_is_an_error(root: Path) -> None:
     write_masks(root, ellipses("L", 255, None, scale=1))
     picture(root / "images/0.png")

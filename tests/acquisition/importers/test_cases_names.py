@@ -210,6 +210,13 @@ def test_voc_files_that_all_claim_one_picture_belong_to_their_own(root: Path) ->
     assert imported("voc", root).boxes == {str(n): [CAT] for n in range(4)}
 
 
+def test_two_pictures_of_one_label_file_are_an_error(root: Path) -> None:
+    yolo(root, ["0 0.5 0.5 0.5 0.5"] * 3)
+    picture(root / "images/train/0.png")
+    with pytest.raises(UserError, match=r"train/0\.txt: it is the label file of .*/0\.jpg and of .*/0\.png; rename"):
+        imported("yolo", root)
+
+
 def test_label_files_with_encoded_names_are_found(root: Path) -> None:
     yolo(root, ["0 0.5 0.5 0.5 0.5"] * 4)
     picture(root / "images/train/0.jpg").rename(root / "images/train/café_0.jpg")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
-from tests.support.fuzzing import FORMATS, check, damage
+from tests.support.fuzz_sets import FORMATS
+from tests.support.fuzzing import check, damage
 
 
 @pytest.mark.parametrize("source", FORMATS)
