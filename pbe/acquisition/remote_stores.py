@@ -266,7 +266,9 @@ class S3Store(RemoteStore):
     def _request_url(self, key: str) -> str:
         if self.unsigned:
             return f"{self._bucket_url}/{quote(self.prefix + key)}"
-        return obstore.sign(self._clients.read, "GET", key, timedelta(minutes=1))  # type: ignore[arg-type]
+        store = self._clients.read
+        assert isinstance(store, obstores.S3Store)
+        return obstore.sign(store, "GET", key, timedelta(minutes=1))
 
     def _get_once(self, key: str, known_md5: str | None, target: Path | None) -> Received:
         clients = self._clients
