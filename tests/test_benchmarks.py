@@ -1,4 +1,4 @@
-"""The one-GPU benchmark says on a machine without a GPU that it is ready, and writes its rows."""
+"""The one-GPU benchmark: on a machine without a GPU it runs at a tiny size and writes its rows."""
 
 import json
 import runpy
@@ -10,8 +10,10 @@ import torch
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="minutes at full size")
-def test_the_gpu_benchmark_runs_tiny_on_a_cpu(monkeypatch, capsys, tmp_path):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="takes minutes at full size on a GPU")
+def test_the_gpu_benchmark_runs_at_a_tiny_size_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.setattr("sys.argv", ["gpu.py", "--out", str(tmp_path / "rows.json")])
     runpy.run_path(str(BENCHMARKS / "gpu.py"), run_name="__main__")

@@ -1,3 +1,5 @@
+"""The demo's endpoint: the bucket over S3 and plain HTTP, for as long as its parent runs."""
+
 import os
 import signal
 import subprocess
@@ -19,7 +21,7 @@ from pbe.demo.endpoint import serve_bucket
 from pbe.errors import UserError
 
 
-def test_objects_are_served_over_s3_and_plain_http(bucket, endpoint):
+def test_objects_are_served_over_s3_and_plain_http(bucket: Path, endpoint: str) -> None:
     path = sorted(bucket.glob("open-images-dataset/train/*.jpg"))[0]
     client = boto3.client(
         "s3", endpoint_url=endpoint, region_name="us-east-1", config=Config(signature_version=UNSIGNED)
@@ -31,7 +33,7 @@ def test_objects_are_served_over_s3_and_plain_http(bucket, endpoint):
         assert page.read() == (bucket / "openimages" / key).read_bytes()
 
 
-def test_it_is_gone_afterwards(tmp_path):
+def test_it_stops_at_the_end_of_the_block(tmp_path: Path) -> None:
     (tmp_path / "some-bucket").mkdir()
     (tmp_path / "some-bucket" / "key").write_text("content")
     with serve_bucket(tmp_path) as url, urllib.request.urlopen(f"{url}/some-bucket/key") as page:
@@ -40,13 +42,14 @@ def test_it_is_gone_afterwards(tmp_path):
         urllib.request.urlopen(f"{url}/some-bucket/key")
 
 
-def test_it_dies_with_a_killed_parent(tmp_path):
+def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     (tmp_path / "some-bucket").mkdir()
     code = (
         "import sys, time; from pathlib import Path; from pbe.demo.endpoint import serve_bucket\n"
         "with serve_bucket(Path(sys.argv[1])) as url: print(url, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
     url = parent.stdout.readline().strip()
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
     assert url.startswith("http://127.0.0.1:")
@@ -60,7 +63,7 @@ def test_it_dies_with_a_killed_parent(tmp_path):
         time.sleep(0.05)
 
 
-def _runs(pid):
+def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -68,12 +71,12 @@ def _runs(pid):
         return False
 
 
-def test_missing_folder_is_named(tmp_path):
+def test_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere: no such folder"), serve_bucket(tmp_path / "nowhere"):
         pass
 
 
-def test_unfinished_files_are_not_served(tmp_path):
+def test_unfinished_files_are_not_served(tmp_path: Path) -> None:
     folder = tmp_path / "loading-test"
     (folder / "train").mkdir(parents=True)
     (folder / "train" / "a.jpg").write_bytes(b"a")

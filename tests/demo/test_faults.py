@@ -1,9 +1,12 @@
+"""The demo's planted faults: how many there are, and what each does to an image."""
+
 import io
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from pbe.demo import faults
@@ -12,7 +15,9 @@ from pbe.demo.scenes import ObjectBox, draw_scene
 
 
 @given(train=st.integers(1, 300), validation=st.integers(1, 60), frac=st.floats(0, 0.1), seed=st.integers(0, 9))
-def test_copies_are_of_clean_images_and_counts_are_equal(train, validation, frac, seed):
+def test_copies_are_of_images_without_faults_and_each_kind_is_equally_frequent(
+    train: int, validation: int, frac: float, seed: int
+) -> None:
     num_images = {"train": train, "validation": validation}
     plan = plan_faults(num_images, frac, seed)
     assert plan == plan_faults(num_images, frac, seed)
@@ -26,17 +31,17 @@ def test_copies_are_of_clean_images_and_counts_are_equal(train, validation, frac
         assert len({kinds.count(kind) for kind in (*faults.SPOILT, *faults.COPIES)}) == 1
 
 
-def test_a_share_of_each_kind():
+def test_the_fraction_is_that_of_each_kind() -> None:
     plan = plan_faults({"train": 1000, "validation": 200}, 0.01, seed=0)
     assert sum(fault.kind == faults.LEAK for fault in plan.values()) == 10
     assert sum(fault.kind == "dark" for fault in plan.values()) == 12
 
 
-def decoded(jpeg):
+def decoded(jpeg: bytes) -> NDArray[np.float64]:
     return np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), float) / 255
 
 
-def test_spoilt_images_are_as_named():
+def test_spoilt_images_have_the_fault_of_their_name() -> None:
     scene = draw_scene(np.random.default_rng(2))
     good = decoded(faults.encode_jpeg(scene.image))
     assert decoded(faults.spoil(scene.image, "dark")).mean() < 0.12 < good.mean()
@@ -46,7 +51,7 @@ def test_spoilt_images_are_as_named():
         decoded(faults.spoil(scene.image, "truncated"))
 
 
-def test_near_copy_is_moved_by_one_pixel_with_its_box():
+def test_a_near_copy_and_its_box_are_shifted_by_one_pixel() -> None:
     image = draw_scene(np.random.default_rng(2)).image
     original, copy = decoded(faults.encode_jpeg(image)), decoded(faults.encode_near_copy(image))
     assert np.abs(copy[:, 1:] - original[:, :-1]).mean() < 0.02
