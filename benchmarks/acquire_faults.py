@@ -1,10 +1,10 @@
-"""Does acquire end with the same bytes when the server fails and acquire itself is killed again and again?
+"""Checks that acquire writes the same bytes when the server fails and acquire itself is killed repeatedly.
 
     .venv/bin/python benchmarks/acquire_faults.py --images 3000 --kills 5 --seed 0
-    .venv/bin/python benchmarks/acquire_faults.py --images 20000 --kills 0 --fault-share 0  # for its memory
+    .venv/bin/python benchmarks/acquire_faults.py --images 20000 --kills 0 --fault-share 0  # measures memory
 
 The baseline is a quiet run. The other runs read from a server that fails a tenth of the requests (`faulty_endpoint`)
-and are killed (SIGKILL) a moment after a random number of images; the last run goes to its end. Every file below
+and are killed (SIGKILL) a moment after a random number of images; the last run is not killed. Every file below
 data/raw must equal the quiet run's; otherwise the exit code is 1. Each run is a separate process with the parameters
 of params.yaml, except for the numbers below.
 """
@@ -33,13 +33,13 @@ ROOT = Path(__file__).parents[1]
 IMAGES_PER_SHARD = 100
 VALIDATION_FRAC = 0.1
 GONE_WITHIN_S = 5.0
-LONGEST_WAIT_S = 0.05  # so that the moment is none of ours
+LONGEST_WAIT_S = 0.05  # a random wait, so that kills do not fall only on completed images
 
 
 class Run:
-    """The real `acquire` in a process of its own.
+    """One run of `acquire` in a new process.
 
-    `peaks_mb` are the most that it and its own processes held, `held_mb` what it held at each tenth of the images.
+    `peaks_mb` is the peak memory of it and of its child processes, `held_mb` its memory at each tenth of the images.
     """
 
     def __init__(self, url: str, out: Path, options: argparse.Namespace, title: str) -> None:
@@ -52,7 +52,7 @@ class Run:
         threading.Thread(target=self._watch_memory, daemon=True).start()
 
     def wait(self, num_images: int | None = None) -> None:
-        """Wait for its end, or until so many images are done."""
+        """Wait until it ends, or until `num_images` images are done."""
         assert self.process.stdout is not None
         with tqdm(total=self.total, desc=self.title) as bar:
             for line in self.process.stdout:
@@ -65,7 +65,7 @@ class Run:
             sys.exit(f"{self.title}: ended with {self.process.wait()}")
 
     def kill(self) -> int:
-        """SIGKILL it; returns how many of its own processes still run a while later."""
+        """Kill it with SIGKILL; return how many of its processes still run after `GONE_WITHIN_S`."""
         self.process.kill()
         self.process.communicate()
         killed = time.monotonic()
@@ -86,7 +86,7 @@ class Run:
 
 
 def find_processes(out: Path) -> list[int]:
-    """Those that have `out` among their arguments: the run and its own processes."""
+    """Return the processes that have `out` among their arguments: the run and its child processes."""
     return [
         int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and str(out) in arguments(entry)
     ]
@@ -96,11 +96,11 @@ def arguments(process: Path) -> str:
     try:
         return (process / "cmdline").read_text(errors="replace")
     except OSError:
-        return ""  # it is gone
+        return ""  # the process has ended
 
 
 def memory_mb(pid: int, which: str) -> float:
-    """VmRSS is what the process has resident, VmHWM the most that it had."""
+    """Return the resident memory of a process (`which` is VmRSS) or its peak (VmHWM); 0 when the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -109,7 +109,7 @@ def memory_mb(pid: int, which: str) -> float:
 
 
 def write_bucket(root: Path, number: int, num_bytes: int) -> None:
-    """JPEGs of noise under OpenImages' keys, no two alike as each has its id as a comment, and annotation files."""
+    """Write JPEGs of noise under OpenImages' keys, each with its id as a comment, and the annotation files."""
     ids, bodies = name_images(number), draw_bodies(num_bytes)
     num_train = number - max(1, round(VALIDATION_FRAC * number))
     for split, images in (("train", ids[:num_train]), ("validation", ids[num_train:])):
@@ -137,8 +137,8 @@ def run_acquire(url: str, out: str, seed: int, workers: int) -> None:
     acquire(settings, seed, Path(out), progress=lambda done, total, note="": print(done, flush=True))
 
 
-def count_whole(out: Path) -> int:
-    """The images that a killed run leaves to the next one."""
+def count_complete(out: Path) -> int:
+    """Return the number of complete images that a killed run leaves for the next one."""
     from pbe.dataset.image_shards import scan_shard
 
     shards = [*out.glob("images/*.tar"), *out.parent.glob(f".{out.name}.parts/[no][el][wd]/*")]
@@ -146,7 +146,7 @@ def count_whole(out: Path) -> int:
 
 
 def run_killed(server: FaultyEndpoint, out: Path, options: argparse.Namespace) -> Run:
-    """Kill a run `options.kills` times and let the last one end; prints a line for each kill."""
+    """Kill a run `options.kills` times, then complete it; prints a line for each kill."""
     rng = random.Random(options.seed)
     rows = []
     for number in range(1, options.kills + 1):
@@ -155,11 +155,11 @@ def run_killed(server: FaultyEndpoint, out: Path, options: argparse.Namespace) -
         run.wait(rng.randrange(1, options.images))
         time.sleep(rng.uniform(0.0, LONGEST_WAIT_S))
         lasted_s, left = time.monotonic() - started, run.kill()
-        rows.append(f"{number:4} {lasted_s:9.2f} {count_whole(out):12,} {left:21}")
+        rows.append(f"{number:4} {lasted_s:9.2f} {count_complete(out):15,} {left:22}")
     last = Run(server.url, out, options, "last run")
     last.wait()
     if rows:
-        print("kill   after s images whole children left running", *rows, sep="\n")
+        print("kill   after s complete images processes left running", *rows, sep="\n")
     return last
 
 
@@ -174,7 +174,7 @@ def hash_tree(folder: Path) -> dict[str, str]:
 
 
 def compare(quiet: Path, faulty: Path) -> bool:
-    """Print whether the two trees are the same, bit for bit."""
+    """Print whether the two trees are bit-identical, and return it."""
     left, right = hash_tree(quiet), hash_tree(faulty)
     different = sorted(name for name in left | right if left.get(name) != right.get(name))
     beside = {path.name for path in faulty.parent.iterdir()} - {faulty.name, f".{faulty.name}.lock"}

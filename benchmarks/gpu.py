@@ -121,7 +121,7 @@ def sweep(painter: Painter, folder: Path, plan: Plan, modes: list[str], compiles
     print(f"{name}; {known}; GFLOP a training image of {plan.image_px} px: {operations}")
     print(f"{'mode':<8}{'compiled':<10}{'batch':>5}{'images/s':>11}{'MFU':>7}{'peak GiB':>10}{'first step s':>14}")
     rows = []
-    for compiled in compiles:  # a compiled UNet stays compiled, so the plain steps come first
+    for compiled in compiles:  # a compiled UNet stays compiled, so the plain steps run first
         for mode in modes:
             for batch_size in plan.batch_sizes:
                 row: dict[str, Any] = {"mode": mode, "compiled": compiled, "batch_size": batch_size}

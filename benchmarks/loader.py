@@ -6,7 +6,7 @@ The peer does the work of `OpenImageDataset.__getitem__` in the official code, i
 Pillow, turn the whole image into a normalised float tensor, decode it a second time for the exemplar, draw the mask as
 a full-size RGB picture and turn that into a float tensor, cut the square, resize both tensors bilinearly. Its exemplar
 goes through albumentations if that is installed, otherwise through the same transforms in cv2. Images are 1024 x 768
-JPEGs of quality 92, generated unless a folder is given. All ways run in turns in this process. Prints ratios, asserts
+JPEGs of quality 92, generated unless a folder is given. All ways alternate in this process. Prints ratios, asserts
 nothing.
 """
 
@@ -162,7 +162,7 @@ def write_cache(
 
 
 def rates(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
-    """Return the median samples per CPU second of each way; the ways run in turns."""
+    """Return the median samples per CPU second of each way; the ways alternate."""
     for work in ways.values():
         work()
     seen: dict[str, list[float]] = {name: [] for name in ways}

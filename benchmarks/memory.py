@@ -55,7 +55,7 @@ class Kept:
         return sum(sum(block.values()) for block in self.blocks.values())
 
     def checkpointed(self) -> int:
-        """Return the bytes with checkpointing: what lies outside blocks, their inputs, and one block."""
+        """Return the bytes with checkpointing: the tensors outside blocks, the blocks' inputs, and one block."""
         outside = self.blocks[None] | self.inputs
         return sum(outside.values()) + max(sum(b.values()) for key, b in self.blocks.items() if key is not None)
 

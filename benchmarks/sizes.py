@@ -116,7 +116,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def medians_s(variants: dict[str, Callable[[], object]], repeats: int, warm: bool = True) -> dict[str, float]:
-    """Return the median seconds of each variant, called in turns, after one warm-up call each if `warm`."""
+    """Return the median seconds of each variant, called alternately, after one warm-up call each if `warm`."""
     if warm:
         for work in variants.values():
             work()

@@ -115,7 +115,7 @@ def stale(stages: list[StageName] | None = None) -> list[str]:
 
 
 def registry_is_gone(folder: Path) -> bool:
-    """Return whether DVC has the output of `register`, but the project has no registry of its own."""
+    """Return whether DVC has the output of `register`, but the project's own registry is missing."""
     own = "MLFLOW_TRACKING_URI" not in os.environ
     return own and (folder / layout.REGISTERED).exists() and not (folder / layout.MLFLOW_DATABASE).exists()
 

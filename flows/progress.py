@@ -24,7 +24,7 @@ _LINE = "{desc} {n_fmt}/{total_fmt} ({percentage:.0f} %{postfix}, {elapsed} elap
 
 
 def stage_progress(stage: str) -> ProgressBars:
-    """Return the progress bars of `stage`, each with an artifact of its own inside a Prefect flow run."""
+    """Return the progress bars of `stage`, each with its own artifact inside a Prefect flow run."""
     return lambda name: StageProgress(stage, name)
 
 

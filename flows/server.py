@@ -50,7 +50,7 @@ def available(port: int | None = None) -> Iterator[str]:
 def _start(port: int, url: str) -> subprocess.Popen[str]:
     home = layout.PREFECT_HOME
     home.mkdir(exist_ok=True)
-    # Two servers must not migrate one database at once.
+    # Two servers must not migrate the same database concurrently.
     with (
         hold_lock(layout.stage_lock("prefect-server"), START_S),
         (home / "server.log").open("ab") as log,

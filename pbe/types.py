@@ -17,7 +17,7 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
-ProgressBars = Callable[[str], Progress]  # the name of what is counted -> its progress
+ProgressBars = Callable[[str], Progress]  # the name of a progress bar -> its callback
 
 
 def no_progress(done: int, total: int, note: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What all tests share: no telemetry, a backbone of random weights, and a small demo world served from S3."""
+"""Shared by all tests: no telemetry, a backbone with random weights, and a small demo bucket served over S3."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from flows import environment
 
 environment.apply()  # the libraries read it at import
-if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: a second thread would wait for the other's
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads would compete for it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pbe.demo.bucket import write_bucket  # noqa: E402
@@ -21,14 +21,14 @@ SMALL_WORLD = parameters.world(train_images=80, validation_images=40, fault_frac
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that no process ends with one while the others are done."""
+    """Run files with slow tests first, so that no worker is still in one when the others have finished."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole backbone with random weights."""
+    """A complete backbone with random weights."""
     return write_backbone(tmp_path_factory.mktemp("backbone"))
 
 

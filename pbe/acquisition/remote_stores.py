@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from obstore import GetResult
     from obstore.store import ClientConfig, RetryConfig
 
-_NO_RETRIES: "RetryConfig" = {"max_retries": 0}  # obstore would not sign again, check the MD5 or wait as asked
+_NO_RETRIES: "RetryConfig" = {"max_retries": 0}  # obstore does not sign again, check the MD5 or obey Retry-After
 _CREDENTIALS_TTL = timedelta(minutes=10)  # botocore renews credentials that have less left
 _BLOCK_BYTES = 1 << 22
 _FIRST_PAUSE_S = 0.2

@@ -1,4 +1,4 @@
-"""Which images go into which shard, and where the images that are present already lie.
+"""Plans which images each shard holds, and finds the images that are already present.
 
 The sorted ids of a split are cut into groups of a fixed size, so that each shard depends on its own images alone. The
 plan is a file with a row group for each shard, and only one of them is in memory at a time.
@@ -19,7 +19,7 @@ from pbe.dataset.image_shards import LOCATION, ImageRef, Member, scan_shard, sha
 from pbe.settings import Acquire
 
 _IMAGES_PER_SHARD = 600  # at OpenImages' mean of 322 KB, 190 MB
-_BYTES_PER_SQUARE = 0.45  # of an image made smaller, over the square of its shorter side
+_BYTES_PER_SQUARE = 0.45  # of a reduced image, divided by the square of its shorter side
 _FOUND = {"split": pl.String, "image_id": pl.String, "is_old": pl.Boolean, **LOCATION}
 _PLANNED = {"target": pl.String, **_FOUND}
 

@@ -75,7 +75,7 @@ def read_levels(path: Path) -> NDArray[np.int64]:
 def image_size(file: Path | BinaryIO, name: str = "") -> tuple[int, int]:
     """Return the (width, height) of the image that `read_image` would return, from the file's header alone.
 
-    Raises what `read_image` raises, as far as the header shows it.
+    Raises the errors of `read_image` that the header shows.
     """
     with opened_image(file, name or str(file)) as opened:
         width, height = opened.size

@@ -31,7 +31,7 @@ def object_in_window(png: bytes, box_xyxy: Box, window: tuple[int, int, int], si
     """Place a box's packed mask in `window` (left, top, side) resized to `size_px`.
 
     Returns (size_px, size_px) uint8, 1 where the object is, or None when no part of it is inside the window. Every
-    pixel that contains any of the object is 1: the masked source must not show what is to be repainted.
+    pixel that contains any of the object is 1: the masked source must not show the object that is repainted.
     """
     left, top, side = window
     scale = size_px / side

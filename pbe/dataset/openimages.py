@@ -231,8 +231,8 @@ def read_credits(path: Path, image_ids: pl.DataFrame) -> pl.DataFrame:
 def select_images(path: Path, labels: Sequence[str], limit: int | None, seed: int) -> pl.Series:
     """Return the sorted ids of the images in `path` with a box of one of `labels` (of any class when it is empty).
 
-    `limit` keeps the first so many in an order that depends on `seed` alone: a larger limit keeps the images of a
-    smaller one.
+    `limit` keeps that many images, the first in an order that depends on `seed` alone: a larger limit keeps the
+    images of a smaller one.
     """
     boxes = scan_boxes(path)
     if labels:

@@ -13,7 +13,7 @@ from pbe.errors import UserError
 def file_errors(path: Path, kind: str = "CSV") -> Iterator[None]:
     """Convert what polars raises on a missing, empty or malformed file of `kind` to a UserError that names the file.
 
-    Only reading belongs in the block: an error of a query over the file's columns is a bug, and must stay what it is.
+    Only reading belongs in the block: an error of a query over the file's columns is a bug, and must not be converted.
     """
     try:
         yield

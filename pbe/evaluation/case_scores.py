@@ -104,7 +104,7 @@ def _score_batch(
 
 
 def write_case_scores(path: Path, bench: Bench, scores: Scores, classifier: AttributeClassifier | None) -> None:
-    """Write a CSV with a row for each case: its CLIP score and, with a classifier, what it reads in the box."""
+    """Write a CSV with a row for each case: its CLIP score and, with a classifier, its readings of the box."""
     rows = [
         {"case_id": str(case_id), "clip_score": f"{score:.{DIGITS}f}"}
         for case_id, score in zip(bench.ids, scores.clip_scores, strict=True)

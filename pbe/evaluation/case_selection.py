@@ -66,7 +66,7 @@ def make_bench(
 
     Sources are square windows resized to (image_px, image_px). Exemplars keep their resolution, up to image_px, and
     have a margin of pad_frac. When there are fewer boxes than cases, a box is repainted again with another exemplar, in
-    another window. `truth` maps ids of boxes to what they show, as far as it is known. The same arguments write the
+    another window. `truth` maps box ids to the true attributes, where they are known. The same arguments write the
     same bytes. Raises UserError when the curated validation boxes allow no case, or when `out` is a folder of other
     files.
     """

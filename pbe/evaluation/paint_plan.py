@@ -40,11 +40,11 @@ class GuidanceSweep:
         return sorted({*self.compared, self.scale})
 
     def method_name(self, scale: float) -> str:
-        """Return the name, in folders and scores, of what is painted at a guidance scale."""
+        """Return the name that a guidance scale has in folders and scores."""
         return METHOD if scale == self.scale else f"{METHOD}_guidance_{scale:g}"
 
     def jobs(self, bench: Bench, out: Path) -> list[PaintJob]:
-        """Return what is to be painted into `out`: the scales at which all cases are painted come first."""
+        """Return the work that is left for `out`: first the scales at which all cases are painted."""
         num_cases = dict.fromkeys((self.scale, UNGUIDED_SCALE), len(bench))
         for scale in self.shown:
             num_cases.setdefault(scale, min(self.num_cases, len(bench)))
@@ -52,7 +52,7 @@ class GuidanceSweep:
 
 
 def results_folder(out: Path, sweep: GuidanceSweep, scale: float) -> Path:
-    """Return the folder of what is painted at a guidance scale."""
+    """Return the folder of the results at a guidance scale."""
     return out / "results" / sweep.method_name(scale)
 
 

@@ -126,7 +126,7 @@ def cache_key(
 
 
 def _input_files(images: Path, curated: Path, backbone: Path) -> list[Path]:
-    """Return the files that decide what is encoded; the manifest of `acquire`, if there is one, has the images' MD5."""
+    """Return the files that determine the cache; the manifest of `acquire`, if there is one, holds the images' MD5."""
     parts = [file for name in ("vae", "image_encoder") for file in sorted((backbone / name).glob("*"))]
     manifest = images.parent / "manifest.parquet"
     return [curated / BOXES_FILE, *([manifest] if manifest.is_file() else []), *parts]

@@ -1,4 +1,4 @@
-"""The frozen encoders, VAE and CLIP tower: training needs only what they make of a sample."""
+"""The frozen encoders, VAE and CLIP tower: training needs only their output for each sample."""
 
 from collections.abc import Sequence
 from pathlib import Path

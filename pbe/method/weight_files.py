@@ -51,7 +51,7 @@ def find_weights(folder: Path, *stems: str) -> WeightFiles:
 
 
 def check_weights(file: Path) -> None:
-    """Raise UserError, naming the file, unless it begins, and as far as it says ends, as a file of weights does."""
+    """Raise UserError naming the file unless it begins as a file of weights does and is as long as its header says."""
     try:
         size = file.stat().st_size
         with file.open("rb") as opened:

@@ -25,7 +25,7 @@ def start_child(
     """Start `python -m module arguments...`, whose main function must call `exit_with_parent` first.
 
     `stdout` is a file or subprocess.PIPE (text); standard error is the parent's, or the same file. Ctrl-C reaches the
-    parent alone: the child starts with SIGINT blocked, or in a session of its own.
+    parent alone: the child starts with SIGINT blocked, or in its own session.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -70,7 +70,7 @@ def exit_with_parent(wait: Callable[[], object] = wait_for_parent, *, grace_s: f
     """End this process when `wait` returns, which says that the parent has ended.
 
     With `grace_s` the process gets SIGTERM, which raises SystemExit, and SIGKILL that many seconds later; without, it
-    ends at once. Call it from the main thread.
+    ends immediately. Call it from the main thread.
     """
     if grace_s:
         signal.signal(signal.SIGTERM, _raise_system_exit)

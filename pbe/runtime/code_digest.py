@@ -1,6 +1,6 @@
-"""Digests of code, for the keys of caches: what an interrupted run left is used again only by the code that made it.
+"""Digests of code, for the keys of caches: results of an interrupted run are reused only by the code that made them.
 
-The modules come from the imports themselves, so that no list has to be kept by hand. Each is reduced to its syntax tree
+The modules are found by following the imports, so no list has to be maintained. Each is reduced to its syntax tree
 without comments, docstrings and layout: only a change that can change a result changes the digest.
 """
 

@@ -12,7 +12,7 @@ def connected_fiftyone(uri: str, home: Path) -> Iterator[Any]:
     """Import FiftyOne (seconds), connect it to the MongoDB at `uri`, and yield the module.
 
     FiftyOne keeps its own files under `home`. The block ends with a disconnection: at exit, FiftyOne would otherwise
-    wait half a minute for a database that has gone.
+    wait half a minute for a database that has stopped.
     """
     import fiftyone as fo
 

@@ -161,4 +161,4 @@ def _uri(port: int) -> str:
     return f"mongodb://{LOOPBACK}:{port}"
 
 
-_LIBC = ctypes.CDLL(None)  # loaded here, as nothing may be looked up between fork and exec
+_LIBC = ctypes.CDLL(None)  # loaded at import: nothing may be looked up between fork and exec

@@ -96,7 +96,7 @@ class ExponentialMovingAverage:
     """An exponential moving average of the weights. The decay rises with the step, so that the start is soon forgotten.
 
     With `kept_on` "cpu" the averaged weights are on the CPU; with "none" there is no averaging, and `weights` are the
-    parameters themselves. With `every` > 1 the average is updated once in so many steps, with the decay of as many.
+    parameters themselves. With `every` > 1 the average is updated every `every` steps, with the decay of all of them.
     """
 
     def __init__(

@@ -269,7 +269,7 @@ WRONG_REGION = {"x-amz-bucket-region": "eu-central-1"}
 MOVED = [
     (400, WRONG_REGION | {"body": b"<Code>AuthorizationHeaderMalformed</Code>"}),
     (301, WRONG_REGION | {"body": b"<Code>PermanentRedirect</Code>"}),
-    (403, WRONG_REGION),  # what is left of a redirect to another host, for which obstore drops the signature
+    (403, WRONG_REGION),  # a redirect to another host: obstore follows it without the signature
 ]
 
 
@@ -342,7 +342,7 @@ def test_an_invalid_bucket_name_is_reported() -> None:
 
 
 def test_signatures_and_policies_are_those_of_aws(keys: pytest.MonkeyPatch) -> None:
-    """Against moto, which is told to check both."""
+    """Against moto, with authentication and policies enabled."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())

@@ -1,4 +1,4 @@
-"""PNG text above Pillow's limit is no reason to refuse a picture, wherever in the file it is."""
+"""PNG text above Pillow's limit does not make an image unreadable, at any place in the file."""
 
 from pathlib import Path
 

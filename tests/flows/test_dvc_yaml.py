@@ -14,7 +14,7 @@ from tests.support.parameters import PARAMETERS
 from tests.support.toy_project import ROOT
 
 DESIGN = ["acquire", "filter", "curate", "backbone", "encode", "train", "evaluate", "register"]
-# How a stage runs, not what it makes; DVC tracks the values of the settings as parameters.
+# These decide how a stage runs, not its output; DVC tracks the settings' values as parameters.
 MACHINERY = {f"flows.{name}" for name in ("environment", "inputs", "progress", "provenance", "server", "stage")}
 
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -43,7 +43,7 @@ def test_the_pipeline_runs_every_stage_after_what_it_reads() -> None:
 
 
 def imported_files(stage: str) -> set[Path]:
-    """Return the files that a stage's flow imports, directly or not, and that can change what it makes."""
+    """Return the files that a stage's flow imports, directly or not, and that can change its output."""
     graph = grimp.build_graph("pbe", "flows", cache_dir=None, exclude_type_checking_imports=True)
     modules = {f"flows.{stage}"} | graph.find_upstream_modules(f"flows.{stage}") - MACHINERY
     modules = {module for module in modules if not f"{module}.".startswith(tuple(f"{each}." for each in NO_RESULT))}
@@ -78,7 +78,7 @@ def test_every_parameter_is_a_setting() -> None:
 
 
 def test_git_ignores_every_cached_output_and_nothing_that_it_tracks(tmp_path: Path) -> None:
-    """DVC would otherwise write .gitignore files of its own, and a repro would leave git's status dirty."""
+    """Otherwise DVC would add .gitignore files, and a repro would leave untracked files in git's status."""
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
     for stage in PIPELINE.values():

@@ -1,4 +1,4 @@
-"""What importing `flows` sets, and what it leaves alone."""
+"""Which environment variables importing `flows` sets, and which it does not change."""
 
 import pytest
 

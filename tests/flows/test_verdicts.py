@@ -38,7 +38,7 @@ Repo(".").reproduce()
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project with the graph of dvc.yaml, and a stand-in for every file that it names."""
+    """Return a project with the graph of dvc.yaml, and a placeholder for every file that it names."""
     folder = tmp_path_factory.mktemp("pipeline")
     stages = {name: stage | {"cmd": f"python -S stand_in.py {name}"} for name, stage in PIPELINE.items()}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))

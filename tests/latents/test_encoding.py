@@ -1,4 +1,4 @@
-"""Encoding on a real Ray cluster of one worker: the bytes of the cache, what is kept, and how errors arrive."""
+"""Encoding on a Ray cluster of one worker: the bytes of the cache, what is kept, and how errors arrive."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -24,7 +24,7 @@ SIDE = 16  # of an exemplar, px
 
 
 def near(values: ArrayLike, expected: float) -> bool:
-    """Whether a mean is what it should be, within five of its standard errors."""
+    """Return whether a mean is within five standard errors of the expected one."""
     values = np.asarray(values, float)
     return abs(values.mean() - expected) < 5 * values.std() / np.sqrt(len(values)) + 1e-9
 

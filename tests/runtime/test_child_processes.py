@@ -1,4 +1,4 @@
-"""Children end with their parent: real processes, real signals."""
+"""Child processes end with their parent, with processes and signals of the operating system."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Locks between real processes."""
+"""Locks between processes."""
 
 import os
 import signal

@@ -59,7 +59,7 @@ def test_a_killed_owner_takes_its_mongod_along_and_the_folder_opens_again(tmp_pa
     write(uri, 3)
     owner.kill()
     owner.wait()
-    with mongod.running_mongod(tmp_path) as again:  # at once, while the old mongod may still be closing
+    with mongod.running_mongod(tmp_path) as again:  # immediately: the old mongod may still be closing
         assert read(again) == [3]
     assert gone(uri)
     if owner.stdout:

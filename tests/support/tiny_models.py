@@ -49,7 +49,7 @@ def tiny_tower_config() -> CLIPVisionConfig:
 
 
 def write_backbone(folder: Path) -> Path:
-    """A whole backbone with random weights, the same at each call."""
+    """Write a complete backbone with random weights, the same at each call."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     tiny_unet().save_pretrained(folder / "unet")

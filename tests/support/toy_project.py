@@ -1,4 +1,4 @@
-"""A toy project in its own folder: the real machinery of stages, whose work is to take naps."""
+"""A toy project in its own folder: the stages run as in the pipeline, but their work is to take naps."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from flows.stage import main, stage_flow
 from pbe.errors import UnavailableError, UserError
 
 def work(settings, folder, bars):
-    '''Takes as many naps as naps.txt says; some numbers stand for errors.'''
+    '''Take the number of naps in naps.txt; some numbers stand for errors.'''
     num_naps = int((folder / "naps.txt").read_text())
     if num_naps == 13:
         raise UserError("naps.txt: 13 is unlucky;\\n  give another number")

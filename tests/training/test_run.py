@@ -1,4 +1,4 @@
-"""Training on a real Ray cluster of two workers: kills, bugs, user errors, and the model that results."""
+"""Training on a Ray cluster of two workers: kills, bugs, user errors, and the model that results."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A training run in a real MLflow store: what is logged, and that a resumed run stays one run."""
+"""A training run in an MLflow store: what is logged, and that a resumed run stays one run."""
 
 from collections.abc import Iterator
 from pathlib import Path

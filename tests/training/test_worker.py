@@ -1,4 +1,4 @@
-"""A worker without Ray: what it records of a run, the model it delivers, and the boxes it names after a NaN."""
+"""A worker without Ray: its records of a run, its trained model, and the boxes that it names after a NaN."""
 
 import json
 from functools import partial
