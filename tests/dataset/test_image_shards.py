@@ -5,11 +5,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pbe.dataset.image_shards import ImageRef, ImageShards, TarWriter, scan_shard, shard_name, write_tar
 from pbe.errors import UserError
 
-IMAGES = [("a", b"first" * 300), ("b" * 120, b"long of name"), ("c", b""), ("d.e", b"x" * 512)]
+IMAGES = [("a", b"first" * 300), ("b" * 120, b"an id of 120 characters"), ("c", b""), ("d.e", b"x" * 512)]
 
 
 def content_of(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
@@ -49,6 +51,29 @@ def test_a_truncated_shard_gives_its_complete_images(shard: Path, size: int, who
     with shard.open("r+b") as file:
         file.truncate(size)
     assert [member.image_id for member in scan_shard(shard)] == [image_id for image_id, _ in IMAGES[:whole]]
+
+
+IMAGE_IDS = st.text("abcdef0123456789._-", min_size=1, max_size=130)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(IMAGE_IDS, st.binary(max_size=1500), max_size=5), st.data())
+def test_a_shard_cut_at_any_byte_gives_only_its_first_complete_images(
+    tmp_path_factory: pytest.TempPathFactory, images: dict[str, bytes], data: st.DataObject
+) -> None:
+    shard = tmp_path_factory.getbasetemp() / shard_name("train", 8)
+    refs = write_tar(shard, images.items())
+    kept_bytes = data.draw(st.integers(0, shard.stat().st_size))
+    with shard.open("r+b") as file:
+        file.truncate(kept_bytes)
+    members, shards = scan_shard(shard), ImageShards(shard.parent)
+    assert [(member.image_id, member.offset, member.num_bytes) for member in members] == [
+        (image_id, ref.offset, ref.num_bytes)
+        for image_id, ref in refs.items()
+        if ref.offset + ref.num_bytes <= kept_bytes
+    ]
+    for image_id, offset, num_bytes in members:
+        assert shards.read_bytes(ImageRef(shard.name, offset, num_bytes)) == images[image_id]
 
 
 def test_members_of_another_program_are_not_taken_for_images(shard: Path) -> None:

@@ -1,4 +1,4 @@
-"""Samples depend on seed, box and variant only, and show what the triplet of section 3.1 says."""
+"""Samples depend on seed, box and variant only, and are the triplets of section 3.1."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,7 @@ import pytest
 from pbe.dataset.curated_boxes import CuratedBox, read_curated_boxes
 from pbe.dataset.object_masks import pack_mask
 from pbe.latents.samples import SampleDrawer
-from pbe.method.training_triplet import TrainingTriplet, decoding_reduction
-from pbe.types import Box
+from pbe.method.training_triplet import TrainingTriplet
 from tests.support import parameters
 from tests.support.tiny_data import write_boxes, write_images
 
@@ -73,21 +72,6 @@ def test_close_ups_show_the_box_larger(curated: Path) -> None:
 def test_a_box_may_be_the_whole_of_a_greyscale_image(curated: Path) -> None:
     sample = make_drawer(curated).draw(boxes_of(curated)[1], 0)
     assert (sample.source[..., 0] == sample.source[..., 2]).all()
-
-
-@pytest.mark.parametrize(
-    ("window_px", "box", "reduction"),
-    [
-        (768, (0, 0, 700, 700), 1),
-        (1100, (0, 0, 500, 460), 2),
-        (1100, (0, 0, 500, 300), 1),
-        (4500, (0, 0, 4000, 4000), 8),
-    ],
-)
-def test_an_image_is_decoded_smaller_if_window_and_exemplar_still_shrink(
-    window_px: int, box: Box, reduction: int
-) -> None:
-    assert decoding_reduction(window_px, box, image_px=512, exemplar_px=224) == reduction
 
 
 def test_decoding_a_large_image_smaller_gives_the_same_sample(tmp_path: Path) -> None:
