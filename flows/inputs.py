@@ -5,7 +5,7 @@ from pathlib import Path
 from pbe import layout
 from pbe.errors import UserError
 
-_WRITTEN_BY = {
+WRITTEN_BY = {
     layout.RAW / "manifest.parquet": "acquire",
     layout.BOXES / "boxes.parquet": "filter",
     layout.CURATED / "boxes.parquet": "curate",
@@ -17,7 +17,7 @@ _WRITTEN_BY = {
 
 
 def require(folder: Path, *paths: Path) -> None:
-    """Raise UserError when one of the paths, each a key of _WRITTEN_BY, does not exist in the project's folder."""
+    """Raise UserError when one of the paths, each a key of WRITTEN_BY, does not exist in the project's folder."""
     for path in paths:
         if not (folder / path).exists():
-            raise UserError(f"{path}: no such file or folder; run the {_WRITTEN_BY[path]} stage first")
+            raise UserError(f"{path}: no such file or folder; run the {WRITTEN_BY[path]} stage first")

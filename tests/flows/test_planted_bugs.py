@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from flows.inputs import WRITTEN_BY
 from flows.stage import USER_ERROR, run_stage
 from pbe.errors import UserError
 from tests.support.parameters import ROOT
@@ -36,6 +37,8 @@ def user_error(*_: Any, **__: Any) -> NoReturn:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    for path in WRITTEN_BY:
+        (tmp_path / path).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
