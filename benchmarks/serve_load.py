@@ -21,7 +21,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -78,26 +78,31 @@ def served(model: Path, folder: Path) -> Iterator[str]:
     register(model, METRICS, settings, tracking_uri=uri, artifact_location=(folder / "mlruns").as_uri())
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{settings.name}@champion",
                "--env-manager", "local", "--port", str(port)]  # fmt: skip
-    environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))  # MLflow starts uvicorn
+    environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path}
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
-            wait_until_up(server, f"http://127.0.0.1:{port}/ping")
+            if not is_up(server, f"http://127.0.0.1:{port}/ping"):
+                raise SystemExit(f"error: the server did not start\n{(folder / 'server.log').read_text()}")
             yield f"http://127.0.0.1:{port}/invocations"
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
             server.wait()
 
 
-def wait_until_up(server: subprocess.Popen[bytes], url: str) -> None:
+def is_up(server: subprocess.Popen[bytes], url: str) -> bool:
+    """Wait up to two minutes for the server's answer."""
     for _ in range(240):
-        assert server.poll() is None, "the server ended"
+        if server.poll() is not None:
+            return False
         try:
             urllib.request.urlopen(url, timeout=2).close()
-            return
+            return True
         except OSError:
             time.sleep(0.5)
-    raise TimeoutError(url)
+    return False
 
 
 def request_body(seed: int, num_steps: int) -> bytes:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pbe.errors import UnavailableError, UserError, disk_error, one_line
 from pbe.runtime.files import atomic_file, atomic_folder
-from pbe.serving.output_files import check_folder_of, check_image_file, check_new
+from pbe.serving.edit_inputs import check_edit_arguments, checked_exemplar, checked_source, print_notes
+from pbe.serving.output_files import check_folder_of, check_new
 from pbe.serving.start_up import hidden_module, paused_collector
 
 if TYPE_CHECKING:
     from pbe.method.painter import Painter
     from pbe.serving.pictures import Picture
-    from pbe.types import Image, Mask, Progress
+    from pbe.types import Mask, Progress
 
 DEFAULT_MODEL = "models:/paint-by-example@champion"
 USER_ERROR_CODE, INTERRUPTED_CODE = 2, 130
@@ -120,16 +121,16 @@ def _add_exchange(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 def _edit(arguments: argparse.Namespace) -> None:
     """Check the arguments and images, load the model, paint, and write the result."""
-    _check_edit_arguments(arguments)
+    check_edit_arguments(arguments)
     with paused_collector():
-        source, mask = _checked_source(arguments)
+        source, mask = checked_source(arguments)
         if arguments.preview:
             return _write_preview(arguments, source, mask)
-        exemplar = _checked_exemplar(arguments, source, mask)
+        exemplar = checked_exemplar(arguments, source, mask)
         from pbe.serving.editor import edit_picture, mask_notes
 
         painter = _load(_model_folder(arguments.model))
-    _print_notes(mask_notes(mask, painter.image_px, arguments.max_magnification))
+    print_notes(mask_notes(mask, painter.image_px, arguments.max_magnification))
     with _progress_bar(arguments.num_steps) as on_step:
         result = edit_picture(
             painter,
@@ -147,38 +148,6 @@ def _edit(arguments: argparse.Namespace) -> None:
     write_picture(result, arguments.out)
 
 
-def _check_edit_arguments(arguments: argparse.Namespace) -> None:
-    from pbe.serving.editor import check_options
-
-    needed = () if arguments.preview else ("exemplar", "out")
-    if missing := [f"--{name}" for name in needed if getattr(arguments, name) is None]:
-        raise UserError(f"the following arguments are required: {', '.join(missing)}")
-    check_options(arguments.guidance_scale, arguments.num_steps, arguments.seed, arguments.max_magnification)
-    check_image_file("--preview" if arguments.preview else "--out", arguments.preview or arguments.out)
-
-
-def _checked_source(arguments: argparse.Namespace) -> tuple["Picture", "Mask"]:
-    from pbe.serving.editor import check_mask, read_mask, read_source
-
-    source, mask = read_source(arguments.source), read_mask(arguments.mask)
-    if arguments.invert_mask:
-        mask = 1 - mask
-    check_mask(mask, source.shown, mask_name=f"mask {arguments.mask}", source_name=f"source {arguments.source}")
-    return source, mask
-
-
-def _checked_exemplar(arguments: argparse.Namespace, source: "Picture", mask: "Mask") -> "Image":
-    """Return the exemplar; print what the result will not keep of the source."""
-    from pbe.serving.editor import read_exemplar
-    from pbe.serving.pictures import FORMATS, check_size, losses
-
-    exemplar = read_exemplar(arguments.exemplar, f"exemplar {arguments.exemplar}")
-    out_format = FORMATS[arguments.out.suffix.lower()]
-    check_size(source, out_format, f"--out {arguments.out}")
-    _print_notes(losses(source, out_format, mask))
-    return exemplar
-
-
 def _write_preview(arguments: argparse.Namespace, source: "Picture", mask: "Mask") -> None:
     from PIL import Image as PILImage
 
@@ -191,12 +160,7 @@ def _write_preview(arguments: argparse.Namespace, source: "Picture", mask: "Mask
     drawn = preview(source.shown, mask, image_px, arguments.max_magnification)
     with atomic_file(arguments.preview) as part:
         PILImage.fromarray(drawn).save(part, format=FORMATS[arguments.preview.suffix.lower()])
-    _print_notes(mask_notes(mask, image_px, arguments.max_magnification))
-
-
-def _print_notes(notes: Sequence[str]) -> None:
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+    print_notes(mask_notes(mask, image_px, arguments.max_magnification))
 
 
 def _model_folder(model: str) -> Path:
@@ -213,12 +177,12 @@ def _model_folder(model: str) -> Path:
         raise UserError(f"--model {model}: this project has no registry yet; run `make demo` or name a folder")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from pbe.serving.registered_models import painter_folder
+    from pbe.serving.registered_models import MissingFilesError, painter_folder
 
     elsewhere = any(os.environ.get(name) for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE"))
     try:
         return painter_folder(model, tracking_uri=tracking_uri, direct=not elsewhere, cache=_model_cache())
-    except UnavailableError:
+    except (UnavailableError, MissingFilesError):
         raise
     except UserError as error:
         raise UserError(f"--model: {error}; run `make demo` to train and register a model") from None

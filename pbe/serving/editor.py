@@ -157,9 +157,9 @@ def check_options(
     if not 0 <= guidance_scale <= MAX_GUIDANCE_SCALE:  # NaN is refused as well
         limits = f"from 0 to {MAX_GUIDANCE_SCALE} (1 is no guidance)"
         raise UserError(f"guidance scale is {guidance_scale:g}: give a number {limits}")
-    if not 1 <= num_steps <= MAX_STEPS:
+    if not (isinstance(num_steps, int | np.integer) and 1 <= num_steps <= MAX_STEPS):
         raise UserError(f"number of steps is {num_steps}: give a whole number from 1 to {MAX_STEPS}")
-    if not 0 <= seed <= MAX_SEED:
+    if not (isinstance(seed, int | np.integer) and 0 <= seed <= MAX_SEED):
         raise UserError(f"seed is {seed}: give a whole number from 0 to {MAX_SEED}")
     if not 1 <= max_magnification <= 16:
         raise UserError(f"magnification is {max_magnification:g}: give a number from 1 (none) to 16")

@@ -7,17 +7,15 @@ this module cannot keep is returned as notes.
 """
 
 import io
-import math
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.PngImagePlugin import PngInfo
 
 from pbe.dataset.images import eight_bits, to_rgb
 from pbe.dataset.opened_images import (
@@ -32,6 +30,7 @@ from pbe.dataset.opened_images import (
 from pbe.dataset.png_text import without_text
 from pbe.errors import UserError
 from pbe.runtime.files import atomic_file
+from pbe.serving.picture_metadata import XMP_TEXT, Metadata, fits, metadata_of
 from pbe.types import Image, Mask
 
 FORMATS = {
@@ -55,37 +54,8 @@ _KEEPS = {
     "JPEG": {"colour profile", "EXIF", "XMP", "resolution"},
     "WEBP": {"colour profile", "EXIF", "XMP"},
 }
-_MOST_PX = {"JPEG": 65500, "WEBP": 16383}
-
-_ORIENTATION, _EXIF_IFD, _PIXEL_WIDTH, _PIXEL_HEIGHT = 0x0112, 0x8769, 0xA002, 0xA003
-_LAYOUT_TAGS = frozenset(  # how the source's TIFF stores its pixels, and what is carried elsewhere: size, XMP, profile
-    (254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 280, 281, 282, 283, 284, 296, 317, 320, 322, 323,
-     324, 325, 330, 338, 339, 347, 512, 513, 514, 529, 530, 531, 532, 700, 34377, 34675)
-)  # fmt: skip
-_XMP_TEXT = "XML:com.adobe.xmp"
-_RAW_PROFILES = "Raw profile type "  # EXIF and others as ImageMagick writes them: Pillow reads them into EXIF
-_PROFILE_SPACES = {b"RGB ": ("RGB", "RGBA"), b"GRAY": ("L", "LA", "I;16")}
 _OTHER_PIXELS = "the source's colour profile does not fit its pixels and is not kept"
-_GAMMA_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What a file says beside its pixels; empty values where it says nothing."""
-
-    profile: bytes = b""  # ICC
-    exif: bytes = b""
-    xmp: bytes = b""
-    dpi: tuple[float, float] | None = None
-    text: dict[str, str] = field(default_factory=dict)
-    gamma_chunks: tuple[tuple[bytes, bytes], ...] = ()  # of a PNG that describes its colours without a profile
-
-    def kinds(self) -> dict[str, bool]:
-        """Return which kinds of metadata there are."""
-        return {
-            "colour profile": bool(self.profile), "EXIF": bool(self.exif), "XMP": bool(self.xmp),
-            "resolution": self.dpi is not None, "text": bool(self.text), "gamma": bool(self.gamma_chunks),
-        }  # fmt: skip
+_MOST_PX = {"JPEG": 65500, "WEBP": 16383}
 
 
 @dataclass(frozen=True)
@@ -128,7 +98,7 @@ def _decode(data: bytes, name: str) -> Picture:
             image = upright(opened)
             shown = np.array(eight_bits(to_rgb(image)).convert("RGB"), np.uint8)
             kept = _in_kept_mode(image)
-            metadata = _metadata(opened, image, kept.mode, data)
+            metadata = metadata_of(opened, image, kept.mode, data)
         except DAMAGED as error:
             raise UserError(f"{name}: cannot be decoded as an image: {reason_of(error)}") from None
     return Picture(shown, np.array(kept), kept.mode, metadata, tuple(_reading_notes(image, kept.mode, bits)))
@@ -194,7 +164,7 @@ def _save(picture: Picture, file: Path | io.BytesIO, out_format: str) -> None:
         image = eight_bits(image).convert(mode)
     metadata, kept = picture.metadata, _KEEPS[out_format]
     options: dict[str, Any] = dict(_OPTIONS.get(out_format, {}))
-    if metadata.profile and "colour profile" in kept and _fits(metadata.profile, mode):
+    if metadata.profile and "colour profile" in kept and fits(metadata.profile, mode):
         options["icc_profile"] = metadata.profile
     if metadata.exif and "EXIF" in kept:
         options["exif"] = metadata.exif
@@ -213,8 +183,8 @@ def _png_info(metadata: Metadata) -> PngInfo | None:
         info.add(kind, data)
     for key, value in metadata.text.items():
         info.add_text(key, value)
-    if metadata.xmp and _XMP_TEXT not in metadata.text:
-        info.add_itxt(_XMP_TEXT, metadata.xmp.decode("utf-8", "replace"))
+    if metadata.xmp and XMP_TEXT not in metadata.text:
+        info.add_itxt(XMP_TEXT, metadata.xmp.decode("utf-8", "replace"))
     return info if info.chunks else None
 
 
@@ -251,7 +221,7 @@ def _reading_notes(image: PillowImage.Image, kept_mode: str, bits: int) -> Itera
     if kept_mode == "I;16" and "transparency" in image.info:
         yield "the source's transparent grey level is not kept"
     profile = image.info.get("icc_profile") or b""
-    if profile and image.mode != "CMYK" and not _fits(profile, kept_mode):
+    if profile and image.mode != "CMYK" and not fits(profile, kept_mode):
         yield _OTHER_PIXELS
 
 
@@ -261,69 +231,3 @@ def _bits_per_channel(opened: PillowImage.Image, data: bytes) -> int:
     if opened.format == "TIFF":
         return int(max(opened.tag_v2.get(258, (8,))))  # type: ignore[attr-defined]
     return 8
-
-
-def _fits(profile: bytes, mode: str) -> bool:
-    """Return whether an ICC profile describes pixels of this mode."""
-    return mode in _PROFILE_SPACES.get(profile[16:20], ())
-
-
-def _metadata(opened: PillowImage.Image, image: PillowImage.Image, mode: str, data: bytes) -> Metadata:
-    """Collect what the file says; `image` is `opened`, upright."""
-    profile = image.info.get("icc_profile") or b""
-    text = dict(opened.text) if isinstance(opened, PngImageFile) else {}
-    xmp = image.info.get("xmp") or b""
-    if _XMP_TEXT in text:
-        text[_XMP_TEXT] = _text_like(text[_XMP_TEXT], image.info.get(_XMP_TEXT))
-        xmp = text[_XMP_TEXT].encode()
-    return Metadata(
-        profile=profile if _fits(profile, mode) else b"",
-        exif=_exif(image),
-        xmp=xmp if isinstance(xmp, bytes) else b"",
-        dpi=_dpi(image.info.get("dpi")),
-        text={key: value for key, value in text.items() if not key.startswith(_RAW_PROFILES)},
-        gamma_chunks=() if profile or opened.format != "PNG" else tuple(_gamma_chunks(data)),
-    )
-
-
-def _text_like(text: Any, upright_text: object) -> Any:
-    """Return the text without the orientation that `upright` has removed, of the same class."""
-    if not isinstance(upright_text, str) or upright_text == text:
-        return text
-    lang, key = getattr(text, "lang", ""), getattr(text, "tkey", "")
-    return type(text)(upright_text, lang, key) if hasattr(text, "lang") else upright_text
-
-
-def _exif(image: PillowImage.Image) -> bytes:
-    """Return EXIF of upright pixels; nothing when it cannot be read."""
-    try:
-        exif = image.getexif()
-        for tag in (*_LAYOUT_TAGS, _ORIENTATION):
-            if tag in exif:
-                del exif[tag]
-        details = exif.get_ifd(_EXIF_IFD)
-        if _PIXEL_WIDTH in details and _PIXEL_HEIGHT in details:
-            details[_PIXEL_WIDTH], details[_PIXEL_HEIGHT] = image.size
-        return exif.tobytes() if len(exif) else b""
-    except (*DAMAGED, KeyError, TypeError, AttributeError):
-        return b""
-
-
-def _dpi(value: object) -> tuple[float, float] | None:
-    try:
-        x, y = (float(number) for number in value)  # type: ignore[attr-defined]
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    return (x, y) if all(math.isfinite(number) and 0 < number < 1e6 for number in (x, y)) else None
-
-
-def _gamma_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the type and the content of the PNG chunks before the pixels that say how to show the colours."""
-    at = 8
-    while at + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        if kind == b"IDAT":
-            return
-        if kind in _GAMMA_CHUNKS:
-            yield kind, data[at + 8 : at + 8 + length]
-        at += length + 12

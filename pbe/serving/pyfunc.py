@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
@@ -88,7 +89,9 @@ def _options(params: dict[str, Any]) -> dict[str, Any]:
     """Return the checked parameters with their defaults, of the right types."""
     if unknown := sorted(params.keys() - DEFAULTS.keys()):
         raise UserError(f"unknown parameters: {', '.join(unknown)}; known are {', '.join(DEFAULTS)}")
-    given = DEFAULTS | params
+    given = DEFAULTS | {
+        name: value.item() if isinstance(value, np.generic) else value for name, value in params.items()
+    }
     for name, default in DEFAULTS.items():
         value = given[name]
         if isinstance(value, bool) is not isinstance(default, bool) or not isinstance(value, int | float):

@@ -8,11 +8,12 @@ artifacts that are not on this disk, and models that do not exist.
 import hashlib
 import http.client
 import sqlite3
+import ssl
 import urllib.error
 import urllib.request
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import yaml
 
@@ -27,6 +28,10 @@ _SCHEMAS = ("dc11669786a5",)  # alembic_version of MLflow 3.17; a test compares 
 _VERSIONS = """
     SELECT storage_location FROM model_versions LEFT JOIN registered_model_aliases USING (workspace, name, version)
     WHERE workspace = 'default' AND current_stage IS NOT 'Deleted_Internal' AND name = ? AND """
+
+
+class MissingFilesError(UserError):
+    """The registry has the model, but its files are gone."""
 
 
 def painter_folder(model_uri: str, *, tracking_uri: str, direct: bool = True, cache: Path | None = None) -> Path:
@@ -70,7 +75,7 @@ def _location_in_database(model_uri: str, tracking_uri: str) -> Path | None:
             found = connection.execute(*query).fetchone() if schema and schema[0] in _SCHEMAS else None
     except sqlite3.Error:
         return None
-    return _local_folder(found[0]) if found and found[0] else None
+    return local_folder(found[0]) if found and found[0] else None
 
 
 def _database(tracking_uri: str) -> Path:
@@ -99,7 +104,8 @@ def _moved_folder(folder: Path, project: Path) -> Path | None:
     return next((each for each in candidates if (each / "MLmodel").is_file()), None)
 
 
-def _local_folder(location: str) -> Path | None:
+def local_folder(location: str) -> Path | None:
+    """Return the folder of an address on this disk, None for any other address."""
     address = urlsplit(location)
     if address.scheme == "file" and address.netloc in ("", "localhost"):
         return Path(unquote(address.path))
@@ -110,13 +116,21 @@ def check_server(tracking_uri: str) -> None:
     """Raise UnavailableError unless a tracking server answers; MLflow itself would try again for minutes."""
     if not tracking_uri.startswith(("http://", "https://")):
         return
+    address = _without_password(tracking_uri)
     try:
-        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=ANSWER_WITHIN_S):
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=ANSWER_WITHIN_S):
             pass
     except urllib.error.HTTPError:
         return  # it answers
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UnavailableError(f"MLflow at {tracking_uri} does not answer: {one_line(error)}") from None
+        if isinstance(getattr(error, "reason", None), ssl.SSLError):
+            return  # MLflow has settings of its own for certificates
+        raise UnavailableError(f"MLflow at {address} does not answer: {one_line(error)}") from None
+
+
+def _without_password(tracking_uri: str) -> str:
+    parts = urlsplit(tracking_uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _download(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
@@ -127,7 +141,7 @@ def _download(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
     check_server(tracking_uri)
     if files_are_missing(model_uri, tracking_uri):
         logged = _location_in_database(model_uri, tracking_uri)
-        raise UserError(f"{model_uri}: its files are gone from {logged}; run dvc repro --force register")
+        raise MissingFilesError(f"{model_uri}: its files are gone from {logged}; run dvc repro --force register")
     import mlflow
     from mlflow.exceptions import MlflowException
 

@@ -25,7 +25,7 @@ from pbe.errors import UnavailableError, UserError, one_line
 from pbe.layout import EXPERIMENT
 from pbe.runtime.files import digest_folder, write_text
 from pbe.serving.gate import Metrics, decide
-from pbe.serving.registered_models import ARTIFACT, check_server, files_are_missing
+from pbe.serving.registered_models import ARTIFACT, check_server, files_are_missing, local_folder
 from pbe.settings import Register
 
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -154,14 +154,27 @@ def _training_run(
     """Reopen the run that trained the model, or start a new one when the server does not have it."""
     if run_id is not None:
         try:
-            client.get_run(run_id)
-            return mlflow.start_run(run_id=run_id)
+            if not _is_gone(client.get_run(run_id).info.artifact_uri):
+                return mlflow.start_run(run_id=run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
     known = client.get_experiment_by_name(experiment)
+    if known and artifact_location and _is_gone(known.artifact_location):
+        experiment = f"{experiment} in {artifact_location}"
+        known = client.get_experiment_by_name(experiment)
     experiment_id = known.experiment_id if known else client.create_experiment(experiment, artifact_location)
     return mlflow.start_run(experiment_id=experiment_id, run_name="register")
+
+
+def _is_gone(artifact_location: str) -> bool:
+    """Return whether artifacts would be written to a project that has been moved; MLflow stores absolute paths."""
+    folder = local_folder(artifact_location)
+    return folder is not None and "mlruns" in folder.parts and not _project_of(folder).is_dir()
+
+
+def _project_of(folder: Path) -> Path:
+    return Path(*folder.parts[: folder.parts.index("mlruns")])
 
 
 def _log_model(model_folder: Path, metrics: Metrics) -> str:

@@ -229,7 +229,7 @@ def test_the_database_is_read_directly_unless_the_environment_names_another_regi
 ) -> None:
     asked = []
 
-    def find(model_uri: str, *, tracking_uri: str, direct: bool) -> Path:
+    def find(model_uri: str, *, tracking_uri: str, direct: bool, cache: Path) -> Path:
         asked.append((model_uri, tracking_uri, direct))
         return model_folder
 

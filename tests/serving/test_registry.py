@@ -132,6 +132,19 @@ def test_a_rollback_holds_when_the_same_model_is_registered_again(project: Path,
     assert put(project, model_folder, bench(1.7)).promoted  # a new model is
 
 
+def test_a_moved_project_registers_in_its_new_place(project: Path, model_folder: Path, tmp_path: Path) -> None:
+    put(project, model_folder, bench())
+    moved = tmp_path / "moved"
+    shutil.move(project, moved)
+
+    assert painter_folder(URI, tracking_uri=address(moved)).is_relative_to(moved)
+    assert put(moved, model_folder, bench()).version == 1
+    assert put(moved, model_folder, bench(1.9)).version == 2
+    assert painter_folder(URI, tracking_uri=address(moved)).is_relative_to(moved / "mlruns")
+    assert not project.exists()
+    project.mkdir()
+
+
 def test_a_model_whose_files_are_gone_is_registered_anew(project: Path, model_folder: Path) -> None:
     put(project, model_folder, bench())
     shutil.rmtree(project / "mlruns")

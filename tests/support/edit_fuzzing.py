@@ -14,7 +14,7 @@ from pbe.serving.editor import check_mask, edit_picture, read_exemplar, read_mas
 from pbe.serving.pictures import FORMATS, check_size, encode_png, losses, write_picture
 
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
-_KINDS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "EPS", "PPM", "TGA")
+_KINDS = 5 * ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP") + ("EPS", "PPM", "TGA")
 
 
 class FlatPainter:
@@ -44,7 +44,7 @@ def random_file(rng: random.Random, size: tuple[int, int]) -> bytes:
         exif = PillowImage.Exif()
         exif[0x0112] = rng.randrange(0, 11)
         options["exif"] = exif
-    if rng.random() < 0.1:
+    if rng.random() < 0.05:
         options |= {"save_all": True, "append_images": [image.copy()]}
     stream = io.BytesIO()
     try:
@@ -53,7 +53,7 @@ def random_file(rng: random.Random, size: tuple[int, int]) -> bytes:
             image.save(stream, kind, **options)
     except (OSError, ValueError, KeyError, TypeError):  # a format that has no such mode
         image.convert("RGB").save(stream := io.BytesIO(), "PNG")
-    return damaged(stream.getvalue(), rng) if rng.random() < 0.4 else stream.getvalue()
+    return damaged(stream.getvalue(), rng) if rng.random() < 0.2 else stream.getvalue()
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
