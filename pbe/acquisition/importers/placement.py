@@ -59,7 +59,8 @@ def place_boxes(boxes: Iterable[PixelBox], frame: Frame, counts: ImportCounts) -
     for box in boxes:
         x0, y0, x1, y1 = box.xyxy
         if not (x0 < x1 and y0 < y1):
-            counts.skipped["box_without_area"] += 1
+            is_swapped = x0 > x1 or y0 > y1
+            counts.skipped["box_with_swapped_corners" if is_swapped else "box_without_area"] += 1
             continue
         clipped = clip_corners(box.xyxy, sides)
         if clipped is None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path, PurePath
 
-from pbe.acquisition.importers.image_names import image_stem, is_clutter, name_parts
+from pbe.acquisition.importers.image_names import caseless, image_stem, is_absolute, is_clutter, name_parts
 from pbe.acquisition.importers.text_files import read_lines
 from pbe.errors import UserError
 
@@ -111,7 +111,7 @@ class SplitLists:
 
     def of(self, image: PurePath) -> str | None:
         """Return the split of the longest line that the image's path ends in, or None."""
-        parts = (*image.parts[:-1], image_stem(image.name))
+        parts = _key((*image.parts[:-1], image.name))
         lines = [line for line in self._by_stem.get(parts[-1], []) if parts[-len(line) :] == line]
         return self._splits[max(lines, key=len)] if lines else None
 
@@ -129,8 +129,14 @@ def _list_files(roots: tuple[Path, ...]) -> list[tuple[Path, str | None]]:
 
 def _list_key(line: str) -> tuple[str, ...]:
     name, _, flag = line.rpartition(" ")
-    parts = name_parts(name.strip() if name.strip() and flag in ("-1", "0", "1") else line)
-    return (*parts[:-1], image_stem(parts[-1])) if parts else ()
+    name = name.strip() if name.strip() and flag in ("-1", "0", "1") else line
+    parts = _key(name_parts(name))
+    return parts[-2:] if is_absolute(name) else parts  # of a path on another machine the last folder
+
+
+def _key(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a path without case, accents' forms and the suffix of an image."""
+    return (*map(caseless, parts[:-1]), image_stem(caseless(parts[-1]))) if parts else ()
 
 
 def _by_last(keys: Mapping[tuple[str, ...], object]) -> Mapping[str, list[tuple[str, ...]]]:

@@ -1,6 +1,7 @@
 """YOLO: data.yaml (path, train, val, names), and labels/ beside images/; a polygon is its object's mask."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import cycle
 from pathlib import Path
@@ -69,6 +70,7 @@ def read_yolo(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage
     _refuse_shared_labels(label_files)
     rows = {path: list(read_rows(file, config.names)) if file else [] for path, file in label_files.items()}
     counts.skipped["label_file_without_image"] += labels.num_unused()
+    counts.adjusted.update(labels.found_by)
     layout = Layout.of((row for of_image in rows.values() for row in of_image), config.num_keypoint_numbers)
     for found, name, split in images:
         if label_files[found.path] is None and split != TEST:
@@ -201,6 +203,7 @@ class _LabelFiles:
         self._names = NameIndex(Path("/"), list(self._files))
         self._folders: set[str] = set()
         self._used: set[str] = set()
+        self.found_by = Counter[str]()
 
     def of(self, image: Path) -> Path | None:
         """Return the label file of an image, in whatever form its name was written, or None."""
@@ -229,8 +232,11 @@ class _LabelFiles:
 
     def _similar(self, place: Path, image: Path) -> Path | None:
         wanted = place.absolute() / f"{image_stem(image.name)}.jpg"
-        fitting, _ = self._names.find(wanted.parts[1:])
-        return self._files[fitting[0]] if len(fitting) == 1 else None
+        fitting, form = self._names.find(wanted.parts[1:])
+        if len(fitting) != 1:
+            return None
+        self.found_by[f"label_files_found_by_{form}"] += 1
+        return self._files[fitting[0]]
 
 
 def _label_folder(folder: Path) -> Path:

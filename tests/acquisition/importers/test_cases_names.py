@@ -221,7 +221,9 @@ def test_label_files_with_encoded_names_are_found(root: Path) -> None:
     yolo(root, ["0 0.5 0.5 0.5 0.5"] * 4)
     picture(root / "images/train/0.jpg").rename(root / "images/train/café_0.jpg")
     (root / "labels/train/0.txt").rename(root / "labels/train/caf%C3%A9_0.txt")
-    assert imported("yolo", root).boxes["café_0"] == [CENTRE]
+    found = imported("yolo", root)
+    assert found.boxes["café_0"] == [CENTRE]
+    assert found.report.adjusted == {"label_files_found_by_url_encoding": 1}
 
 
 def test_a_test_folder_that_was_not_exported_is_no_error(root: Path) -> None:

@@ -204,6 +204,18 @@ def test_vocs_lists_are_honoured_wherever_they_are(root: Path, place: str) -> No
     assert found.report.skipped == {"images of split test": 2}
 
 
+@pytest.mark.parametrize(
+    "line", ["café_{n}", "images/Café_{n}.JPG", ".\\images\\café_{n}.jpg", "/home/me/images/café_{n}.jpg"]
+)
+def test_a_list_names_images_in_any_form(root: Path, line: str) -> None:
+    for n in range(4):
+        picture(root / f"images/café_{n}.jpg")
+    coco(root / "instances.json", [f"café_{n}.jpg" for n in range(4)])
+    for name, numbers in (("train", "01"), ("val", "2"), ("test", "3")):
+        write(root / f"{name}.txt", "".join(f"{line.format(n=n)}\n" for n in numbers))
+    assert imported("coco", root).splits == {"café_0": "train", "café_1": "train", "café_2": "validation"}
+
+
 def test_an_image_in_two_lists_is_an_error_that_names_both(root: Path) -> None:
     picture(root / "JPEGImages/0.jpg")
     voc(root / "Annotations/0.xml", "0.jpg")
