@@ -112,3 +112,25 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
     assert wait_for(lambda: not running(worker))
+
+
+def test_cases_of_several_regions_and_of_one_are_painted_in_one_batch(
+    model_folder: Path, bench: Bench, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    corners = {1: [(20, 20)], 2: [(20, 20), (150, 150)]}
+    for case_id, places in corners.items():
+        mask = np.zeros((200, 200), np.uint8)
+        for y, x in places:
+            mask[y : y + 30, x : x + 30] = 1
+        source = rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)
+        write_case(tmp_path / "bench", Case(case_id, source, mask, source[:40, :40]))
+    two = replace(bench, folder=tmp_path / "bench", ids=(1, 2))
+    job = PaintJob(5.0, 2, tmp_path / "results")
+
+    assert paint_batch(model_folder, two, [1, 2], job, QUICK) == 2
+    for case_id, places in corners.items():
+        case, result = two.case(case_id), read_image(result_path(job.folder, case_id))
+        np.testing.assert_array_equal(result[case.mask == 0], case.source[case.mask == 0])
+        for y, x in places:
+            assert (result[y : y + 30, x : x + 30] != case.source[y : y + 30, x : x + 30]).any()
