@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/loader.py [--images FOLDER] [--count 48] [--repeats 3]
 
-The peer does the work of `OpenImageDataset.__getitem__` in the official code, in an implementation of ours: decode with
+The peer does the work of `OpenImageDataset.__getitem__` in the official code, implemented independently: decode with
 Pillow, turn the whole image into a normalised float tensor, decode it a second time for the exemplar, draw the mask as
 a full-size RGB picture and turn that into a float tensor, cut the square, resize both tensors bilinearly. Its exemplar
 goes through albumentations if that is installed, otherwise through the same transforms in cv2. Images are 1024 x 768

@@ -1,8 +1,8 @@
-"""Shards are filled with images that are fetched, or copied from shards of earlier runs.
+"""Fills shards with images that are downloaded, or copied from shards of earlier runs.
 
-A shard whose images are all present and unchanged at the source stays as it is. Any other one is written beside its
-place and renamed, from images of the shard itself, of shards of another selection, of an incomplete shard that a killed
-run left, and from the source.
+A shard whose images are all present and unchanged at the source is not written again. Any other shard is written beside
+its place and renamed. Its images come from the shard itself, from shards of another selection, from an incomplete shard
+of a killed run, and from the source.
 """
 
 from collections import deque

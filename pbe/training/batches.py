@@ -119,7 +119,7 @@ def cached_source(latents: Path, train: settings.Train, seed: int) -> BatchSourc
 def fresh_source(
     images: Path, curated: Path, backbone: Path, method: settings.Method, train: settings.Train, seed: int, device: str
 ) -> BatchSource:
-    """Return batches from images: each box is drawn anew and encoded in every epoch."""
+    """Return batches from images: each box is drawn and encoded again in every epoch."""
     boxes = read_curated_boxes(curated, "train")
     encoders = FrozenEncoders(backbone, device, method.bottleneck)
     drawer = SampleDrawer(images, method, encoders.conditioner.exemplar_px, 1, seed)

@@ -146,7 +146,7 @@ class _RunFollower:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Read once more. An exception of a callback is raised only now, and only if the training did not fail."""
+        """Read a last time. An exception of a callback is raised only now, and only if the training did not fail."""
         self._stop.set()
         self._pool.shutdown()
         error = self._following.exception()

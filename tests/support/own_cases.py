@@ -1,4 +1,4 @@
-"""Small sets of own data with the faults that tools leave in them, and what acquire and filter make of them."""
+"""Small data sets with the faults that tools leave in them, run through acquire and filter."""
 
 import json
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def write(path: Path, content: str | bytes) -> Path:
 def imported(
     source: str, root: Path, database: Database | None = None, out: Path | None = None, **changes: Any
 ) -> Imported:
-    """Return what acquire and a filter that rejects nothing make of a set; `out` is a folder beside it by default."""
+    """Return the result of acquire and of a filter that rejects nothing; `out` is a folder beside the set by default."""
     settings = parameters.acquire(source=source, root=str(root), workers=1, **{"validation_frac": 0.3} | changes)
     out = out or root.parent / "out"
     report = acquire(settings, 0, out / "raw", database=database)
