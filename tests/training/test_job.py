@@ -101,7 +101,7 @@ def test_comments_docstrings_and_code_without_a_result_change_no_key(
         ("pbe/training/tracking.py", "_RECORDS_PER_REQUEST = 20", "_RECORDS_PER_REQUEST = 21"),
         ("pbe/training/run.py", "MAX_FAILURES = 3", "MAX_FAILURES = 4"),
         ("pbe/runtime/ray_cluster.py", "logging.CRITICAL", "logging.ERROR"),
-        *((f"pbe/{module}", "import", "X = 1\nimport") for module in _modules_no_stage_imports()),
+        *((f"pbe/{module}", "\nimport", "\nX = 1\nimport") for module in _modules_no_stage_imports()),
     ]
     assert changed_keys(copied_package, inputs, before, edits) == set()
 
