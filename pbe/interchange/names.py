@@ -1,7 +1,7 @@
 """The names of tensors in the authors' `model.ckpt` (latent diffusion, LDM) and in this project.
 
-This project's names are diffusers'. They are translated by structure, not by a list, so that UNets, VAEs and towers of every size
-are covered. An LDM tensor may hold several of this project's, stacked: the mapper's c_qkv is to_q, to_k and to_v.
+This project's names are diffusers'. They are translated by structure, not by a list, so that UNets, VAEs and towers of
+every size are covered. One LDM tensor may stack several others: the mapper's c_qkv is to_q, to_k and to_v.
 """
 
 import re

@@ -109,7 +109,7 @@ def response(status: int) -> Any:
         (hub_errors.HfHubHTTPError("busy", response=response(503)), UnavailableError, "cannot be reached .busy.$"),
     ],
 )
-def test_errors_of_the_hub_tell_a_wrong_name_from_a_missing_connection(
+def test_errors_of_the_hub_distinguish_a_wrong_name_from_a_missing_connection(
     failure: Exception, error: type[UserError], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

@@ -50,7 +50,9 @@ def test_a_painter_as_the_backbone_is_the_painter_at_step_0(layout: str, request
 
 
 @pytest.mark.parametrize("layout", ["ours", "published"])
-def test_its_encoders_give_what_the_backbones_gave(layout: str, backbone: Path, request: pytest.FixtureRequest) -> None:
+def test_its_encoders_have_the_outputs_of_the_backbones(
+    layout: str, backbone: Path, request: pytest.FixtureRequest
+) -> None:
     rng = np.random.default_rng(0)
     source, exemplars = rng.integers(0, 256, (64, 64, 3), np.uint8), rng.integers(0, 256, (1, 32, 32, 3), np.uint8)
     mask = np.zeros((64, 64), np.uint8)

@@ -40,7 +40,7 @@ def test_islands_are_one_where_their_margins_of_a_quarter_touch(gap: int, region
     assert len(numbers(mask_of(LEFT, (100 + gap, 40, 160 + gap, 100)))) == regions
 
 
-def test_merging_goes_on_until_no_region_touches_another() -> None:
+def test_regions_are_merged_until_none_touches_another() -> None:
     pair = [(40, 40, 100, 100), (120, 40, 180, 100)]  # together 140 px: 35 px of margin instead of 15
     third = (180 + 38, 40, 180 + 48, 60)
     assert len(numbers(mask_of(pair[1], third))) == 2

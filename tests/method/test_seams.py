@@ -35,7 +35,7 @@ def test_an_object_that_reaches_over_the_rim_keeps_its_colour_there() -> None:
     assert abs(int(matched[38, 30, 0]) - BACKGROUND) <= 2
 
 
-def test_a_painting_that_fits_is_left_as_it_is() -> None:
+def test_a_painting_that_matches_its_surroundings_is_not_changed() -> None:
     painted, filled, mask = scene(shade=0)
     assert np.array_equal(match_rim(painted, filled, mask), painted)
 
@@ -98,5 +98,5 @@ def test_spreading_stays_within_the_known_values_and_keeps_what_is_certain(heigh
     assert (filled <= known.max(0) + 1e-4).all()
 
 
-def test_nothing_known_spreads_nothing() -> None:
+def test_without_known_values_nothing_is_spread() -> None:
     assert not spread(np.ones((7, 5, 3), np.float32), np.zeros((7, 5), np.float32)).any()

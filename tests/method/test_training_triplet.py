@@ -97,7 +97,7 @@ def test_the_share_of_close_ups_is_the_setting() -> None:
         (9000, (0, 3000, 2000, 3448), 2),  # or height
     ],
 )
-def test_an_image_is_decoded_smaller_where_window_and_exemplar_still_shrink(
+def test_an_image_is_decoded_smaller_if_window_and_exemplar_are_still_reduced(
     window_px: int, box: Box, reduction: int
 ) -> None:
     assert decoding_reduction(window_px, box, image_px=512, exemplar_px=224) == reduction

@@ -204,7 +204,7 @@ def test_full_precision_comes_before_a_variant_and_safetensors_before_pickles(tm
     assert find_weights(tmp_path, "model", "pytorch_model").variant == "fp16"
 
 
-def test_what_holds_other_than_tensors_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_holds_other_objects_than_tensors_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.bin"
     torch.save([1], file)
     check_weights(file)

@@ -54,7 +54,7 @@ def test_stops_on_leaving_and_keeps_what_was_written(tmp_path: Path) -> None:
     assert not (tmp_path / ".fiftyone/mongod.json").exists()
 
 
-def test_a_killed_owner_takes_its_mongod_along_and_the_folder_opens_again(tmp_path: Path) -> None:
+def test_the_mongod_of_a_killed_owner_ends_and_the_folder_opens_again(tmp_path: Path) -> None:
     owner, uri = start_owner(tmp_path)
     write(uri, 3)
     owner.kill()

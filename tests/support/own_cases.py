@@ -52,7 +52,7 @@ def write(path: Path, content: str | bytes) -> Path:
 def imported(
     source: str, root: Path, database: Database | None = None, out: Path | None = None, **changes: Any
 ) -> Imported:
-    """Return the result of acquire and of a filter that rejects nothing; `out` is a folder beside the set by default."""
+    """Return the result of acquire and a filter that rejects nothing; `out` is by default a folder beside the set."""
     settings = parameters.acquire(source=source, root=str(root), workers=1, **{"validation_frac": 0.3} | changes)
     out = out or root.parent / "out"
     report = acquire(settings, 0, out / "raw", database=database)
