@@ -1,3 +1,5 @@
+"""The true attributes of the demo's boxes, and which of them are scored."""
+
 from pathlib import Path
 
 from pbe.demo.accuracy import read_truth, scored_values

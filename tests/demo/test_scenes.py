@@ -1,3 +1,5 @@
+"""The demo's scenes: sizes, boxes, attributes and flags, from a seeded generator."""
+
 from typing import Any
 
 import numpy as np

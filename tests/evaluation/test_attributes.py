@@ -1,3 +1,5 @@
+"""Accuracies of attributes: percentages of correct readings."""
+
 import pytest
 
 from pbe.evaluation.attributes import accuracies

@@ -1,3 +1,5 @@
+"""The baselines of the report: the pasted exemplar and the unchanged source."""
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,3 +1,5 @@
+"""The files of a bench: COCOEE's names, and origins with their truth."""
+
 from collections.abc import Callable
 from pathlib import Path
 

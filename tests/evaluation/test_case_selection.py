@@ -1,3 +1,5 @@
+"""Cases drawn from curated validation boxes: their rules, and the same bytes each time."""
+
 import hashlib
 import shutil
 from dataclasses import replace

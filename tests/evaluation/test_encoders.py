@@ -1,3 +1,5 @@
+"""The encoders of the metrics: the painter's own tower and CLIP."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The report's sheet of examples: which cases it shows, and how."""
+
 from pathlib import Path
 
 import numpy as np

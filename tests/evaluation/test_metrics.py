@@ -1,3 +1,5 @@
+"""The metrics: Frechet distance, quality score, CLIP score and unmasked pixels, in closed form."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

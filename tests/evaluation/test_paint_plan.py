@@ -1,3 +1,5 @@
+"""Which cases are painted at which guidance scales, and which results are reused."""
+
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Painting a bench in worker processes: results, resuming, and seeds."""
+
 import signal
 import subprocess
 import sys

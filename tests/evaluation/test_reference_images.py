@@ -1,3 +1,5 @@
+"""The reference images of FID and QS: the kept train images or a folder."""
+
 from pathlib import Path
 
 import numpy as np

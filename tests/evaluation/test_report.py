@@ -1,3 +1,5 @@
+"""The report's page, gallery and counts."""
+
 import json
 import re
 from html.parser import HTMLParser

@@ -1,3 +1,5 @@
+"""metrics.json: its keys and values for painters with known results."""
+
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The conditioner (section 3.2): its tokens, its frozen tower, and its files."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The widened UNet and its attention to a context of one token."""
+
 import pytest
 import torch
 from torch import Tensor

@@ -1,3 +1,5 @@
+"""The noise schedule and the loss of equation 2."""
+
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor

@@ -1,3 +1,5 @@
+"""Crops of exemplars and their augmentation."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Classifier-free guidance: its identities, and dropped conditions."""
+
 import torch
 from torch import Tensor
 

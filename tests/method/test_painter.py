@@ -1,3 +1,5 @@
+"""The painter: which pixels change, seeds, sizes, and its files."""
+
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any

@@ -213,3 +213,36 @@ def test_a_file_that_holds_other_objects_than_tensors_is_refused(tmp_path: Path)
     torch.save({"a": Path("x")}, file)
     with pytest.raises(UserError, match=r"a\.bin: holds Python objects that are not tensors"):
         read_weights(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("unet/config.json", "act_fn", 3),
+        ("unet/config.json", "attention_head_dim", 0),
+        ("unet/config.json", "block_out_channels", []),
+        ("vae/config.json", "norm_num_groups", 0),
+        ("vae/config.json", "block_out_channels", "x"),
+        ("image_encoder/config.json", "hidden_size", "x"),
+        ("image_encoder/config.json", "hidden_size", 7),
+        ("image_encoder/config.json", "hidden_act", "x"),
+        ("image_encoder/config.json", "patch_size", 0),
+        ("image_encoder/config.json", "image_size", None),
+    ],
+)
+def test_values_that_no_model_can_have_are_one_line(
+    name: str, key: str, value: object, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change_json(folder / name, **{key: value})
+    with pytest.raises(UserError, match=name.split("/")[0]) as error:
+        Painter.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_the_libraries_warnings_are_not_printed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tensors = load_file(folder / UNET)
+    save_file({name: tensors[name] for name in sorted(tensors)[3:]} | {"more": torch.ones(1)}, folder / UNET)
+    with pytest.raises(UserError, match="unet: lacks "):
+        Painter.from_pretrained(folder)
+    assert capfd.readouterr().err == ""

@@ -1,3 +1,5 @@
+"""Windows of an image: where they lie, and where boxes lie in them."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

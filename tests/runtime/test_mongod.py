@@ -1,3 +1,5 @@
+"""The project's mongod: it ends with its owner, and a folder has one owner at a time."""
+
 import os
 import signal
 import subprocess
