@@ -58,7 +58,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def images_of(raw: Path) -> dict[tuple[str, str], bytes]:
-    """Every image's bytes, at the location in the manifest."""
+    """Return the bytes of each image, read at the location in the manifest."""
     shards = ImageShards(raw / "images")
     rows = pl.read_parquet(raw / "manifest.parquet").filter(outcome="ok").iter_rows(named=True)
     return {(row["split"], row["image_id"]): shards.read_bytes(ImageRef(*(row[k] for k in LOCATION))) for row in rows}

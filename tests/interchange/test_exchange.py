@@ -74,7 +74,7 @@ def test_exported_and_imported_it_paints_the_same_bits(theirs: Painter, file: Pa
 
 
 def test_converting_the_mask_channel_changes_the_edge_of_the_picture_alone(ours: Painter, theirs: Painter) -> None:
-    """The first convolution with inverted mask and converted weights, against the original."""
+    """Compare the first convolution on an inverted mask with converted weights against the original."""
     x = torch.randn(1, 9, 16, 16)
     turned = torch.cat([x[:, :8], 1 - x[:, 8:]], 1)
     with torch.no_grad():

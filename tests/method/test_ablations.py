@@ -39,7 +39,7 @@ def samples(n: int = 4) -> list[TrainingTriplet]:
 
 
 def trained(backbone: Path, steps: int = 3, drop: float = 0.2, **switches: bool) -> tuple[Painter, set[str]]:
-    """A painter after a few steps on encoded samples, and its trainer."""
+    """Return a painter after a few steps on encoded samples, and the names of the tensors that changed."""
     encoded = FrozenEncoders(backbone, bottleneck=switches.get("bottleneck", True)).encode(samples())
     train = parameters.train(num_workers=1, batch_size=4, steps=steps, warmup_steps=0, drop_probability=drop)
     source = BatchSource(4, lambda i, e: {k: v[i].float() for k, v in encoded.items()}, train, 0)

@@ -99,7 +99,7 @@ def test_embeddings_have_unit_norm(painter: Painter) -> None:
 
 
 def test_v_starts_as_the_priors_empty_caption(painter: Painter, backbone: Path) -> None:
-    """The text tower's state at the end token of the empty caption, computed from its last hidden states."""
+    """Compute the text tower's state at the end token of the empty caption from its last hidden states."""
     tower = CLIPTextModel.from_pretrained(backbone / "text_encoder").eval()
     tokenizer = CLIPTokenizer.from_pretrained(backbone / "tokenizer")
     tokens = tokenizer([""], padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")

@@ -94,7 +94,7 @@ def record_steps(num_steps: int, alphas: Tensor, predictions: list[float]) -> tu
 
 @pytest.mark.parametrize("num_steps", [3, 6, 24, 25])
 def test_latents_follow_heun_then_adams_bashforth(num_steps: int) -> None:
-    """The arithmetic of the paper's equations, written out for a scalar."""
+    """Write out the arithmetic of the paper's equations for a scalar."""
     alphas = torch.linspace(0.99, 0.01, 100, dtype=torch.float64)
     eps = [0.3 * (i % 5) - 0.5 for i in range(num_steps + 1)]
     stride = 100 // num_steps

@@ -10,7 +10,7 @@ BACKGROUND, OBJECT = 120, 230
 
 
 def scene(shade: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A box mask whose painted background is `shade` levels off, with a bright object in its middle."""
+    """Return a painted picture with a bright object, `shade` levels off in the box mask, the source, and the mask."""
     filled = np.full((48, 64, 3), BACKGROUND, np.uint8)
     mask = np.zeros((48, 64), np.uint8)
     mask[8:40, 10:50] = 1

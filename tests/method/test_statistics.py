@@ -30,7 +30,7 @@ def near(values: ArrayLike, expected: float) -> bool:
 
 
 def uniform(values: ArrayLike, low: float, high: float) -> bool:
-    """Whether values are uniform: limits, mean, and the deviation of a uniform law."""
+    """Return whether values are uniform, by their limits, mean and standard deviation."""
     whole = np.issubdtype(np.asarray(values).dtype, np.integer)
     values = np.asarray(values, float)
     inside = low <= values.min() and values.max() <= high

@@ -107,7 +107,7 @@ WRITERS = {"folder": write_folder, "coco": write_coco, "yolo": write_yolo, "voc"
 
 
 def boxes_of(source: str, root: Path, out: Path, **changes: Any) -> pl.DataFrame:
-    """The result of acquire and filter, without a cap, for a data set."""
+    """Return the result of acquire and filter, without a cap, for a data set."""
     acquire(parameters.acquire(source=source, root=str(root), workers=2, **changes), 0, out / "raw")
     filter_boxes(out / "raw", out / "boxes", parameters.filtering(max_boxes_per_image=None), 0)
     return pl.read_parquet(out / "boxes" / "boxes.parquet")
