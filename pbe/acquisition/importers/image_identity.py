@@ -160,6 +160,8 @@ def _probable_cause(image: ImportedImage, settings: Acquire) -> str:
     wanted = caseless((name_parts(name) or ("",))[-1])
     alike = [path for path in files if caseless(path.name) == wanted]
     alike += [path for path in files if caseless(image_stem(path.name)) == image_stem(wanted)]
+    if alike and not alike[0].exists():
+        return f"{alike[0].relative_to(root)} is a link to a file that does not exist; copy the file"
     if alike:
         return f"{alike[0].relative_to(root)} has this name in another folder or with another suffix; correct the path"
     if is_absolute(name):

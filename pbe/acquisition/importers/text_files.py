@@ -92,6 +92,7 @@ def _decode(data: bytes, path: Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"{path}: line {line} is not {encoding.removesuffix('-sig').upper()}; save the file as UTF-8"
         raise UserError(message) from None
+    text = text.removeprefix("\ufeff")  # a second mark
     if "\0" in text:
         raise UserError(f"{path}: not a text file; it holds zero bytes")
     return text

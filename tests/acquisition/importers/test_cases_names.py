@@ -94,6 +94,16 @@ def test_missing_images_are_one_error_with_their_probable_cause(root: Path, file
         imported("csv", root)
 
 
+def test_a_broken_link_is_missing_and_named(root: Path) -> None:
+    (root / "images").mkdir(parents=True)
+    (root / "images/0.jpg").symlink_to("/nowhere/0.jpg")
+    coco(root / "instances.json", ["0.jpg"])
+    with pytest.raises(
+        UserError, match=r"1 of 1 .* missing \('0\.jpg'\); images/0\.jpg is a link to a file that does not"
+    ):
+        imported("coco", root)
+
+
 def test_two_pictures_of_one_stem_are_two_images(root: Path) -> None:
     for n in range(6):
         picture(root / f"images/{n}.jpg"), picture(root / f"images/{n}.png", (240, 320))
