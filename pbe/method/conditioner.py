@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from pbe.errors import UserError
-from pbe.method.pretrained import check_tensors, load_tower
+from pbe.method.pretrained import build_part, check_tensors, load_tower
 from pbe.method.weight_files import check_finite, find_weights, read_weights
 from pbe.runtime.files import read_json, write_json
 
@@ -159,11 +159,12 @@ class Conditioner(nn.Module):
             raise UserError(f"{folder}: not an image encoder (config.json is missing)")
         config = read_json(folder / "config.json")
         state = _read_weights(folder)
-        tower = CLIPVisionConfig.from_dict(config)
-        switches = {name: bool(config.get(name, True)) for name in ("bottleneck", "guidance")}
         if "proj_out.weight" not in state:
             raise UserError(f"{folder}: lacks proj_out.weight")
-        conditioner = cls(tower, state["proj_out.weight"].shape[0], **switches)
+        tower = build_part(CLIPVisionConfig.from_dict, folder / "config.json", config)
+        switches = {name: bool(config.get(name, True)) for name in ("bottleneck", "guidance")}
+        conditioner = build_part(cls, folder / "config.json", tower, state["proj_out.weight"].shape[0], **switches)
+        assert isinstance(conditioner, cls)
         check_tensors(folder, conditioner.state_dict(), state)
         conditioner.load_state_dict(state)
         return conditioner.eval()

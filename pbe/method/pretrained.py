@@ -3,12 +3,15 @@
 diffusers and transformers fill in tensors that a file lacks with random weights; here they are errors.
 """
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -21,6 +24,8 @@ _SCHEDULE = {
     "beta_schedule": "scaled_linear", "prediction_type": "epsilon", "trained_betas": None,
     "rescale_betas_zero_snr": False,
 }  # fmt: skip
+_LOADING_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
+                   SafetensorError, StrictDataclassError)  # fmt: skip
 _PNDM_DEFAULTS = {"beta_schedule": "linear", "prediction_type": "epsilon", "rescale_betas_zero_snr": False}
 
 
@@ -41,7 +46,9 @@ def load_tower(kind: Any, folder: Path) -> Any:
     """
     read_json(folder / "config.json")
     variant = find_weights(folder, "model", "pytorch_model").variant
-    model, info = _call(kind.from_pretrained, folder, dtype=torch.float32, output_loading_info=True, variant=variant)
+    model, info = build_part(
+        kind.from_pretrained, folder, folder, dtype=torch.float32, output_loading_info=True, variant=variant
+    )
     _check_names(folder, info["missing_keys"], ())
     return model
 
@@ -59,7 +66,7 @@ def load_scheduler(folder: Path) -> PNDMScheduler:
         raise UserError(f"{file}: beta_start is {start} and beta_end is {end}; they must lie within 0 and 1, in order")
     if not (isinstance(steps, int | None) and (steps is None or steps > 1)):
         raise UserError(f"{file}: num_train_timesteps is {steps}; it must be a whole number")
-    return _call(PNDMScheduler.from_pretrained, folder)
+    return build_part(PNDMScheduler.from_pretrained, folder, folder)
 
 
 def forget_origin(config: Path) -> None:
@@ -88,17 +95,37 @@ def _load_diffusers(kind: Any, folder: Path) -> Any:
     weights = find_weights(folder, "diffusion_pytorch_model")
     options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, "output_loading_info": True}
     options |= {"variant": weights.variant, "use_safetensors": weights.files[0].suffix == SAFETENSORS}
-    model, info = _call(kind.from_pretrained, folder, **options)
+    model, info = build_part(kind.from_pretrained, folder, folder, **options)
     _check_names(folder, info["missing_keys"], info["unexpected_keys"])
     check_finite(folder, model.state_dict())
     return model
 
 
-def _call(from_pretrained: Any, folder: Path, **options: Any) -> Any:
+def build_part(build: Callable[..., Any], folder: Path, *args: Any, **options: Any) -> Any:
+    """Call a library's constructor with the values of a user's folder, without its log.
+
+    Raises UserError for what the libraries raise on files that are missing or damaged, on tensors of other shapes and
+    on values that no model can have.
+    """
+    with _quiet():
+        try:
+            return build(*args, **options)
+        except _LOADING_ERRORS as error:
+            raise UserError(f"{folder}: cannot be loaded ({one_line(error)[:300]})") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the libraries' warnings: what they warn of is an error here, or has no meaning for a painter."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [each.level for each in loggers]
     try:
-        return from_pretrained(folder, **options)
-    except (OSError, RuntimeError, SafetensorError, ValueError, TypeError, KeyError) as error:  # of its files
-        raise UserError(f"{folder}: cannot be loaded ({one_line(error)[:300]})") from None
+        for each in loggers:
+            each.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
 
 
 def _check_names(where: Path, missing: Iterable[str], unknown: Iterable[str]) -> None:

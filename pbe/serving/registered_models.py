@@ -6,11 +6,7 @@ artifacts that are not on this disk, and models that do not exist.
 """
 
 import hashlib
-import http.client
 import sqlite3
-import ssl
-import urllib.error
-import urllib.request
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -116,6 +112,11 @@ def check_server(tracking_uri: str) -> None:
     """Raise UnavailableError unless a tracking server answers; MLflow itself would try again for minutes."""
     if not tracking_uri.startswith(("http://", "https://")):
         return
+    import http.client  # slow to import, and needed for a server alone
+    import ssl
+    import urllib.error
+    import urllib.request
+
     address = _without_password(tracking_uri)
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=ANSWER_WITHIN_S):
