@@ -56,7 +56,7 @@ def _start(port: int, url: str) -> subprocess.Popen[str]:
         (home / "server.log").open("ab") as log,
         ExitStack() as unless_started,
     ):
-        process = start_child("flows.server", ["--port", str(port)], stdout=log)
+        process = start_child("flows.server", ["--port", str(port)], stdout=log, stderr=subprocess.STDOUT)
         unless_started.callback(stop_process, process, _STOP_S)
         deadline = time.monotonic() + START_S
         while not _is_healthy(url):

@@ -20,12 +20,15 @@ _POLL_S = 0.25
 
 
 def start_child(
-    module: str, arguments: Sequence[str] = (), stdout: int | IO[bytes] = subprocess.PIPE, *, own_session: bool = False
+    module: str,
+    arguments: Sequence[str] = (),
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[str]:
     """Start `python -m module arguments...`, whose main function must call `exit_with_parent` first.
 
-    `stdout` is a file or subprocess.PIPE (text); standard error is the parent's, or the same file. Ctrl-C reaches the
-    parent alone: the child starts with SIGINT blocked, or in its own session.
+    `stdout` and `stderr` are as in subprocess.Popen, in text mode. Ctrl-C reaches the parent alone: the child starts with
+    SIGINT blocked.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -33,9 +36,8 @@ def start_child(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
-            stderr=None if stdout == subprocess.PIPE else subprocess.STDOUT,
+            stderr=stderr,
             text=True,
-            start_new_session=own_session,
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -58,9 +58,14 @@ def test_a_child_prints_to_its_parent_and_does_not_hear_ctrl_c(tmp_path: Path, m
     assert not running(child.pid)
 
 
-def test_a_file_takes_both_outputs_of_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_a_child_stay_out_of_its_output_unless_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "echo.py").write_text("import sys; print('out', flush=True); print('err', file=sys.stderr)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with (tmp_path / "log").open("wb") as log:
-        assert start_child("echo", stdout=log).wait(30) == 0
-    assert (tmp_path / "log").read_text() == "out\nerr\n"
+    with (tmp_path / "out").open("wb") as out, (tmp_path / "both").open("wb") as both:
+        assert start_child("echo", stdout=out).wait(30) == 0
+        assert start_child("echo", stdout=both, stderr=subprocess.STDOUT).wait(30) == 0
+    assert (tmp_path / "out").read_text() == "out\n"
+    assert (tmp_path / "both").read_text() == "out\nerr\n"
+    assert capfd.readouterr().err == "err\n"
