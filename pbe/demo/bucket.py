@@ -153,7 +153,8 @@ def _draw_part(folder: Path, settings: World, seed: int, part: int, num_parts: i
     for chunk in _chunks(settings)[part::num_parts]:
         if not (folder / _PARTS / chunk.file_name).exists():
             _draw_chunk(folder, chunk, plan, seed)
-        print(chunk.stop - chunk.start, flush=True)
+        # In one write: children share the pipe, and print() makes two where PYTHONUNBUFFERED is set.
+        os.write(sys.stdout.fileno(), f"{chunk.stop - chunk.start}\n".encode())
 
 
 def _draw_chunk(folder: Path, chunk: Chunk, plan: dict[tuple[str, int], Fault], seed: int) -> None:

@@ -27,7 +27,7 @@ def start_child(
 ) -> subprocess.Popen[str]:
     """Start `python -m module arguments...`, whose main function must call `exit_with_parent` first.
 
-    `stdout` and `stderr` are as in subprocess.Popen, in text mode. Ctrl-C reaches the parent alone: the child starts with
+    `stdout` and `stderr` are subprocess.Popen's, in text mode. Ctrl-C reaches the parent alone: the child starts with
     SIGINT blocked.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
