@@ -8,9 +8,9 @@ from flows.stage import Counts, main, stage_flow
 from pbe import layout
 from pbe.demo.accuracy import read_truth
 from pbe.evaluation import painting
-from pbe.evaluation.bench import Bench, read_bench
+from pbe.evaluation.bench import Bench, read_bench, write_reference
 from pbe.evaluation.case_selection import CaseRules, make_bench
-from pbe.evaluation.paint_plan import GuidanceSweep, paint_bench
+from pbe.evaluation.paint_plan import GuidanceSweep, bench_digest, paint_bench
 from pbe.evaluation.painting import Sampling
 from pbe.evaluation.reference_images import reference_images
 from pbe.runtime.code_digest import digest_code
@@ -36,7 +36,9 @@ def open_bench(settings: Settings, folder: Path) -> Bench:
     """Read the COCOEE folder that `evaluate.bench` names, or make a bench of curated validation images."""
     options = settings.evaluate
     if options.bench not in OWN_BENCHES:
-        return read_bench(folder / options.bench)
+        bench = read_bench(folder / options.bench)
+        write_reference(folder / layout.BENCH, bench, bench_digest(bench))  # DVC expects the output
+        return bench
     rules = CaseRules(
         options.num_cases,
         options.min_area_frac,

@@ -23,7 +23,7 @@ from pbe.dataset.mask_images import read_mask
 from pbe.errors import UserError, one_line
 from pbe.evaluation.attributes import AttributeValues
 from pbe.method.windows import mask_box
-from pbe.runtime.files import atomic_file
+from pbe.runtime.files import atomic_file, atomic_folder, write_json
 from pbe.types import Box, Image, Mask
 
 _COLUMNS = ("case_id", "source_image_id", "source_box_id", "exemplar_box_id", "exemplar_label", "exemplar_caption")
@@ -151,6 +151,16 @@ def _origin_row(origin: Origin) -> dict[str, str | int]:
     for prefix, truth in ((_EXEMPLAR, origin.exemplar_truth), (_SOURCE, origin.source_truth)):
         row |= {prefix + name: value for name, value in truth.items()}
     return row
+
+
+def write_reference(folder: Path, bench: Bench, digest: str) -> None:
+    """Write a folder that stands for a bench elsewhere: its ids, and in bench.json where it lies and its digest.
+
+    An evaluation of a given bench leaves it where a bench of the project's own images would be.
+    """
+    with atomic_folder(folder) as part:
+        np.save(part / "id_list.npy", np.array(bench.ids, np.int64))
+        write_json(part / "bench.json", {"folder": str(bench.folder), "num_cases": len(bench), "digest": digest})
 
 
 def read_bench(folder: Path) -> Bench:

@@ -65,3 +65,20 @@ def test_the_stage_paints_then_scores_and_reuses_its_results(project: Path, sett
     assert evaluate(settings, project, second) == methods
     assert second.first["cases painted"] == (15, 15)
     assert (project / layout.METRICS).read_bytes() == metrics
+
+
+def test_a_given_bench_is_painted_and_recorded_and_the_projects_own_can_follow(
+    project: Path, settings: Settings, tmp_path: Path
+) -> None:
+    evaluate(settings, project, Bars())
+    given = tmp_path / "given"
+    (project / layout.BENCH).rename(given)
+    options = settings.evaluate.replace(bench=str(given))
+    evaluate(settings.model_copy(update={"evaluate": options}), project, Bars())
+    reference = json.loads((project / layout.BENCH / "bench.json").read_text())
+    assert (reference["folder"], reference["num_cases"]) == (str(given), 6)
+    assert len(reference["digest"]) == 64
+
+    evaluate(settings, project, Bars())
+    assert not (project / layout.BENCH / "bench.json").exists()
+    assert len(list((project / layout.BENCH / "GT_3500").iterdir())) == 6
