@@ -19,9 +19,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tests.support.edit_fuzzing import check_edit
+from fuzz_edit_inputs import check_edit
 
 _MAX_GROWTH_BYTES = 1 << 30
 

@@ -12,19 +12,15 @@ import random
 import resource
 import secrets
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
 import hypothesis
+from fuzz_damage import check, damage
+from fuzz_sets import FORMATS
 from hypothesis import HealthCheck, Phase, strategies
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tests.support.fuzz_sets import FORMATS
-from tests.support.fuzzing import check, damage
 
 _MAX_GROWTH_BYTES = 1 << 30
 

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from pbe.dataset.object_masks import unpack_mask
+from pbe.demo.tiny_sets import BOX, SIZE, coco, csv, picture, voc, write, yolo
 from pbe.errors import UserError
-from tests.support.own_cases import BOX, SIZE, coco, csv, imported, picture, voc, write, yolo
+from tests.support.own_cases import imported
 
 CAT = ("Cat", *BOX)
 CENTRE = ("Cat", 80, 60, 240, 180)

@@ -13,12 +13,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from pbe.acquisition.importers.fiftyone_dataset import Database
 from pbe.dataset.object_masks import unpack_mask
+from pbe.demo.tiny_sets import BOX, csv, picture, write
 from pbe.errors import UserError
 from pbe.runtime.fiftyone_connection import connected_fiftyone
 from pbe.runtime.fiftyone_default import running_default_database
 from pbe.runtime.mongod import running_mongod
 from tests.support import parameters
-from tests.support.own_cases import BOX, csv, imported, picture, write
+from tests.support.own_cases import imported
 
 CAT = ("Cat", *BOX)
 OBJECTS = {"bbox": [[20, 60, 120, 100], [150, 60, 120, 100]], "category": [0, 0]}

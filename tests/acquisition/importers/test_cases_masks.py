@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_masks
 
 from pbe.dataset.object_masks import unpack_mask
+from pbe.demo.tiny_sets import BOX, coco, picture
 from pbe.errors import UserError
-from tests.support.own_cases import BOX, coco, imported, picture
+from tests.support.own_cases import imported
 
 CAT = ("Cat", *BOX)
 LEFT, RIGHT = (20, 60, 140, 180), (180, 50, 300, 160)  # of the two ellipses

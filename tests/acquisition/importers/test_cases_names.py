@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pbe.demo.tiny_sets import BOX, coco, csv, picture, voc, write, yolo
 from pbe.errors import UserError
-from tests.support.own_cases import BOX, coco, csv, imported, picture, voc, write, yolo
+from tests.support.own_cases import imported
 
 CAT = ("Cat", *BOX)
 CENTRE = ("Cat", 80, 60, 240, 180)

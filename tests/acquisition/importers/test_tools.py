@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pbe.dataset.object_masks import unpack_mask
+from pbe.demo.tiny_sets import BOX, picture, write
 from pbe.errors import UserError
-from tests.support.own_cases import BOX, Imported, imported, picture, write
+from tests.support.own_cases import Imported, imported
 
 CAT, DOG = ("Cat", *BOX), ("Dog", 180, 50, 300, 160)
 DOGS_CORNERS = [[180, 50], [300, 50], [300, 160], [180, 160]]

@@ -11,13 +11,15 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from fuzz_sets import FORMATS
+
 from pbe.acquisition.importers.conversion import READERS, import_dataset
 from pbe.acquisition.importers.image_identity import select_images
 from pbe.acquisition.importers.image_names import is_image_name
 from pbe.acquisition.importers.placement import ImportCounts
 from pbe.errors import UserError, one_line
-from tests.support import parameters
-from tests.support.fuzz_sets import FORMATS
+from pbe.layout import PARAMS
+from pbe.settings import load_settings
 
 IMAGE_COUNTS = ("images of split test", "image_without_boxes", "image_listed_twice")  # by `select_images`
 READER_COUNTS = ("image_without_label_file", "image_without_mask")
@@ -128,7 +130,8 @@ def _nodes(content: Any) -> list[tuple[Any, Any]]:
 
 def check(source: str, root: Path, out: Path) -> str:
     """Import a set; return "imported" or the message of its UserError. Raises AssertionError when an image is lost."""
-    settings = parameters.acquire(source=source, root=str(root), max_lost_frac=1.0)
+    acquire = load_settings(Path(__file__).parents[1] / PARAMS).acquire
+    settings = acquire.replace(source=source, root=str(root), max_lost_frac=1.0)
     counts = ImportCounts()
     try:
         found = list(READERS[source](settings, counts))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pbe.acquisition.importers.image_names import is_image_name, walk_files
 from pbe.acquisition.importers.text_files import read_json, read_text, read_xml
-from tests.support.own_cases import coco, picture, voc, write, yolo
+from pbe.demo.tiny_sets import coco, picture, voc, write, yolo
 
 NUM_IMAGES = 4
 NAMES = ("0.jpg", "Café_1.jpg", "sub/2.png", "3.JPG")
