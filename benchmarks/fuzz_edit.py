@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 from fuzz_edit_inputs import check_edit
@@ -38,11 +39,10 @@ def main() -> None:
         for number in range(options.num):
             if time.monotonic() - start > options.seconds:
                 break
-            try:
+            with ExitStack() as on_error:
+                on_error.callback(print, f"input {number} of seed {options.seed}", file=sys.stderr)
                 message = check_edit(random.Random(f"{options.seed} {number}"), Path(folder) / "out")
-            except Exception:
-                print(f"input {number} of seed {options.seed}", file=sys.stderr)
-                raise
+                on_error.pop_all()
             assert "\n" not in message, message
             results[re.sub(r"\d+", "N", message)[:70]] += 1
     growth = _peak_bytes() - before

@@ -1,4 +1,4 @@
-"""A preview of an edit: what the mask marks, what is left out of it, and the window of each region."""
+"""A preview of an edit: the pixels to repaint, the specks that are not painted, and the window of each region."""
 
 import cv2
 import numpy as np

@@ -125,7 +125,7 @@ def check_server(tracking_uri: str) -> None:
         return  # it answers
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(getattr(error, "reason", None), ssl.SSLError):
-            return  # MLflow has settings of its own for certificates
+            return  # MLflow has its own settings for certificates
         raise UnavailableError(f"MLflow at {address} does not answer: {one_line(error)}") from None
 
 

@@ -1,4 +1,4 @@
-"""The served model: which forms of images and parameters it takes, and what a caller is told."""
+"""The served model: which forms of images and parameters it takes, and what it answers."""
 
 import base64
 import json
