@@ -3,8 +3,8 @@
 One row is one edit: the columns source, mask (white = repaint) and exemplar give the columns image (PNG) and notes. The
 parameters apply to every row, so a row's result does not depend on its place in the request.
 
-MLflow's server runs each request in a thread and answers 504 after a time limit while the thread continues. Here edits of
-one process take turns, since two at a time are no faster and need twice the memory, and an edit stops at the limit.
+MLflow's server runs each request in a thread, and answers 504 after a time limit while the thread continues. Here the
+edits of one process take turns, since two at a time are no faster and need twice the memory, and stop at the limit.
 """
 
 import logging
