@@ -23,7 +23,7 @@ from prefect.states import Failed
 from flows import server
 from flows.progress import stage_progress
 from pbe import layout
-from pbe.errors import UnavailableError, UserError, disk_error, one_line
+from pbe.errors import UnavailableError, UserError, disk_errors_reported, one_line
 from pbe.runtime.child_processes import exit_with_parent
 from pbe.runtime.locks import hold_lock
 from pbe.settings import Settings, load_settings
@@ -57,14 +57,10 @@ def run_stage(name: str, work: Work) -> Counts | State[Any]:
     would log a raised exception with its traceback.
     """
     try:
-        with hold_lock(layout.stage_lock(name), _LOCK_TIMEOUT_S):
+        with disk_errors_reported(), hold_lock(layout.stage_lock(name), _LOCK_TIMEOUT_S):
             counts = work(load_settings(layout.PARAMS), Path(), stage_progress(name))
     except UserError as error:
         return failed_state(error)
-    except OSError as error:
-        if (user_error := disk_error(error)) is None:
-            raise
-        return failed_state(user_error)
     rows = list(flatten(counts))
     create_table_artifact([{"what": key, "value": value} for key, value in rows], key=f"{name}-counts")
     print(f"{name}: " + (", ".join(f"{key} {value}" for key, value in rows) or "done"), flush=True)

@@ -6,6 +6,8 @@ exits with 1. Code that calls a library with a user's file or value catches that
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space and run the command again",
@@ -41,3 +43,14 @@ def disk_error(error: OSError, default_path: object = "") -> UserError | None:
     reason = _DISK_ERRORS.get(error.errno or 0)
     path = error.filename or default_path
     return UserError(f"{path}: {reason}" if path else reason) if reason else None
+
+
+@contextmanager
+def disk_errors_reported(default_path: object = "") -> Iterator[None]:
+    """Raise `disk_error` in place of an `OSError` that it converts; any other exception passes."""
+    try:
+        yield
+    except OSError as error:
+        if (user_error := disk_error(error, default_path)) is None:
+            raise
+        raise user_error from None

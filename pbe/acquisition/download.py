@@ -25,7 +25,7 @@ from pbe.acquisition.sources import Source, open_source
 from pbe.acquisition.stores import LostError, hash_file
 from pbe.dataset import openimages
 from pbe.dataset.openimages import SPLITS, AnnotationFile
-from pbe.errors import UnavailableError, UserError, disk_error
+from pbe.errors import UnavailableError, UserError, disk_errors_reported
 from pbe.runtime.locks import hold_lock
 from pbe.settings import Acquire
 from pbe.types import Progress, no_progress
@@ -84,7 +84,11 @@ def acquire(
     is full and when more than `max_lost_frac` of the images are lost; UnavailableError when a server or the network is
     the cause.
     """
-    with hold_lock(out.parent / f".{out.name}.lock", timeout_s=0), _named_disk_errors(out), _part_folder(out) as parts:
+    with (
+        hold_lock(out.parent / f".{out.name}.lock", timeout_s=0),
+        disk_errors_reported(out),
+        _part_folder(out) as parts,
+    ):
         source = open_source(settings, seed, parts / "imported", endpoint_url, database)
         (out / "manifest.parquet").unlink(missing_ok=True)
         annotations = out / "annotations"
@@ -98,17 +102,6 @@ def acquire(
         _write_manifest([folders.results / f"{name}.parquet" for name in plan.shards], annotations, out, parts)
     _log.info("acquired %s; %d fetched, %d present before", report.outcomes, report.num_fetched, report.num_present)
     return report
-
-
-@contextmanager
-def _named_disk_errors(out: Path) -> Iterator[None]:
-    """Raise a full or protected disk as UserError; a failed write names no file itself."""
-    try:
-        yield
-    except OSError as error:
-        if (user_error := disk_error(error, out)) is None:
-            raise
-        raise user_error from None
 
 
 @contextmanager

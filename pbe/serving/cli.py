@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pbe.errors import UnavailableError, UserError, disk_error, one_line
+from pbe.errors import UnavailableError, UserError, disk_errors_reported, one_line
 from pbe.runtime.files import atomic_file, atomic_folder
 from pbe.serving.edit_inputs import check_edit_arguments, checked_exemplar, checked_source, print_notes
 from pbe.serving.output_files import check_folder_of, check_new
@@ -40,21 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], None] = arguments.command
     try:
-        command(arguments)
+        with disk_errors_reported():
+            command(arguments)
     except UserError as error:
-        return _report(error)
-    except OSError as error:
-        if (user_error := disk_error(error)) is None:
-            raise
-        return _report(user_error)
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return USER_ERROR_CODE
     except KeyboardInterrupt:
         return INTERRUPTED_CODE
     return 0
-
-
-def _report(error: UserError) -> int:
-    print(f"error: {one_line(error)}", file=sys.stderr)
-    return USER_ERROR_CODE
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -338,7 +338,7 @@ def test_mistakes_of_import_and_export_are_named(
         (["import", "--from=none.ckpt", f"--out={images / 'm'}"], "--from none.ckpt: no such file or folder"),
         (
             ["import", f"--from={images / 'bad.ckpt'}", f"--out={images / 'm'}"],
-            "/bad.ckpt: ",
+            "/bad.ckpt: is damaged, or not a file of weights",
         ),
         (["export", f"--model={model_folder}", "--format=ldm", f"--out={images}"], "already exists"),
         (["export", f"--model={model_folder}", "--format=onnx", f"--out={images / 'm'}"], "invalid choice"),

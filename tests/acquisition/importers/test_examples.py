@@ -96,7 +96,8 @@ def test_the_example_with_fiftyone_gives_its_boxes_and_masks(folder: Path, monke
             sample["animals"].detections[0]["mask"] = shape
             sample.save()
         found = boxes_of(folder, BLOCKS["fiftyone"])
-        for key, message in (("root: my-data", "no FiftyOne dataset is called 'other'; .*: my-data"),
+        no_dataset = "no FiftyOne dataset is called 'other'; existing datasets in .*: my-data$"
+        for key, message in (("root: my-data", no_dataset),
                              ("field: animals", "'my-data' has no field 'other' of Detections")):  # fmt: skip
             wrong = BLOCKS["fiftyone"]["yaml"].replace(key, f"{key.split(':')[0]}: other")
             with pytest.raises(UserError, match=message):
