@@ -14,6 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pbe.errors import UserError, one_line
 
 AverageDevice = Literal["device", "cpu", "none"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+_DEVICE_TEXT = "where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:1"
+_PRECISION_TEXT = "auto: bf16 where it is fast, a GPU or a CPU with instructions for it; else fp32"
 
 
 class Section(BaseModel):
@@ -122,6 +127,8 @@ class Curate(Section):
     )
     near_duplicate_distance: float = Field(ge=0.0, le=2.0, description="cosine distance of centred embeddings")
     near_duplicate_pixels: float = Field(ge=0.0, le=1.0, description="mean difference of aligned thumbnails, 0 to 1")
+    device: str = Field(pattern=_DEVICE, description=_DEVICE_TEXT)
+    precision: Precision = Field(description=_PRECISION_TEXT)
 
 
 class Backbone(Section):
@@ -185,8 +192,10 @@ class Encode(Section):
     exemplar_variants: int = Field(ge=1, le=64, description="augmented exemplars encoded for each window")
     shard_rows: int = Field(ge=1, description="rows in a file of the cache")
     batch_size: int = Field(ge=1)
-    num_workers: int = Field(ge=1)
+    num_workers: int = Field(ge=1, description="encoders: processes, with one GPU each if use_gpu is set")
+    draw_workers: int = Field(ge=1, le=256, description="with use_gpu: processes that draw triplets for each GPU")
     use_gpu: bool
+    precision: Literal["auto", "fp32", "bf16"] = Field(description=_PRECISION_TEXT)
 
 
 class Train(Section):
@@ -218,8 +227,18 @@ class Train(Section):
     average: AverageDevice = Field(description="where the averaged weights are kept; none: no averaging")
     average_every: int = Field(ge=1, description="steps between two updates of the average")
     drop_probability: float = Field(ge=0.0, le=1.0, description="share of conditions replaced by v in training")
-    precision: Literal["fp32", "bf16"]
-    compile: bool = Field(description="compile the UNet: minutes at the start, faster steps on a GPU")
+    precision: Literal["auto", "fp32", "bf16"] = Field(description=_PRECISION_TEXT)
+    compile: Literal["auto"] | bool = Field(
+        description="compile the UNet's blocks: minutes at the first start, faster steps; auto: on a GPU"
+    )
+    strategy: Literal["ddp", "fsdp"] = Field(
+        description="several workers: ddp keeps all weights on each; fsdp divides weights, gradients and moments"
+    )
+    lora_rank: int = Field(ge=0, le=1024, description="rank of the trained adapters; 0 trains all weights")
+    min_snr_gamma: float | None = Field(gt=0.0, description="Min-SNR weighting of the loss; null: none, as the paper")
+    offset_noise: float = Field(ge=0.0, le=1.0, description="strength of the noise that is constant over each channel")
+    zero_terminal_snr: bool = Field(description="rescale the noise schedule so that its last step has no signal")
+    deliver: Literal["last", "best"] = Field(description="the weights to deliver; best: of the lowest validation loss")
     gradient_checkpointing: bool = Field(description="uses less memory and a third more time")
     loader_threads: int = Field(ge=1, le=256, description="threads that draw training triplets without a cache")
     checkpoint_every: int = Field(ge=1, description="steps between two checkpoints")
@@ -242,6 +261,8 @@ class Evaluate(Section):
     )
     batch_size: int = Field(ge=1)
     num_workers: int = Field(ge=1)
+    device: str = Field(pattern=_DEVICE, description=_DEVICE_TEXT)
+    precision: Precision = Field(description=_PRECISION_TEXT)
     min_area_frac: float = Field(ge=0.0, le=1.0, description="smallest share of the source that a case repaints")
     max_area_frac: float = Field(ge=0.0, le=1.0, description="largest share of the source that a case repaints")
     encoder: str = Field(min_length=1, description="tower (the painter's own CLIP), or a folder of CLIP ViT-B/32")

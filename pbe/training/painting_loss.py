@@ -88,7 +88,7 @@ def prepare_unet(unet: UNet2DConditionModel, train: settings.Train, device: str)
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
     if train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    if train.compile:
+    if train.compile is True or (train.compile == "auto" and device.startswith("cuda")):
         unet.compile()
 
 
