@@ -95,27 +95,28 @@ class Conditioner(nn.Module):
 
     @torch.no_grad()
     def class_token(self, pixels: Tensor) -> Tensor:
-        """Return the frozen tower's class token after its last layer norm: (B, 3, e, e) => (B, W)."""
-        return torch.as_tensor(self.model(pixel_values=self._normalise(pixels)).pooler_output)
+        """Return the frozen tower's class token after its last layer norm: (B, 3, e, e) => (B, W) float32."""
+        return torch.as_tensor(self.model(pixel_values=self._normalise(pixels)).pooler_output).float()
 
     @torch.no_grad()
     def tokens(self, pixels: Tensor) -> Tensor:
-        """Return the class token, or without the bottleneck all tokens after the same layer norm: (B, T, W)."""
+        """Return the class token, or without the bottleneck all tokens after the same layer norm: (B, T, W) fp32."""
         if self.bottleneck:
             return self.class_token(pixels)[:, None]
         states = self.model(pixel_values=self._normalise(pixels)).last_hidden_state
-        return torch.as_tensor(self.model.post_layernorm(states))
+        return torch.as_tensor(self.model.post_layernorm(states)).float()
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        if not self.uses_clip_statistics:
-            return pixels
-        mean = pixels.new_tensor(CLIP_MEAN).view(1, 3, 1, 1)
-        std = pixels.new_tensor(CLIP_STD).view(1, 3, 1, 1)
-        return ((pixels + 1) / 2 - mean) / std
+        """Return float32 pixels as the tower takes them, in the type of its weights."""
+        if self.uses_clip_statistics:
+            mean = pixels.new_tensor(CLIP_MEAN).view(1, 3, 1, 1)
+            std = pixels.new_tensor(CLIP_STD).view(1, 3, 1, 1)
+            pixels = ((pixels + 1) / 2 - mean) / std
+        return pixels.to(self.model.dtype)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (B, T, W) to the context (B, T, D)."""
-        return torch.as_tensor(self.proj_out(self.final_layer_norm(self.mapper(tokens))))
+        """Map tokens (B, T, W) to the context (B, T, D), in the type of the weights."""
+        return torch.as_tensor(self.proj_out(self.final_layer_norm(self.mapper(tokens.to(self.proj_out.weight.dtype)))))
 
     @torch.inference_mode()
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -80,16 +80,22 @@ class Painter(nn.Module):
         """Pixels per latent on each side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
+    def place(self, device: torch.device, dtype: torch.dtype) -> "Painter":
+        """Move the painter to a device and convert its weights for inference; return the painter itself."""
+        return self.to(device, dtype)
+
     def encode(self, pixels: Tensor) -> Tensor:
-        """Encode pixels (B, 3, H, W) in -1..1 to scaled latents (B, 4, h, w), the mode of the posterior.
+        """Encode pixels (B, 3, H, W) in -1..1 to scaled fp32 latents (B, 4, h, w), the mode of the posterior.
 
         The official code samples from the posterior, whose deviation is tiny.
         """
-        return torch.as_tensor(self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor)
+        posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        return torch.as_tensor(posterior.mode().float() * self.vae.config.scaling_factor)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode scaled latents (B, 4, h, w) to pixels (B, 3, H, W), about -1..1."""
-        return torch.as_tensor(self.vae.decode(latents / self.vae.config.scaling_factor).sample)
+        """Decode scaled latents (B, 4, h, w) to fp32 pixels (B, 3, H, W), about -1..1."""
+        unscaled = latents / self.vae.config.scaling_factor
+        return torch.as_tensor(self.vae.decode(unscaled.to(self.vae.dtype)).sample).float()
 
     @torch.inference_mode()
     def paint(
@@ -127,7 +133,7 @@ class Painter(nn.Module):
             repeats = len(noisy) // len(masked)
             again = (repeats, 1, 1, 1)
             x = denoiser_input(noisy, masked.repeat(again), small_mask.repeat(again), self.mask_channel)
-            return torch.as_tensor(unets[repeats](x, timesteps, context).sample)
+            return torch.as_tensor(unets[repeats](x.to(context.dtype), timesteps, context).sample).float()
 
         denoise = guided(predict, context, self.conditioner.uncond_vector, guidance_scale)
         noise = torch.stack([draw_noise(seed, (4, height, width)) for seed in seeds]).to(device)

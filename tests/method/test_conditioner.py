@@ -66,3 +66,15 @@ def test_pixels_run_from_minus_one_to_one() -> None:
     assert pixels.shape == (2, 3, 8, 8)
     assert pixels[0].unique().tolist() == [-1.0]
     assert pixels[1].unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_features_and_tokens_stay_float32(dtype: torch.dtype) -> None:
+    exact, half = make(24), make(24).to(dtype)
+    assert half.embed(exemplars()).dtype == np.float32
+    np.testing.assert_allclose(half.embed(exemplars()), exact.embed(exemplars()), atol=0.02)
+    tokens = half.tokens(to_pixels(exemplars()))
+    assert tokens.dtype == torch.float32
+    assert half(tokens).dtype == dtype
+    half.bottleneck = False
+    assert half.tokens(to_pixels(exemplars())).dtype == torch.float32

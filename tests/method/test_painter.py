@@ -46,6 +46,17 @@ def test_it_paints_pictures_of_other_sizes(painter: Painter) -> None:
     assert painter.paint(*case(1, 96, 128), num_steps=1, seeds=[0]).shape == (1, 96, 128, 3)
 
 
+def test_in_bf16_the_painting_differs_little_and_only_where_masked(backbone: Path) -> None:
+    sources, masks, exemplars = case()
+    exact = build_painter(backbone, 64, 0).paint(sources, masks, exemplars, num_steps=2, seeds=[0, 1])
+    painter = build_painter(backbone, 64, 0).place(torch.device("cpu"), torch.bfloat16)
+    assert {p.dtype for p in painter.parameters()} == {torch.bfloat16}
+    out = painter.paint(sources, masks, exemplars, num_steps=2, seeds=[0, 1])
+    assert (out[masks == 0] == sources[masks == 0]).all()
+    difference = np.abs(out.astype(int) - exact)
+    assert 0 < difference.mean() < 5
+
+
 HOLES = {
     "inside": np.s_[10:40, 20:50],
     "left": np.s_[10:40, :20],
