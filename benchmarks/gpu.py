@@ -1,175 +1,240 @@
-"""Images/s and MFU of training on one GPU: from the latent cache and from JPEGs, by batch size, compiled or not.
+"""On one GPU, in at most 8 minutes: whether what is fast is right, and how fast it is, beside what others reached.
 
-    python benchmarks/gpu.py [--out gpu.json] [--batch-sizes 4 8 16 32 64] [--modes cached images] [--compile off on]
+    python benchmarks/gpu.py [--only checks train images encode edit lora] [--seconds 480] [--out gpu.json] [--profile]
 
-Needs no data: the weights are random, of Stable Diffusion's size, and images and latents are generated. Each row runs
-the trainer itself with everything that it does in a step: prefetched batches, bf16 autocast, channels_last, fused
-AdamW, gradient norm, moving average. MFU is the multiplications and additions that a step needs, without those that it
-repeats, relative to the device's dense bf16 peak. Without a GPU, a tiny size runs on the CPU as a check of the script.
+Needs no data: the weights are random, of Stable Diffusion's size, and images and latents are generated. The checks come
+first (`gpu_checks.py`). Then each row runs what users run: the trainer, with everything that it does in a step (moving
+average and clipping too), from the latent cache and from JPEGs; the frozen encoders; whole edits, 20 guided steps at
+512 px; adapters. Each row is printed beside this project's figure before, its published peer and the card's peaks, by
+its data sheet and as measured in this run (`gpu_report.py`), and saved to --out at once. MFU counts the operations that
+a step needs, without those that it repeats. What does not fit in --seconds is skipped, and the output says so.
+
+Runs without ray, mlflow, fiftyone and polars. Without a GPU, a tiny size runs on the CPU as a check of the script.
 """
 
 import argparse
 import gc
-import json
-import os
+import importlib.util
 import tempfile
 import time
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
-import polars as pl
+import numpy as np
 import torch
-from loader import HEIGHT, WIDTH, write_cache, write_images
-from sizes import flops, machine, random_batch, random_painter
-from transformers import CLIPVisionModelWithProjection
+from gpu_checks import run_checks
+from gpu_profile import print_profile
+from gpu_project import ON_CPU, ON_GPU, Plan, Project
+from gpu_report import Report, measure_peaks, timed_s
+from sizes import flops, random_batch
 
-from pbe import layout
-from pbe.dataset.curated_boxes import BOXES_FILE, read_curated_boxes
-from pbe.dataset.image_shards import LOCATION
+from pbe.errors import UserError
 from pbe.latents.frozen_encoders import FrozenEncoders
-from pbe.latents.samples import SampleDrawer
 from pbe.method.painter import Painter
-from pbe.settings import load_settings
-from pbe.training.batches import BatchSource, cached_source, fresh_source
 from pbe.training.loop import Trainer
 from pbe.training.painting_loss import PaintingLoss
-from pbe.training.throughput import peak_tflops
 
-SETTINGS = load_settings(Path(__file__).parents[1] / layout.PARAMS)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The sizes to run: Stable Diffusion's on a GPU, a tiny one on a CPU."""
-
-    size: str
-    image_px: int
-    device: str
-    batch_sizes: list[int]
-    warm: int
-    steps: int
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+FAILURES = (RuntimeError, UserError, TypeError, AttributeError, LookupError, ValueError, AssertionError, OSError)
 
 
-def write_project(folder: Path, painter: Painter, plan: Plan, count: int) -> None:
-    """Write JPEGs, their boxes, the frozen encoders and a latent cache, as the stages do."""
-    boxes = write_images(folder / "images", None, count)
-    rows = [(b.box_id, b.image_id, b.split, *b.xyxy, *b.image) for b in boxes]
-    columns = ["box_id", "image_id", "split", "x0", "y0", "x1", "y1", *LOCATION]
-    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(folder / BOXES_FILE)
-    painter.vae.save_pretrained(folder / "backbone/vae")
-    CLIPVisionModelWithProjection(painter.conditioner.config).save_pretrained(folder / "backbone/image_encoder")
-    side, width = plan.image_px // painter.latent_factor, painter.conditioner.config.hidden_size
-    write_cache(folder / "latents", max(64, *plan.batch_sizes), 64, latent_px=side, token_width=width)
+def run_train(project: Project, report: Report) -> None:
+    """Measure training from the latent cache by batch size."""
+    report.heading("train", "from the latent cache, with average and clipping")
+    one = count_training(project)
+    for batch_size in project.plan.batch_sizes:
+        if not train_row(project, report, "train", project.train(batch_size), one, 60):
+            break
 
 
-def count_flops(painter: Painter, folder: Path, plan: Plan) -> dict[str, float]:
-    """Return the floating-point operations of one training image in each mode."""
+def run_images(project: Project, report: Report) -> None:
+    """Measure training from JPEGs: drawing, VAE and CLIP in every step."""
+    report.heading("images", "from JPEGs, without the cache")
+    one = count_training(project) + count_encoding(project, 1)
+    train_row(project, report, "images", project.train(project.plan.batch_sizes[-2:][0]), one, 60, cached=False)
+
+
+def run_lora(project: Project, report: Report) -> None:
+    """Measure training of adapters from the latent cache; its MFU counts the operations of training all weights."""
+    report.heading("lora", "adapters of rank 16, from the latent cache")
+    if importlib.util.find_spec("pbe.training.lora") is None:
+        report.skip("lora", "rank 16", "pbe.training.lora is missing")
+        return
+    one = count_training(project)
+    for batch_size in [1, project.plan.batch_sizes[0]]:
+        train_row(project, report, "lora", project.train(batch_size, lora_rank=16), one, 60)
+
+
+def train_row(
+    project: Project,
+    report: Report,
+    section: str,
+    train: Any,
+    flops_of_one: float,
+    needed_s: float,
+    cached: bool = True,
+) -> bool:
+    """Run some steps of a trainer and record images/s; return False when the batch does not fit into memory."""
+    plan, name = project.plan, f"batch {train.batch_size}"
+    if not report.fits(section, name, needed_s if plan.on_gpu else 0):
+        return False
+    with measured_memory(plan) as memory:
+        try:
+            trainer = project.trainer(train, cached)
+            start = time.perf_counter()
+            trainer.run_step()
+            first_s = time.perf_counter() - start
+            for _ in range(plan.warm):
+                trainer.run_step()
+            start = time.perf_counter()  # a step ends with a number on the host, so no GPU work is pending
+            for _ in range(plan.steps):
+                trainer.run_step()
+            rate = plan.steps * train.batch_size / (time.perf_counter() - start)
+        except torch.OutOfMemoryError:
+            report.skip(section, name, "out of memory")
+            return False
+    report.rate(section, name, rate, "images/s", flops_of_one, first_step_s=first_s, **memory)
+    return True
+
+
+def run_encode(project: Project, report: Report) -> None:
+    """Measure the frozen encoders on drawn samples with two exemplars each."""
+    plan = project.plan
+    report.heading("encode", "VAE and CLIP of samples with two exemplars, drawn before")
+    one, size = count_encoding(project, 2), 32 if plan.on_gpu else 2
+    drawer = project.drawer(2)
+    samples = [drawer.draw(box, 0) for box in project.boxes]
+    batches = [[samples[(i + k) % len(samples)] for k in range(size)] for i in range(0, 8 * size, size)]
+    for kind, compiled in (("bf16", plan.on_gpu), ("fp32", False)):
+        if not report.fits("encode", f"{kind}, without drawing", 30 if plan.on_gpu else 0):
+            continue
+        with measured_memory(plan) as memory:
+            encoders = FrozenEncoders(
+                project.folder / "backbone", plan.device, dtype=DTYPES[kind], compiled=compiled, batch_size=size
+            )
+            took_s = timed_s(lambda encoders=encoders: list(encoders.encode_all(batches)), 1, plan.device, warm=1)
+        rate = sum(map(len, batches)) / took_s
+        report.rate("encode", f"{kind}, without drawing", rate, "samples/s", one, **memory)
+
+
+def run_edit(project: Project, report: Report) -> None:
+    """Measure whole edits, eager in three precisions, and compiled in bf16 and fp16."""
+    plan = project.plan
+    report.heading("edit", f"{plan.edit_steps} steps, guidance 5, {plan.image_px} px; seconds a picture")
+    one = flops(lambda: paint(project.painter().eval(), plan, 1, 1)) if not plan.on_gpu else None
+    kinds = ["fp16", "bf16", "fp32"] if plan.on_gpu else ["fp32", "bf16"]
+    for kind, compiled in [*((kind, False) for kind in kinds), *((kind, True) for kind in kinds[:2] if plan.on_gpu)]:
+        if not report.fits("edit", kind, (60 if compiled else 15) if plan.on_gpu else 0):
+            continue
+        painter = project.painter().eval().place(torch.device(plan.device), DTYPES[kind])
+        if one is None or (kind == "fp16" and not compiled):
+            one = flops(lambda painter=painter: paint(painter, plan, 1))
+        if compiled:
+            painter.unet.compile_blocks()
+        for batch in plan.edit_batches:
+            with measured_memory(plan) as memory:
+                work = lambda painter=painter, batch=batch: paint(painter, plan, batch)  # noqa: E731
+                took_s = timed_s(work, 3 if plan.on_gpu else 1, plan.device, warm=2 if plan.on_gpu else 0) / batch
+            name = f"{kind}, batch {batch}" + (", compiled" if compiled else "")
+            report.latency("edit", name, took_s, one, **memory)
+        del painter
+
+
+def paint(painter: Painter, plan: Plan, batch: int, num_steps: int | None = None) -> Any:
+    """Paint generated exemplars into generated pictures, each with a square mask."""
+    rng = np.random.default_rng(0)
+    size, side = plan.image_px, painter.exemplar_px
+    sources = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
+    masks = np.zeros((batch, size, size), np.uint8)
+    masks[:, size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
+    exemplars = rng.integers(0, 256, (batch, side, side, 3), np.uint8)
+    steps = num_steps or plan.edit_steps
+    return painter.paint(sources, masks, exemplars, guidance_scale=5.0, num_steps=steps, seeds=range(batch))
+
+
+def run_profile(project: Project, report: Report) -> None:
+    """Print the longest kernels of a step at batch 32, compiled as a run would."""
+    plan = project.plan
+    report.heading("profile", "kernels of one training step")
+    trainer: Trainer = project.trainer(project.train(plan.batch_sizes[-2:][0]))
+    for _ in range(plan.warm + 1):
+        trainer.run_step()
+    kinds = print_profile(trainer.run_step, plan.on_gpu)
+    report.rows.append({"section": "profile", "name": f"batch {trainer.train.batch_size}", "ms": kinds})
+
+
+SECTIONS: dict[str, Callable[[Project, Report], None]] = {
+    "checks": run_checks, "train": run_train, "images": run_images, "encode": run_encode, "edit": run_edit,
+    "lora": run_lora,
+}  # fmt: skip
+
+
+def count_training(project: Project) -> float:
+    """Return the operations of a training image from the cache, forward and backward."""
+    plan, painter = project.plan, project.painter()
     losses = PaintingLoss(painter).to(plan.device).train()
     batch = random_batch(painter, 1, plan.image_px).to(plan.device)
-    cached = flops(lambda: losses(batch).mean().backward())
-    losses.zero_grad(set_to_none=True)
-    encoders = FrozenEncoders(folder / "backbone", plan.device)
-    drawer = SampleDrawer(
-        folder / "images",
-        SETTINGS.method.replace(image_px=plan.image_px, close_up_probability=0.0),
-        painter.exemplar_px,
-        1,
-        0,
-    )
-    sample = drawer.draw(read_curated_boxes(folder, "train")[0], 0)
-    return {"cached": cached, "images": cached + flops(lambda: encoders.encode([sample]))}
+    return flops(lambda: losses(batch).mean().backward())
 
 
-def run_row(painter: Painter, folder: Path, plan: Plan, mode: str, batch_size: int, compiled: bool) -> dict[str, Any]:
-    """Train for a few steps; return images/s, the seconds of the first step and the peak memory."""
-    on_gpu = plan.device.startswith("cuda")
-    train = SETTINGS.train.replace(
-        use_gpu=on_gpu, num_workers=1, batch_size=batch_size, steps=10_000, lr=1e-5, decay="constant",
-        precision="bf16" if on_gpu else "fp32", compile=compiled, loader_threads=min(16, os.cpu_count() or 1),
-    )  # fmt: skip
-    source: BatchSource
-    if mode == "cached":
-        source = cached_source(folder / "latents", train, 0)
-    else:
-        method = SETTINGS.method.replace(image_px=plan.image_px, close_up_probability=0.0)
-        source = fresh_source(folder / "images", folder, folder / "backbone", method, train, 0, plan.device)
-    trainer = Trainer(painter, source, train, 0, plan.device)
-    if on_gpu:
+def count_encoding(project: Project, num_exemplars: int) -> float:
+    """Return the operations of encoding a sample."""
+    encoders = FrozenEncoders(project.folder / "backbone", project.plan.device)
+    sample = project.drawer(num_exemplars).draw(project.boxes[0], 0)
+    return flops(lambda: encoders.encode([sample]))
+
+
+@contextmanager
+def measured_memory(plan: Plan) -> Iterator[dict[str, float]]:
+    """Give a dict that has the block's peak memory after it; free what earlier blocks left."""
+    memory: dict[str, float] = {}
+    gc.collect()
+    if plan.on_gpu:
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    trainer.run_step()
-    first_s = time.perf_counter() - start
-    for _ in range(plan.warm):
-        trainer.run_step()
-    start = time.perf_counter()  # a step ends with a number on the host, so no GPU work is pending
-    for _ in range(plan.steps):
-        trainer.run_step()
-    took = time.perf_counter() - start
-    memory = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
-    return {"images_per_s": plan.steps * batch_size / took, "first_step_s": first_s, "peak_gib": memory}
-
-
-def sweep(painter: Painter, folder: Path, plan: Plan, modes: list[str], compiles: list[bool]) -> list[dict[str, Any]]:
-    """Run and print all rows; a mode ends at the first batch size that does not fit into memory."""
-    counts = count_flops(painter, folder, plan)
-    name = torch.cuda.get_device_name() if plan.device.startswith("cuda") else machine()
-    peak = peak_tflops(name)
-    operations = ", ".join(f"{mode} {count / 1e9:,.3g}" for mode, count in counts.items())
-    known = f"{peak:,.0f} TFLOP/s bf16" if peak else "unknown peak, no MFU"
-    print(f"{name}; {known}; GFLOP a training image of {plan.image_px} px: {operations}")
-    print(f"{'mode':<8}{'compiled':<10}{'batch':>5}{'images/s':>11}{'MFU':>7}{'peak GiB':>10}{'first step s':>14}")
-    rows = []
-    for compiled in compiles:  # a compiled UNet stays compiled, so the plain steps run first
-        for mode in modes:
-            for batch_size in plan.batch_sizes:
-                row: dict[str, Any] = {"mode": mode, "compiled": compiled, "batch_size": batch_size}
-                gc.collect()
-                torch.cuda.empty_cache()
-                try:
-                    row |= run_row(painter, folder, plan, mode, batch_size, compiled)
-                except torch.OutOfMemoryError:
-                    print(f"{mode:<8}{compiled!s:<10}{batch_size:>5}   out of memory")
-                    rows.append(row | {"out_of_memory": True})
-                    break
-                row["mfu"] = row["images_per_s"] * counts[mode] / (peak * 1e12) if peak else None
-                mfu = f"{row['mfu']:.1%}" if row["mfu"] else "-"
-                memory = f"{row['peak_gib']:.1f}" if row["peak_gib"] else "-"
-                print(
-                    f"{mode:<8}{compiled!s:<10}{batch_size:>5}{row['images_per_s']:>11.1f}{mfu:>7}{memory:>10}"
-                    f"{row['first_step_s']:>14.1f}",
-                    flush=True,
-                )
-                rows.append(row | {"device": name, "flops_per_image": counts[mode]})
-    return rows
+    yield memory
+    if plan.on_gpu:
+        memory["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        memory["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="the rows as JSON")
-    parser.add_argument("--batch-sizes", type=int, nargs="+")
-    parser.add_argument("--modes", nargs="+", choices=["cached", "images"], default=["cached", "images"])
-    parser.add_argument("--compile", nargs="+", choices=["off", "on"])
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="the sections to run")
+    parser.add_argument("--seconds", type=float, default=480.0, help="skip what would not end within these")
+    parser.add_argument("--out", type=Path, help="the rows as JSON, written after each row")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", help="of training from the cache")
+    parser.add_argument("--profile", action="store_true", help="print the kernels of one training step")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    if torch.cuda.is_available():
-        plan = Plan("sd", 512, "cuda", options.batch_sizes or [4, 8, 16, 32, 64], 3, options.steps)
-        compiles = options.compile or ["off", "on"]
-    else:
+    plan = ON_GPU if torch.cuda.is_available() else ON_CPU
+    if options.batch_sizes:
+        plan = replace(plan, batch_sizes=options.batch_sizes)
+    if not plan.on_gpu:
         torch.set_num_threads(1)
-        plan = Plan("tiny", 64, "cpu", options.batch_sizes or [2], 0, 1)
-        compiles = options.compile or ["off"]
-    painter = random_painter(plan.size, plan.image_px)
+    start = time.perf_counter()
+    report = Report(options.out, options.seconds, measure_peaks(plan.device), start=start)
+    print(f"torch {torch.__version__}; {report.peaks}", flush=True)
+    failed = False
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_project(folder, painter, plan, count=256 if plan.device == "cuda" else 4)
-        rows = sweep(painter, folder, plan, options.modes, [kind == "on" for kind in sorted(compiles)])
-    if options.out:
-        options.out.write_text(json.dumps(rows, indent=2) + "\n")
-    if plan.device == "cpu":
-        print(f"no GPU: a tiny size ran on the CPU, from {WIDTH} x {HEIGHT} JPEGs and from the cache")
+        project = Project(Path(name), plan)
+        print(f"[{report.elapsed_s:4.0f} s] random weights, {plan.num_images} JPEGs and a latent cache are written")
+        runs = [SECTIONS[section] for section in SECTIONS if section in options.only]
+        for run in [*runs, *([run_profile] if options.profile else [])]:
+            try:
+                run(project, report)
+            except FAILURES:  # the other sections still run: time on a GPU is dear
+                failed = True
+                traceback.print_exc()
+    if not plan.on_gpu:
+        print("\nno GPU: a tiny size ran on the CPU. Not measured: any speed or memory of a GPU, fp16, compiled blocks")
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def write_cache(
     num_shards = -(-num_rows // shard_rows)
     for i in range(num_shards):
         count = min(shard_rows, num_rows - i * shard_rows)
-        rows = {name: torch.full((count, *shape), i / 8, dtype=torch.float16) for name, shape in shapes.items()}
+        rows = {name: torch.randn(count, *shape).half() for name, shape in shapes.items()}
         write_shard(folder / shard_name(i), rows)
     index = {"rows": num_rows, "shards": num_shards, "boxes": num_rows, "shard_rows": shard_rows}
     (folder / INDEX).write_text(json.dumps(index))

@@ -21,10 +21,71 @@ def test_the_gpu_benchmark_runs_at_a_tiny_size_on_a_cpu(
     monkeypatch.setattr("sys.argv", ["gpu.py", "--out", str(tmp_path / "rows.json")])
     runpy.run_path(str(BENCHMARKS / "gpu.py"), run_name="__main__")
     assert "no GPU: a tiny size ran on the CPU" in capsys.readouterr().out
-    rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["mode"] for row in rows] == ["cached", "images"]
-    assert all(row["images_per_s"] > 0 for row in rows)
-    assert rows[1]["flops_per_image"] > rows[0]["flops_per_image"] > 0
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert {row["section"] for row in rows} == {"checks", "train", "images", "encode", "edit", "lora"}
+    checks = [row for row in rows if row["section"] == "checks"]
+    assert len(checks) == 5
+    assert all(row["holds"] for row in checks)
+    measured = [row for row in rows if "value" in row and row["section"] != "checks"]
+    assert len(measured) >= 6
+    assert all(row["value"] > 0 and row["measured_mfu"] > 0 for row in measured)
+
+
+def test_the_gpu_benchmark_skips_what_would_not_fit_and_saves_each_row_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from gpu_report import Peaks, Report
+
+    times = iter([0.0, 10.0, 11.0, 12.0, 13.0])
+    peaks = Peaks("NVIDIA H100 80GB HBM3", 989e12, 750e12, 3e12)
+    report = Report(tmp_path / "rows.json", 20.0, peaks, clock=lambda: next(times))
+    assert report.fits("train", "batch 32", 9.0)
+    assert not report.fits("train", "batch 64", 10.0)
+    report.rate("train", "batch 32", 150.0, "images/s", 2.375e12)
+    skipped, row = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert "needs about 10 s, 9 s are left" in skipped["skipped"]
+    assert row["times_peer"] == pytest.approx(150 / 135.7)
+    assert row["mfu"] == pytest.approx(150 * 2.375 / 989)
+    assert row["measured_mfu"] == pytest.approx(150 * 2.375 / 750)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_bprop", "attention"),
+        ("sm90_xmma_wgrad_implicit_gemm_indexed_bf16f32_bf16f32_f32_nhwckrsc_nhwc", "convolution"),
+        ("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NNT", "matrix"),
+        ("void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16816gemm>", "matrix"),
+        ("triton_red_fused_native_group_norm_silu_3", "norm"),
+        ("void cudnn::engines_precompiled::nchwToNhwcKernel<__nv_bfloat16>", "copy"),
+        ("Memcpy DtoD (Device -> Device)", "copy"),
+        ("triton_poi_fused_add_mul_7", "elementwise"),
+        ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimizer"),
+    ],
+)  # fmt: skip
+def test_the_kernels_of_a_step_are_grouped_by_kind(monkeypatch: pytest.MonkeyPatch, kernel: str, kind: str) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from gpu_profile import kind_of
+
+    assert kind_of(kernel) == kind
+
+
+def test_training_and_encoding_need_no_library_of_another_stage() -> None:
+    """The GPU machine of a cluster may have torch and the models' libraries only."""
+    code = """if True:
+        import importlib, sys
+        for name in ("ray", "mlflow", "fiftyone", "polars", "prefect", "dvc", "boto3", "obstore", "gradio", "fastapi"):
+            sys.modules[name] = None  # type: ignore[assignment]  # importing it raises ModuleNotFoundError
+        for name in sys.argv[1:]:
+            importlib.import_module(name)
+    """
+    modules = [
+        "pbe.method.painter", "pbe.method.initialization", "pbe.training.loop", "pbe.training.painting_loss",
+        "pbe.training.batches", "pbe.latents.frozen_encoders", "pbe.latents.samples", "pbe.latents.latent_cache",
+    ]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def run_benchmark(name: str, *arguments: str) -> str:

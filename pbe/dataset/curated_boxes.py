@@ -1,14 +1,18 @@
-"""The curated boxes that training and encoding draw their samples from: data/curated/boxes.parquet."""
+"""The curated boxes that training and encoding draw their samples from: data/curated/boxes.parquet.
+
+Only reading the file imports polars: training from the cache, and drawing samples of boxes, run without it.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from pbe.dataset.image_shards import LOCATION, ImageRef
-from pbe.dataset.table_files import read_parquet
 from pbe.errors import UserError
 from pbe.types import Box
+
+if TYPE_CHECKING:
+    import polars as pl
 
 BOXES_FILE = "boxes.parquet"
 _COLUMNS = ("box_id", "image_id", "split", "x0", "y0", "x1", "y1", *LOCATION)
@@ -38,13 +42,15 @@ def read_curated_boxes(curated: Path, split: str) -> list[CuratedBox]:
     ]
 
 
-def read_curated_frame(curated: Path, split: str) -> pl.DataFrame:
+def read_curated_frame(curated: Path, split: str) -> "pl.DataFrame":
     """Return all columns of a split's curated boxes, sorted by id.
 
     Raises UserError when the file is missing, damaged or lacks a column, and when the split has no boxes.
     """
+    from pbe.dataset.table_files import read_parquet
+
     path = curated / BOXES_FILE
-    frame = read_parquet(path, _COLUMNS, "curate").filter(pl.col("split") == split).sort("box_id")
+    frame = read_parquet(path, _COLUMNS, "curate").filter(split=split).sort("box_id")
     if frame.is_empty():
         raise UserError(f"{path}: no box of the split {split!r} is left; loosen filter or curate in params.yaml")
     return frame

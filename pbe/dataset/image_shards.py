@@ -16,13 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
-import polars as pl
-
 from pbe.dataset.images import decode_image, image_size
 from pbe.errors import UserError
 from pbe.types import Image
 
-LOCATION = {"shard": pl.String, "offset": pl.Int64, "num_bytes": pl.Int64}  # the columns of an `ImageRef`
+LOCATION = {"shard": str, "offset": int, "num_bytes": int}  # the columns of an `ImageRef`
 SUFFIX = ".tar"
 
 _BLOCK_BYTES = 512

@@ -1,0 +1,118 @@
+"""The checks that come before `gpu.py`'s table: what is fast computes what is slow."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers import UNet2DConditionModel
+from gpu_project import Project, predict
+from gpu_report import Report
+from sizes import SIZES
+from torch import Tensor, nn
+
+from pbe.latents.frozen_encoders import FrozenEncoders
+
+UNET_LIMIT = 1e-4  # in fp32, relative to the largest prediction
+BF16_RATIO = 1.5  # our bf16 error relative to that of diffusers in bf16
+LOSS_LIMIT = 0.02  # mean relative difference of the losses
+LATENT_LIMIT = 0.03  # root mean square, relative; bf16 keeps 8 bits
+
+
+def run_checks(project: Project, report: Report) -> None:
+    """Compare UNet, losses and latents with their fp32 peers, and record whether each is close enough."""
+    plan = project.plan
+    report.heading("checks", "UNet, losses and latents against fp32")
+    if report.fits("checks", "UNet", 20 if plan.on_gpu else 0):
+        check_unet(project, report)
+    if report.fits("checks", "latents", 10 if plan.on_gpu else 0):
+        check_latents(project, report)
+    if report.fits("checks", "losses", 120 if plan.on_gpu else 0):
+        check_losses(project, report)
+
+
+@contextmanager
+def exact_fp32() -> Iterator[None]:
+    """Compute float32 products in float32 instead of TF32."""
+    kept = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(kept[0])
+        torch.backends.cudnn.allow_tf32 = kept[1]
+
+
+def stock_unet(unet: nn.Module) -> UNet2DConditionModel:
+    """Return diffusers' UNet with the same weights and its own attention."""
+    config = dict(unet.config)
+    stock = UNet2DConditionModel.from_config({k: v for k, v in config.items() if not k.startswith("_")})
+    stock.load_state_dict(unet.state_dict())
+    return stock
+
+
+@torch.inference_mode()
+def check_unet(project: Project, report: Report) -> None:
+    """Compare ours in fp32 with diffusers in fp32, and ours in bf16, channels_last, with both."""
+    plan = project.plan
+    ours = project.painter().unet.to(plan.device).eval()
+    stock = stock_unet(ours).to(plan.device).eval()
+    side, generator = plan.image_px // 8, torch.Generator().manual_seed(1)
+    inputs = (
+        torch.randn(2, 9, side, side, generator=generator).to(plan.device),
+        torch.tensor([37, 801], device=plan.device),
+        torch.randn(2, 1, SIZES[plan.size]["context"], generator=generator).to(plan.device),
+    )
+    with exact_fp32():
+        wanted = predict(stock, *inputs)
+        report.check("UNet fp32 against diffusers", largest_difference(predict(ours, *inputs), wanted), UNET_LIMIT)
+    latents, timesteps, context = inputs
+    half = (latents.bfloat16(), timesteps, context.bfloat16())
+    ours.to(torch.bfloat16, memory_format=torch.channels_last)
+    stock.to(torch.bfloat16)
+    error, stock_error = (rms_difference(predict(unet, *half).float(), wanted) for unet in (ours, stock))
+    detail = f"(relative to diffusers', whose bf16 differs by {stock_error:.1e} from fp32; ours by {error:.1e})"
+    report.check("UNet bf16 against fp32", error / stock_error, BF16_RATIO, detail)
+
+
+def check_latents(project: Project, report: Report) -> None:
+    """Compare latents and tokens of the bf16 encoders with fp32's, unrounded, beside what fp16 storage loses."""
+    plan = project.plan
+    drawer = project.drawer(2)
+    samples = [drawer.draw(box, 0) for box in project.boxes[:4]]
+    encoded = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        encoders = FrozenEncoders(project.folder / "backbone", plan.device, dtype=dtype)
+        with exact_fp32():
+            encoded[dtype] = {k: v.float() for k, v in encoders.encode_unrounded(samples).items()}
+    for name in ("source_latents", "class_tokens"):
+        wanted = encoded[torch.float32][name]
+        lost = rms_difference(wanted.half().float(), wanted)
+        error = rms_difference(encoded[torch.bfloat16][name], wanted)
+        report.check(f"{name} bf16 against fp32", error, LATENT_LIMIT, f"(fp16 storage loses {lost:.1e})")
+
+
+def check_losses(project: Project, report: Report) -> None:
+    """Compare the losses of the trainer as it runs with those of the same trainer in fp32, not compiled."""
+    plan = project.plan
+    changes = {"lr": 1e-4, "warmup_steps": 10}
+    kept = torch.get_float32_matmul_precision()
+    losses = {}
+    for name, precision in (("fp32", "fp32"), ("bf16", "bf16")):
+        fast = {} if precision == "bf16" and plan.on_gpu else {"compile": False}
+        trainer = project.trainer(project.train(plan.check_batch, precision=precision, **changes, **fast))
+        losses[name] = torch.tensor([trainer.run_step().loss for _ in range(plan.check_steps)])
+        del trainer
+    torch.set_float32_matmul_precision(kept)
+    relative = (losses["bf16"] - losses["fp32"]).abs() / losses["fp32"]
+    first, last = losses["fp32"][0], losses["fp32"][-1]
+    detail = f"(mean relative; largest {relative.max():.1e}; fp32 from {first:.4f} to {last:.4f})"
+    report.check(f"losses of {plan.check_steps} steps, bf16 against fp32", float(relative.mean()), LOSS_LIMIT, detail)
+
+
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def rms_difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).square().mean().sqrt() / b.square().mean().sqrt())
