@@ -18,8 +18,9 @@ def encode(settings: Settings, folder: Path, bars: ProgressBars = no_progress_ba
     require(folder, layout.CURATED / "boxes.parquet", layout.BACKBONE / "image_encoder")
     address = os.environ.get("RAY_ADDRESS")
     num_workers = settings.encode.num_workers
-    with ray_cluster(address, num_workers + 1):
-        check_resources("encode", num_workers, num_workers if settings.encode.use_gpu else 0, bool(address))
+    num_cpus = num_workers * encoding.cpus_per_worker(settings.encode)
+    with ray_cluster(address, num_cpus + 1):
+        check_resources("encode", num_cpus, num_workers if settings.encode.use_gpu else 0, bool(address))
         counts: Counts = encoding.encode(
             folder / layout.RAW / "images",
             folder / layout.CURATED,

@@ -3,31 +3,38 @@
 The frozen encoders are half of the arithmetic of a training image. `encode` draws K variants of each box and writes
 their encodings as shards (see `latent_cache`). Each shard is written atomically, under a name that depends only on its
 rows: after a kill, the next run writes the missing shards, and the cache ends with the same bytes.
+
+On CPUs an encoder draws its samples itself. A GPU is many times faster than a core that draws: there, processes of the
+encoder's own draw batches ahead, and Ray reserves a CPU for each of them.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
 import torch
 
 from pbe import settings
 from pbe.dataset.curated_boxes import BOXES_FILE, CuratedBox, read_curated_boxes
+from pbe.latents.drawing import Draw, DrawingPool, draw_all
 from pbe.latents.latent_cache import INDEX, KEY, TENSORS, shard_name, write_shard
 from pbe.latents.samples import SampleDrawer
+from pbe.method.training_triplet import TrainingTriplet
 from pbe.runtime.code_digest import digest_code
+from pbe.runtime.devices import DTYPES, choose_device, choose_precision
 from pbe.runtime.files import digest_files, write_text
-from pbe.runtime.ray_cluster import user_errors_of_tasks
 from pbe.types import Progress, no_progress
 
 if TYPE_CHECKING:
     from pbe.latents.frozen_encoders import FrozenEncoders
 
-NO_RESULT = {"num_workers"}  # settings of `encode` that do not change a bit; batches and GPUs change the last ones
+NO_RESULT = {
+    "num_workers",
+    "draw_workers",
+}  # settings of `encode` that do not change a bit; batches and GPUs change the last ones
 
 
 @dataclass(frozen=True)
@@ -47,36 +54,59 @@ class ShardWriter:
     """A Ray Data actor that takes the number of a shard and writes that shard.
 
     It reads its inputs at the first shard and not in its constructor: Ray passes on an exception of a call with its
-    type, but one of a constructor only as text.
+    type, but one of a constructor only as text. With `processes` samples are drawn in `encode.draw_workers` processes.
     """
 
-    def __init__(self, job: EncodeJob) -> None:
+    def __init__(self, job: EncodeJob, processes: bool) -> None:
         torch.set_num_threads(1)
-        self.job = job
-        self._inputs: tuple[list[CuratedBox], FrozenEncoders, SampleDrawer] | None = None
+        self.job, self.processes = job, processes
+        self._inputs: _Inputs | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Write shard `row["shard"]`; return its number and its number of rows."""
-        boxes, encoders, drawer = self._inputs = self._inputs or self._load()
+        inputs = self._inputs = self._inputs or self._load()
         shard, encode = int(row["shard"]), self.job.encode
-        rows = shard_rows(shard, len(boxes), encode)
-        batches = []
-        for start in range(0, len(rows), encode.batch_size):
-            chunk = rows[start : start + encode.batch_size]
-            samples = [drawer.draw(boxes[r // encode.variants], r % encode.variants) for r in chunk]
-            batches.append(encoders.encode(samples))
+        rows = shard_rows(shard, len(inputs.boxes), encode)
+        draws = [(inputs.boxes[r // encode.variants], r % encode.variants) for r in rows]
+        chunks = [draws[i : i + encode.batch_size] for i in range(0, len(draws), encode.batch_size)]
+        batches = list(inputs.encoders.encode_all(inputs.drawn(chunks)))
         tensors = {name: torch.cat([batch[name] for batch in batches]) for name in TENSORS}
         write_shard(self.job.out / shard_name(shard), tensors)
         return {"shard": shard, "rows": len(rows)}
 
-    def _load(self) -> "tuple[list[CuratedBox], FrozenEncoders, SampleDrawer]":
+    def close(self) -> None:
+        """End the processes that draw."""
+        if self._inputs and self._inputs.pool:
+            self._inputs.pool.close()
+
+    def _load(self) -> "_Inputs":
         from pbe.latents.frozen_encoders import FrozenEncoders  # takes seconds, which the driver need not spend
 
-        job = self.job
-        encoders = FrozenEncoders(job.backbone, "cuda" if job.encode.use_gpu else "cpu", job.method.bottleneck)
+        job, encode = self.job, self.job.encode
+        encoders = FrozenEncoders(
+            job.backbone,
+            choose_device("cuda" if encode.use_gpu else "cpu"),
+            job.method.bottleneck,
+            DTYPES[encode.precision],
+            compiled=encode.use_gpu,
+            batch_size=encode.batch_size,
+        )
         exemplar_px = encoders.conditioner.exemplar_px
-        drawer = SampleDrawer(job.images, job.method, exemplar_px, job.encode.exemplar_variants, job.seed)
-        return read_curated_boxes(job.curated, "train"), encoders, drawer
+        drawer = SampleDrawer(job.images, job.method, exemplar_px, encode.exemplar_variants, job.seed)
+        pool = DrawingPool(drawer, encode.draw_workers, processes=True) if self.processes else None
+        return _Inputs(read_curated_boxes(job.curated, "train"), encoders, drawer, pool)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    boxes: list[CuratedBox]
+    encoders: "FrozenEncoders"
+    drawer: SampleDrawer
+    pool: DrawingPool | None
+
+    def drawn(self, batches: Sequence[Sequence[Draw]]) -> Iterable[list[TrainingTriplet]]:
+        """Draw batches in order, ahead if there are processes for it."""
+        return self.pool.draw_batches(batches) if self.pool else (draw_all(self.drawer, batch) for batch in batches)
 
 
 def encode(
@@ -94,6 +124,9 @@ def encode(
     Ray must be initialised. Shards of other parameters, boxes or code are removed first: key.txt has a digest of these.
     Raises UserError for a file that cannot be read or written, also when that happens in a worker.
     """
+    from pbe.runtime.ray_cluster import user_errors_of_tasks
+
+    encode = encode.replace(precision=resolve_precision(encode))
     num_boxes = len(read_curated_boxes(curated, "train"))
     num_rows = num_boxes * encode.variants
     num_shards = -(-num_rows // encode.shard_rows)
@@ -103,7 +136,7 @@ def encode(
     job = EncodeJob(images.resolve(), curated.resolve(), backbone.resolve(), out.resolve(), method, encode, seed)
     done = num_shards - len(missing)
     with user_errors_of_tasks():
-        for _ in _write_shards(job, missing):
+        for _ in write_shards(job, missing, processes=encode.use_gpu):
             done += 1
             progress(done, num_shards)
     index = {"rows": num_rows, "shards": num_shards, "boxes": num_boxes, "shard_rows": encode.shard_rows}
@@ -114,7 +147,11 @@ def encode(
 def cache_key(
     images: Path, curated: Path, backbone: Path, method: settings.Method, encode: settings.Encode, seed: int
 ) -> str:
-    """Return a digest, 32 hex digits, of everything that decides the shards' bytes: inputs, code, parameters, seed."""
+    """Return a digest, 32 hex digits, of everything that decides the shards' bytes: inputs, code, parameters, seed.
+
+    `encode.precision` must be resolved: what `auto` means depends on the machine.
+    """
+    assert encode.precision != "auto"
     key = {
         "inputs": digest_files(_input_files(images, curated, backbone)),
         "code": digest_code(__name__),
@@ -123,6 +160,20 @@ def cache_key(
         "encode": encode.model_dump(exclude=NO_RESULT),
     }
     return blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def resolve_precision(encode: settings.Encode) -> str:
+    """Return fp32 or bf16: what `encode.precision` means on the encoders' device, a GPU of the cluster or this CPU."""
+    if encode.precision != "auto" or not encode.use_gpu:
+        return _precision_here(encode.precision, "cpu")
+    import ray
+
+    return str(ray.get(ray.remote(num_gpus=1)(_precision_here).remote("auto", "cuda")))
+
+
+def _precision_here(name: str, device: str) -> str:
+    chosen = choose_precision(name, choose_device(device))
+    return next(name for name, dtype in DTYPES.items() if dtype == chosen)
 
 
 def _input_files(images: Path, curated: Path, backbone: Path) -> list[Path]:
@@ -143,18 +194,26 @@ def _remove_other_shards(out: Path, key: str) -> None:
         write_text(key_file, key + "\n")
 
 
-def _write_shards(job: EncodeJob, shards: list[int]) -> Iterator[dict[str, Any]]:
+def write_shards(job: EncodeJob, shards: list[int], *, processes: bool) -> Iterator[dict[str, Any]]:
+    """Write shards with Ray Data on `encode.num_workers` encoders; yield what `ShardWriter` returns for each."""
     if not shards:
         return
+    import ray.data
+
     dataset = ray.data.from_items([{"shard": i} for i in shards], override_num_blocks=len(shards))
     written = dataset.map(
         ShardWriter,  # type: ignore[arg-type]  # an actor class, where Ray's stub expects a function
-        fn_constructor_args=(job,),
+        fn_constructor_args=(job, processes),
         concurrency=min(job.encode.num_workers, len(shards)),
-        num_cpus=1,
+        num_cpus=cpus_per_worker(job.encode),
         num_gpus=1 if job.encode.use_gpu else 0,
     )
     yield from written.iter_rows()
+
+
+def cpus_per_worker(encode: settings.Encode) -> int:
+    """Return how many CPUs an encoder takes: one, and on a GPU one for each process that draws for it."""
+    return 1 + encode.draw_workers if encode.use_gpu else 1
 
 
 def shard_rows(shard: int, num_boxes: int, encode: settings.Encode) -> range:

@@ -7,6 +7,7 @@ the process that draws it nor on the samples drawn before it.
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -27,9 +28,13 @@ class SampleDrawer:
         self.exemplar_px = exemplar_px
         self.num_exemplars = num_exemplars
         self.seed = seed
+        self._images = images
         shards = ImageShards(images)
         self._size = lru_cache(maxsize=_CACHED_IMAGES)(shards.image_size)
         self._read = lru_cache(maxsize=_CACHED_IMAGES)(shards.read_image)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path, settings.Method, int, int, int]]:
+        return type(self), (self._images, self.method, self.exemplar_px, self.num_exemplars, self.seed)
 
     def draw(self, box: CuratedBox, variant: int) -> TrainingTriplet:
         """Draw one variant of a box: window, mask and augmented exemplars."""

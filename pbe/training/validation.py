@@ -15,6 +15,7 @@ from pbe.latents.samples import SampleDrawer
 from pbe.method.exemplars import crop_exemplar
 from pbe.method.painter import Painter
 from pbe.method.windows import box_in_window, box_mask, cut_window, square_window
+from pbe.runtime.devices import choose_device, choose_precision
 from pbe.training.painting_loss import Batch
 from pbe.types import Image, Mask
 
@@ -81,12 +82,23 @@ def _cut(
 
 
 def draw_samples(
-    images: Path, curated: Path, backbone: Path, method: settings.Method, seed: int, size: int, device: str = "cpu"
+    images: Path,
+    curated: Path,
+    backbone: Path,
+    method: settings.Method,
+    seed: int,
+    size: int,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> Batch:
-    """Draw and encode up to `size` validation samples, each with fixed noise; timesteps are evenly over 0..999."""
+    """Draw and encode up to `size` validation samples, each with fixed noise; timesteps are evenly over 0..999.
+
+    They are encoded on `device` in `precision` (auto, fp32 or bf16) and returned on the CPU.
+    """
     boxes = read_curated_boxes(curated, "validation")
     order = np.random.default_rng([seed, 17]).permutation(len(boxes))[:size]
-    encoders = FrozenEncoders(backbone, device, method.bottleneck)
+    place = choose_device(device)
+    encoders = FrozenEncoders(backbone, place, method.bottleneck, choose_precision(precision, place))
     drawer = SampleDrawer(images, method, encoders.conditioner.exemplar_px, 1, seed)
     parts = [encoders.encode([drawer.draw(boxes[i], 0) for i in order[at : at + 8]]) for at in range(0, len(order), 8)]
     encoded = {name: torch.cat([part[name] for part in parts]).float() for name in parts[0]}
