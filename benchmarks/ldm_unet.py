@@ -1,32 +1,33 @@
-"""The peer of the benchmarks: the arithmetic of the official code's LDM UNet on the weights of a diffusers UNet.
+"""The peer of the benchmarks: the arithmetic of the official code's LDM UNet on the weights of our UNet.
 
 It is a reimplementation, and slow where the official code is: group norms in float32 followed by a separate SiLU,
 attention as two einsums around a softmax of the whole matrix of weights, heads moved into the batch by copies, cross
 attention over a single token, and in training each residual and transformer block computed again in the backward pass,
-as the official configuration requests. It shares the weights of the diffusers UNet, so that both predictions can be
+as the official configuration requests. It shares the weights of our UNet, so that both predictions can be
 compared in the memory of one model.
 """
 
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from pbe.method.unet import UNet
 
 
 class LdmUNet(nn.Module):
     """The official UNet; `recompute` checkpoints each block in training, as its training configuration does."""
 
-    def __init__(self, unet: UNet2DConditionModel, recompute: bool = False) -> None:
+    def __init__(self, unet: UNet, recompute: bool = False) -> None:
         super().__init__()
         self.unet = unet
         self.recompute = recompute
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         unet = self.unet
-        embedded = unet.time_embedding(unet.time_proj(timesteps).to(x.dtype))
+        embedded = unet.time_embedding(timesteps)
         h = unet.conv_in(x)
         skips = [h]
         for block in unet.down_blocks:

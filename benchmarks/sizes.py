@@ -16,6 +16,7 @@ from transformers import CLIPVisionConfig
 from pbe.demo.weights.prior import SCHEDULE
 from pbe.method.conditioner import Conditioner
 from pbe.method.painter import Painter
+from pbe.method.unet import UNet
 from pbe.training.painting_loss import Batch
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -24,24 +25,32 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def random_unet(size: str, in_channels: int = 9) -> UNet2DConditionModel:
+def random_unet(size: str, in_channels: int = 9) -> UNet:
     """Return Stable Diffusion 1's UNet with the paper's nine input channels (860 M), or a tiny one of the same kind."""
     chosen = SIZES[size]
     levels = len(chosen["channels"])
+    config = {
+        "sample_size": 64,
+        "in_channels": in_channels,
+        "block_out_channels": chosen["channels"],
+        "down_block_types": ["CrossAttnDownBlock2D"] * (levels - 1) + ["DownBlock2D"],
+        "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * (levels - 1),
+        "layers_per_block": chosen["layers"],
+        "cross_attention_dim": chosen["context"],
+        "attention_head_dim": chosen["heads"],  # diffusers' name for the number of heads
+        "norm_num_groups": chosen["groups"],
+    }
     torch.manual_seed(0)
     with fast_initialisation():
-        return UNet2DConditionModel(
-            sample_size=64,
-            in_channels=in_channels,
-            out_channels=4,
-            block_out_channels=chosen["channels"],
-            down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
-            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
-            layers_per_block=chosen["layers"],
-            cross_attention_dim=chosen["context"],
-            attention_head_dim=chosen["heads"],  # diffusers' name for the number of heads
-            norm_num_groups=chosen["groups"],
-        )
+        return UNet(config)
+
+
+def stock_unet(unet: UNet) -> UNet2DConditionModel:
+    """Return diffusers' UNet with the same weights; it shares their memory."""
+    with torch.device("meta"):
+        stock = UNet2DConditionModel.from_config(unet.config)
+    stock.load_state_dict(unet.state_dict(), assign=True)
+    return stock.train(unet.training)
 
 
 def random_vae(size: str) -> AutoencoderKL:

@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/unet.py [--size sd] [--latent-px 64] [--dtypes fp32 bf16] [--threads 2] [--repeats 3]
 
 Guidance needs two predictions, for v and for c, on the same latents: a batch of two. The official arithmetic is in
-`ldm_unet.py`; stock is diffusers' UNet. Ours computes cross attention over one token as the vector per sample that it
-is, and the layers before it once for both halves; also in channels_last. The predictions are compared before the
-measurement. Prints seconds and ratios and asserts nothing about time.
+`ldm_unet.py`; stock is diffusers' UNet. Ours is `pbe.method.unet`: cross attention over one token is the vector per
+sample that it is, and the layers before it run once for both halves; also in channels_last. The predictions are
+compared before the measurement. Prints seconds and ratios and asserts nothing about time.
 """
 
 import argparse
@@ -13,10 +13,8 @@ from collections.abc import Callable
 
 import torch
 from ldm_unet import LdmUNet
-from sizes import SIZES, machine, medians_s, random_unet
+from sizes import SIZES, machine, medians_s, random_unet, stock_unet
 from torch import Tensor
-
-from pbe.method.denoiser import attend_to_one_token, share_prefix
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -31,8 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     unet = random_unet(options.size).eval()
-    stock = dict(unet.attn_processors)
-    ours = dict(attend_to_one_token(unet).attn_processors)
+    stock = stock_unet(unet)
     generator = torch.Generator().manual_seed(0)
     side = options.latent_px
     noisy = torch.randn(1, 9, side, side, generator=generator).repeat(2, 1, 1, 1)
@@ -45,16 +42,19 @@ def main() -> None:
         x, c = noisy.to(dtype), context.to(dtype)
         if name == "official":
             return ldm(x, timesteps, c)
-        unet.set_attn_processor(dict(stock if name.startswith("stock") else ours))
-        called = share_prefix(unet, 2) if "prefix" in name else unet
-        return torch.as_tensor(called(x, timesteps, c).sample)
+        if name.startswith("stock"):
+            return torch.as_tensor(stock(x, timesteps, c).sample)
+        both = 1 if "prefix" in name else 2  # rows of latents for two contexts
+        return torch.as_tensor(unet(x[:both], timesteps[:both], c))
 
     with torch.inference_mode():
         for kind in options.dtypes:
-            unet.to(DTYPES[kind], memory_format=torch.contiguous_format)
+            for each in (unet, stock):
+                each.to(DTYPES[kind], memory_format=torch.contiguous_format)
             first = ("official", "stock", "ours: one token", "ours: one token, prefix")
             results = measure(predict, first, DTYPES[kind], options.repeats)
-            unet.to(memory_format=torch.channels_last)
+            for each in (unet, stock):
+                each.to(memory_format=torch.channels_last)
             noisy = noisy.to(memory_format=torch.channels_last)
             second = ("stock, channels_last", "ours: one token, prefix, channels_last")
             results |= measure(predict, second, DTYPES[kind], options.repeats)

@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, PNDMScheduler
 from transformers import CLIPVisionConfig
 
 from pbe.method.conditioner import Conditioner
 from pbe.method.denoiser import MaskChannel
 from pbe.method.painter import Painter
+from pbe.method.unet import UNet
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,9 @@ class Architecture:
 
 def architecture_of(painter: Painter) -> Architecture:
     """Return the architecture of a painter."""
-    parts = (painter.unet, painter.vae, painter.scheduler)
-    unet, vae, scheduler = (_configuration(json.loads(part.to_json_string())) for part in parts)
+    vae, scheduler = (_configuration(json.loads(part.to_json_string())) for part in (painter.vae, painter.scheduler))
     tower = _configuration(painter.conditioner.config.to_dict())
-    return Architecture(unet, vae, tower, scheduler, painter.conditioner.context_dim, painter.image_px)
+    return Architecture(painter.unet.config, vae, tower, scheduler, painter.conditioner.context_dim, painter.image_px)
 
 
 def _configuration(config: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _configuration(config: dict[str, Any]) -> dict[str, Any]:
 def empty_painter(architecture: Architecture, mask_channel: MaskChannel = "keep") -> Painter:
     """Return a painter with weights on the meta device: they have no storage until a state is assigned."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(architecture.unet)
+        unet = UNet(architecture.unet)
         vae = AutoencoderKL.from_config(architecture.vae)
         conditioner = Conditioner(CLIPVisionConfig.from_dict(architecture.tower), architecture.context_dim)
     positions = conditioner.model.embeddings.position_ids  # a constant, which no file holds

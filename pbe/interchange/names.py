@@ -6,10 +6,11 @@ every size are covered. One LDM tensor may stack several others: the mapper's c_
 
 import re
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 
 from pbe.method.conditioner import Conditioner
 from pbe.method.painter import Painter
+from pbe.method.unet import UNet
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -49,10 +50,10 @@ def painter_names(painter: Painter) -> Names:
     }
 
 
-def unet_names(unet: UNet2DConditionModel) -> Names:
+def unet_names(unet: UNet) -> Names:
     """Return the LDM names of a UNet's tensors; an upsampler follows the residual block and the attention, if any."""
-    layers = unet.config.layers_per_block
-    upsamplers = [1 + bool(getattr(block, "has_cross_attention", False)) for block in unet.up_blocks]
+    layers = unet.config["layers_per_block"]
+    upsamplers = [1 + bool(block.attentions) for block in unet.up_blocks]
     return {UNET + _unet_name(name, layers, upsamplers): (name,) for name in unet.state_dict()}
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (noisy latents, timesteps) => predicted noise
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]  # (noisy latents, timesteps, context) => predicted noise
+# (noisy latents, timesteps, context) => predicted noise; R times as many contexts ask for R predictions of each sample
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def drop_context(context: Tensor, uncond_context: Tensor, dropped: Tensor) -> Tensor:
@@ -22,15 +23,14 @@ def drop_context(context: Tensor, uncond_context: Tensor, dropped: Tensor) -> Te
 def guided(predict: Predict, context: Tensor, uncond_context: Tensor, guidance_scale: float) -> Denoise:
     """Return the guided denoiser of a batch with context (B, T, D).
 
-    It calls `predict` once, on both halves [v, c] of a batch of 2 B; at scale 1, which is the conditional prediction,
-    on B alone.
+    It calls `predict` once, with the 2 B contexts [v, c]; at scale 1, the conditional prediction, with c alone.
     """
     if guidance_scale == 1.0:
         return lambda noisy, timesteps: predict(noisy, timesteps, context)
     both = torch.cat([uncond_context.expand_as(context), context])
 
     def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
-        uncond, cond = predict(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), both).chunk(2)
+        uncond, cond = predict(noisy, timesteps, both).chunk(2)
         return uncond + guidance_scale * (cond - uncond)
 
     return denoise

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pbe.errors import UserError
@@ -12,6 +11,8 @@ from pbe.method.conditioner import Conditioner
 from pbe.method.denoiser import NUM_EXTRA_CHANNELS, NUM_LATENT_CHANNELS, PAPER_ORDER, reorder_input, widen_input
 from pbe.method.painter import Painter
 from pbe.method.pretrained import load_scheduler, load_tower, load_unet, load_vae
+from pbe.method.unet import UNet
+from pbe.runtime.files import read_json
 
 
 @torch.no_grad()
@@ -41,10 +42,10 @@ def build_painter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = load_prior(folder / "unet") if prior else random_unet(folder / "unet")
-        context_dim = int(unet.config.cross_attention_dim)
+        context_dim = unet.config["cross_attention_dim"]
         tower = folder / "image_encoder"
         conditioner = Conditioner.from_tower(tower, context_dim, bottleneck=bottleneck, guidance=guidance)
-        if unet.config.in_channels == NUM_LATENT_CHANNELS:
+        if unet.config["in_channels"] == NUM_LATENT_CHANNELS:
             widen_input(unet)
     if prior:
         with torch.no_grad():
@@ -73,13 +74,13 @@ def trained_painter(folder: Path, image_px: int, *, prior: bool, bottleneck: boo
     return painter
 
 
-def load_prior(folder: Path) -> UNet2DConditionModel:
+def load_prior(folder: Path) -> UNet:
     """Return a text-to-image UNet (4 input channels), or an inpainting one (9) in the paper's order of channels.
 
     Raises UserError for any other number of input channels.
     """
     unet = load_unet(folder)
-    num_channels = unet.config.in_channels
+    num_channels = unet.config["in_channels"]
     if num_channels == NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS:
         return reorder_input(unet, PAPER_ORDER)
     if num_channels != NUM_LATENT_CHANNELS:
@@ -87,7 +88,7 @@ def load_prior(folder: Path) -> UNet2DConditionModel:
     return unet
 
 
-def random_unet(folder: Path) -> UNet2DConditionModel:
+def random_unet(folder: Path) -> UNet:
     """Return a UNet of the prior's architecture with nine input channels and random weights."""
-    config = UNet2DConditionModel.load_config(folder)
-    return UNet2DConditionModel.from_config(config, in_channels=NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS)
+    config = read_json(folder / "config.json") | {"in_channels": NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS}
+    return UNet(config, folder / "config.json")

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, PNDMScheduler
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 
 from pbe.errors import UserError, one_line
-from pbe.method.weight_files import SAFETENSORS, check_finite, find_weights
+from pbe.method.unet import UNet
+from pbe.method.weight_files import SAFETENSORS, check_finite, find_weights, read_weights
 from pbe.runtime.files import read_json, write_json
 
 # What the samplers compute. Other values would be ignored, and the images would be wrong.
@@ -29,14 +30,40 @@ _LOADING_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, Ar
 _PNDM_DEFAULTS = {"beta_schedule": "linear", "prediction_type": "epsilon", "rescale_betas_zero_snr": False}
 
 
-def load_unet(folder: Path) -> UNet2DConditionModel:
-    """Return the UNet in `folder` in fp32; raises UserError as `_load_diffusers` does."""
-    return _load_diffusers(UNet2DConditionModel, folder)
+def load_unet(folder: Path) -> UNet:
+    """Return the UNet in `folder`, ours or diffusers', in fp32.
+
+    Raises UserError when the folder cannot be read, for an architecture that is not Stable Diffusion's, or naming the
+    first tensors that are missing, unknown or of another shape.
+    """
+    config = read_json(folder / "config.json")
+    with torch.device("meta"):
+        unet = build_part(UNet, folder / "config.json", config, folder / "config.json")
+    assert isinstance(unet, UNet)
+    state: dict[str, Any] = {}
+    for file in find_weights(folder, "diffusion_pytorch_model").files:
+        state |= read_weights(file)
+    check_tensors(folder, unet.state_dict(), state)
+    tensors = {name: tensor.float() for name, tensor in state.items()}
+    check_finite(folder, tensors)
+    unet.load_state_dict(tensors, assign=True)
+    return unet
 
 
 def load_vae(folder: Path) -> AutoencoderKL:
-    """Return the VAE in `folder`/vae in fp32, frozen; raises UserError as `_load_diffusers` does."""
-    return _load_diffusers(AutoencoderKL, folder / "vae").requires_grad_(False).eval()
+    """Return the VAE in `folder`/vae in fp32, frozen.
+
+    Raises UserError when the folder cannot be read, or naming the first tensors that are missing or unknown.
+    """
+    where = folder / "vae"
+    read_json(where / "config.json")
+    weights = find_weights(where, "diffusion_pytorch_model")
+    options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, "output_loading_info": True}
+    options |= {"variant": weights.variant, "use_safetensors": weights.files[0].suffix == SAFETENSORS}
+    vae, info = build_part(AutoencoderKL.from_pretrained, where, where, **options)
+    _check_names(where, info["missing_keys"], info["unexpected_keys"])
+    check_finite(where, vae.state_dict())
+    return vae.requires_grad_(False).eval()
 
 
 def load_tower(kind: Any, folder: Path) -> Any:
@@ -84,21 +111,6 @@ def check_tensors(where: Path, wanted: Mapping[str, Tensor], given: Mapping[str,
             raise UserError(f"{where}: {name} is {type(given[name]).__name__}, not a tensor")
         if tensor.shape != given[name].shape:
             raise UserError(f"{where}: {name} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}")
-
-
-def _load_diffusers(kind: Any, folder: Path) -> Any:
-    """Load a diffusers model in fp32.
-
-    Raises UserError when the folder cannot be read, or naming the first tensors that are missing or unknown.
-    """
-    read_json(folder / "config.json")
-    weights = find_weights(folder, "diffusion_pytorch_model")
-    options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, "output_loading_info": True}
-    options |= {"variant": weights.variant, "use_safetensors": weights.files[0].suffix == SAFETENSORS}
-    model, info = build_part(kind.from_pretrained, folder, folder, **options)
-    _check_names(folder, info["missing_keys"], info["unexpected_keys"])
-    check_finite(folder, model.state_dict())
-    return model
 
 
 def build_part(build: Callable[..., Any], folder: Path, *args: Any, **options: Any) -> Any:

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from pbe import settings
 from pbe.method.denoiser import denoiser_input
 from pbe.method.diffusion import denoising_loss
 from pbe.method.painter import Painter
+from pbe.method.unet import UNet
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class PaintingLoss(nn.Module):
 
     def _predict(self, noisy: Tensor, masked: Tensor, mask: Tensor, context: Tensor, timesteps: Tensor) -> Tensor:
         x = denoiser_input(noisy, masked, mask, self.mask_channel)  # (B, 9, h, w)
-        return torch.as_tensor(self.unet(x, timesteps, context).sample)
+        return torch.as_tensor(self.unet(x, timesteps, context))
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that training changes, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
 
-def prepare_unet(unet: UNet2DConditionModel, train: settings.Train, device: str) -> None:
+def prepare_unet(unet: UNet, train: settings.Train, device: str) -> None:
     """Set up a UNet to train fast on the device, or in little memory, as `train` says; it computes the same."""
     if device.startswith("cuda"):
         unet.to(memory_format=torch.channels_last)
@@ -89,7 +89,7 @@ def prepare_unet(unet: UNet2DConditionModel, train: settings.Train, device: str)
     if train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if train.compile is True or (train.compile == "auto" and device.startswith("cuda")):
-        unet.compile()
+        unet.compile_blocks()
 
 
 class ExponentialMovingAverage:

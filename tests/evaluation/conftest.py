@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, PNDMScheduler
 from numpy.typing import NDArray
 from transformers import CLIPVisionConfig
 
@@ -21,6 +21,7 @@ from pbe.evaluation.paint_plan import GuidanceSweep
 from pbe.evaluation.painting import Sampling
 from pbe.method.conditioner import Conditioner
 from pbe.method.painter import Painter
+from pbe.method.unet import UNet
 
 NUM_IMAGES = {"train": 6, "validation": 10}
 
@@ -115,11 +116,12 @@ def classifier() -> AttributeClassifier:
 def painter() -> Painter:
     """A small painter with random weights."""
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        in_channels=9, out_channels=4, sample_size=8, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",), cross_attention_dim=16,
-        attention_head_dim=4,
-    )  # fmt: skip
+    config = {
+        "in_channels": 9, "sample_size": 8, "block_out_channels": [8], "layers_per_block": 1, "norm_num_groups": 4,
+        "down_block_types": ["CrossAttnDownBlock2D"], "up_block_types": ["CrossAttnUpBlock2D"],
+        "cross_attention_dim": 16, "attention_head_dim": 4,
+    }  # fmt: skip
+    unet = UNet(config)
     vae = AutoencoderKL(
         block_out_channels=(4, 4, 4), latent_channels=4, norm_num_groups=2,
         down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,

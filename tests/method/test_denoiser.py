@@ -1,16 +1,16 @@
-"""The widened UNet and its attention to a context of one token."""
+"""The widened UNet, its input and its frozen parameters."""
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from pbe.method.denoiser import (
     PAPER_ORDER,
-    attend_to_one_token,
     denoiser_input,
+    freeze_unused,
     mask_latents,
     reorder_input,
-    share_prefix,
     widen_input,
 )
 from tests.support.tiny_models import WIDTH, tiny_unet
@@ -26,16 +26,16 @@ def inputs(num_tokens: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 def test_the_widened_unet_starts_as_the_text_to_image_model() -> None:
     noisy, masked, mask, steps, context = inputs(5)
     unet = tiny_unet()
-    before = unet(noisy, steps, context).sample
+    before = unet(noisy, steps, context)
     widened = widen_input(unet)
-    torch.testing.assert_close(widened(denoiser_input(noisy, masked, mask), steps, context).sample, before)
-    assert widened.config.in_channels == 9
+    torch.testing.assert_close(widened(denoiser_input(noisy, masked, mask), steps, context), before)
+    assert widened.config["in_channels"] == 9
 
 
 def test_the_new_channels_learn() -> None:
     noisy, masked, mask, steps, context = inputs()
     unet = widen_input(tiny_unet())
-    unet(denoiser_input(noisy, masked, mask), steps, context).sample.square().mean().backward()
+    unet(denoiser_input(noisy, masked, mask), steps, context).square().mean().backward()
     assert unet.conv_in.weight.grad[:, 4:].abs().sum() > 0
 
 
@@ -44,42 +44,10 @@ def test_an_inpainting_unet_is_refused() -> None:
         widen_input(tiny_unet(9))
 
 
-def test_one_token_attention_equals_the_stock_blocks() -> None:
+def test_the_frozen_parameters_have_no_gradient_in_diffusers_unet() -> None:
     noisy, _, _, steps, context = inputs()
-    unet = tiny_unet().eval()
-    stock = unet(noisy, steps, context).sample
-    torch.testing.assert_close(attend_to_one_token(unet)(noisy, steps, context).sample, stock, atol=1e-5, rtol=1e-5)
-
-
-def test_longer_contexts_still_attend() -> None:
-    noisy, _, _, steps, context = inputs(7)
-    unet = tiny_unet().eval()
-    stock = unet(noisy, steps, context).sample
-    torch.testing.assert_close(attend_to_one_token(unet)(noisy, steps, context).sample, stock)
-
-
-@pytest.mark.parametrize("num_tokens", [1, 7])
-@pytest.mark.parametrize("blocks", [("DownBlock2D", "CrossAttnDownBlock2D"), ("CrossAttnDownBlock2D", "DownBlock2D")])
-def test_the_layers_before_the_context_run_once_for_both_halves_of_guidance(
-    num_tokens: int, blocks: tuple[str, str]
-) -> None:
-    noisy, _, _, steps, _ = inputs()
-    contexts = torch.cat([inputs(num_tokens)[4], inputs(num_tokens)[4].flip(0) + 1])
-    unet = attend_to_one_token(tiny_unet(down_block_types=blocks)).eval()
-    twice = noisy.repeat(2, 1, 1, 1), steps.repeat(2), contexts
-    expected = unet(*twice).sample
-    seen = []
-    first_resnet = unet.down_blocks[0].resnets[0]
-    first_resnet.conv1.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
-    torch.testing.assert_close(share_prefix(unet, 2)(*twice).sample, expected, atol=1e-5, rtol=1e-5)
-    assert seen == [3]
-    assert torch.equal(unet(*twice).sample, expected)  # the UNet itself is unchanged
-
-
-def test_the_frozen_parameters_have_no_gradient_in_the_stock_unet() -> None:
-    noisy, _, _, steps, context = inputs()
-    frozen = {n for n, p in attend_to_one_token(tiny_unet()).named_parameters() if not p.requires_grad}
-    stock = tiny_unet()
+    frozen = {n for n, p in freeze_unused(tiny_unet()).named_parameters() if not p.requires_grad}
+    stock = UNet2DConditionModel.from_config(tiny_unet().config)
     stock(noisy, steps, context).sample.square().mean().backward()
     assert frozen
     for name, parameter in stock.named_parameters():
@@ -98,9 +66,9 @@ def test_channel_order_is_noisy_masked_mask() -> None:
 def test_an_inpainting_unet_predicts_the_same_in_the_papers_order() -> None:
     noisy, masked, mask, steps, context = inputs()
     unet = tiny_unet(9).eval()
-    theirs = unet(torch.cat([noisy, mask, masked], 1), steps, context).sample
+    theirs = unet(torch.cat([noisy, mask, masked], 1), steps, context)
     reorder_input(unet, PAPER_ORDER)
-    ours = unet(denoiser_input(noisy, masked, mask), steps, context).sample
+    ours = unet(denoiser_input(noisy, masked, mask), steps, context)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 

@@ -6,28 +6,29 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, PNDMScheduler
 from PIL import Image as PILImage
 from transformers import CLIPVisionConfig
 
 from pbe.method.conditioner import Conditioner
 from pbe.method.painter import Painter
+from pbe.method.unet import UNet
 
 
 def build_painter(seed: int, *, guidance: bool = True) -> Painter:
     torch.manual_seed(seed)
-    unet = UNet2DConditionModel(
-        in_channels=9,
-        out_channels=4,
-        sample_size=8,
-        block_out_channels=(8,),
-        down_block_types=("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",),
-        layers_per_block=1,
-        norm_num_groups=4,
-        cross_attention_dim=16,
-        attention_head_dim=4,
-    )
+    config = {
+        "in_channels": 9,
+        "sample_size": 8,
+        "block_out_channels": [8],
+        "down_block_types": ["CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D"],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "cross_attention_dim": 16,
+        "attention_head_dim": 4,
+    }
+    unet = UNet(config)
     vae = AutoencoderKL(
         block_out_channels=(4, 4, 4),
         down_block_types=("DownEncoderBlock2D",) * 3,

@@ -3,30 +3,31 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, PNDMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from pbe.demo.weights.clip import build_tokenizer
 from pbe.demo.weights.prior import SCHEDULE
+from pbe.method.unet import UNet
 
 WIDTH = 16
 
 
 def tiny_unet(
     in_channels: int = 4, down_block_types: tuple[str, ...] = ("DownBlock2D", "CrossAttnDownBlock2D")
-) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=in_channels,
-        out_channels=4,
-        block_out_channels=(8, 16),
-        down_block_types=down_block_types,
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=WIDTH,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
+) -> UNet:
+    config = {
+        "sample_size": 16,
+        "in_channels": in_channels,
+        "block_out_channels": [8, 16],
+        "down_block_types": down_block_types,
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+        "layers_per_block": 1,
+        "cross_attention_dim": WIDTH,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+    }
+    return UNet(config)
 
 
 def tiny_vae() -> AutoencoderKL:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, PNDMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler, PNDMScheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,26 +15,25 @@ from pbe.demo.scenes import Scene
 from pbe.demo.weights.clip import tokenize
 from pbe.demo.weights.crops import draw_scenes, to_tensor
 from pbe.demo.weights.recipe import CONTEXT_DIM, IMAGE_PX, Recipe, optimize
-from pbe.method.denoiser import attend_to_one_token
 from pbe.method.pretrained import load_vae
+from pbe.method.unet import UNet
 from pbe.method.windows import cut_window, square_window
 
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-def build_prior() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=IMAGE_PX // 4,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(64, 96),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=CONTEXT_DIM,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    )
+def build_prior() -> UNet:
+    config = {
+        "sample_size": IMAGE_PX // 4,
+        "block_out_channels": [64, 96],
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+        "layers_per_block": 1,
+        "cross_attention_dim": CONTEXT_DIM,
+        "attention_head_dim": 4,
+        "norm_num_groups": 16,
+    }
+    return UNet(config)
 
 
 def train_prior(recipe: Recipe, out: Path) -> dict[str, float]:
@@ -50,7 +49,7 @@ def train_prior(recipe: Recipe, out: Path) -> dict[str, float]:
     scenes = [scene for scene in drawn if not scene.objects[0].is_truncated]
     latents, inside = encode_scenes(scenes, out, rng)
     contexts, empty = encode_captions([scenes[i].caption for i in inside], out)
-    unet, schedule = attend_to_one_token(build_prior()), DDPMScheduler(**SCHEDULE)
+    unet, schedule = build_prior(), DDPMScheduler(**SCHEDULE)
     ema = EMAModel(unet.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
 
     def loss_of(step: int) -> Tensor:
@@ -74,10 +73,10 @@ def train_prior(recipe: Recipe, out: Path) -> dict[str, float]:
 
 
 def denoising_loss(
-    unet: UNet2DConditionModel, schedule: DDPMScheduler, latents: Tensor, context: Tensor, timesteps: Tensor
+    unet: UNet, schedule: DDPMScheduler, latents: Tensor, context: Tensor, timesteps: Tensor
 ) -> Tensor:
     noise = torch.randn_like(latents)
-    predicted = unet(schedule.add_noise(latents, noise, timesteps), timesteps, context).sample
+    predicted = unet(schedule.add_noise(latents, noise, timesteps), timesteps, context)
     return F.mse_loss(predicted, noise)
 
 
