@@ -40,7 +40,8 @@ class FrozenEncoders:
     ) -> None:
         self.device, self.dtype = torch.device(device), dtype
         self.conditioner = Conditioner.from_tower(backbone / "image_encoder", context_dim=1, bottleneck=bottleneck)
-        self.conditioner.model.to(self.device, dtype)  # its mapper is not used
+        tower: nn.Module = self.conditioner.model  # the mapper is not used
+        tower.to(self.device, dtype)
         vae = load_vae(backbone)
         self._scaling_factor: float = vae.config.scaling_factor
         self._vae = nn.Sequential(vae.encoder, vae.quant_conv or nn.Identity()).to(self.device, dtype)
@@ -48,7 +49,7 @@ class FrozenEncoders:
         self._batch_size = batch_size if self._on_gpu else None
         self._copies = torch.cuda.Stream(self.device) if self._on_gpu else None
         if self._on_gpu:
-            self._vae.to(memory_format=torch.channels_last)
+            self._vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this one
         if self._on_gpu and compiled:
             for block in self._vae.modules():
                 if isinstance(block, ResnetBlock2D):

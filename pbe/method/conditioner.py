@@ -109,9 +109,7 @@ class Conditioner(nn.Module):
     def _normalise(self, pixels: Tensor) -> Tensor:
         """Return float32 pixels as the tower takes them, in the type of its weights."""
         if self.uses_clip_statistics:
-            mean = pixels.new_tensor(CLIP_MEAN).view(1, 3, 1, 1)
-            std = pixels.new_tensor(CLIP_STD).view(1, 3, 1, 1)
-            pixels = ((pixels + 1) / 2 - mean) / std
+            pixels = ((pixels + 1) / 2 - _channels(CLIP_MEAN, pixels)) / _channels(CLIP_STD, pixels)
         return pixels.to(self.model.dtype)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -169,6 +167,11 @@ class Conditioner(nn.Module):
         check_tensors(folder, conditioner.state_dict(), state)
         conditioner.load_state_dict(state)
         return conditioner.eval()
+
+
+def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """Return a value for each channel, (1, C, 1, 1). Each is filled in on the device: a copy would wait for a GPU."""
+    return torch.cat([like.new_full((1, 1, 1, 1), value) for value in values], dim=1)
 
 
 def _read_tower(folder: Path) -> tuple[CLIPVisionConfig, nn.Module]:

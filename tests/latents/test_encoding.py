@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pbe.latents import encoding
 from pbe.latents.frozen_encoders import FrozenEncoders
 from pbe.latents.latent_cache import LatentCache, shard_name
 from pbe.latents.samples import SampleDrawer
-from pbe.runtime.ray_cluster import check_resources, ray_cluster
+from pbe.runtime.ray_cluster import check_resources, ray_cluster, user_errors_of_tasks
 from tests.support import parameters
 from tests.support.tiny_data import write_boxes, write_images, write_scenes
 
@@ -68,6 +69,47 @@ def test_only_missing_shards_are_written_and_with_the_same_bytes(latents: Path, 
     run(project, backbone, latents)
     assert contents(latents) == before
     assert (latents / shard_name(0)).stat().st_mtime_ns == written_at
+
+
+def test_samples_drawn_in_processes_give_the_same_bytes(
+    latents: Path, project: Path, backbone: Path, tmp_path: Path
+) -> None:
+    job = encoding.EncodeJob(
+        project / "images", project, backbone, tmp_path, METHOD, ENCODE.replace(draw_workers=2), seed=0
+    )
+    written = list(encoding.write_shards(job, [0, 1, 2], processes=True))
+    assert sorted((row["shard"], row["rows"]) for row in written) == [(0, 8), (1, 8), (2, 4)]
+    expected = contents(latents)
+    assert contents(tmp_path) == {name: expected[name] for name in map(shard_name, range(3))}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_damaged_image_in_a_process_that_draws_is_a_user_error_in_one_line(backbone: Path, tmp_path: Path) -> None:
+    at = write_images(tmp_path, "train", {"a": np.zeros((70, 90, 3), np.uint8)})["a"]
+    write_boxes(tmp_path, [("a_000", "a", "train", (5, 6, 40, 44), at._replace(num_bytes=at.num_bytes + 10**6))])
+    job = encoding.EncodeJob(tmp_path / "images", tmp_path, backbone, tmp_path, METHOD, ENCODE, seed=0)
+    with pytest.raises(UserError, match=r"train-00000\.tar") as raised, user_errors_of_tasks():
+        list(encoding.write_shards(job, [0], processes=True))
+    assert "\n" not in str(raised.value)
+
+
+def test_the_key_has_the_precision_and_not_the_number_of_processes(project: Path, backbone: Path) -> None:
+    def key(**changes: Any) -> str:
+        return encoding.cache_key(project / "images", project, backbone, METHOD, ENCODE.replace(**changes), 0)
+
+    assert key(draw_workers=3, num_workers=7) == key()
+    assert len({key(), key(precision="bf16"), key(variants=3)}) == 3
+    assert encoding.resolve_precision(ENCODE.replace(precision="auto")) in ("fp32", "bf16")
+    assert encoding.resolve_precision(ENCODE.replace(precision="bf16")) == "bf16"
+
+
+def test_a_cache_in_bf16_is_another_one(project: Path, backbone: Path, latents: Path, tmp_path: Path) -> None:
+    run(project, backbone, tmp_path, ENCODE.replace(precision="bf16"))
+    one, other = LatentCache(latents).rows([0, 19]), LatentCache(tmp_path).rows([0, 19])
+    for name in ("source_latents", "masked_latents", "class_tokens"):
+        difference = (one[name] - other[name]).square().mean().sqrt() / one[name].square().mean().sqrt()
+        assert 0 < difference < 0.02
+    assert torch.equal(one["mask"], other["mask"])
 
 
 def test_shards_of_another_seed_are_replaced(latents: Path, project: Path, backbone: Path, tmp_path: Path) -> None:

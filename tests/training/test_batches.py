@@ -1,13 +1,19 @@
 """Order and randomness of training are functions of seed and step, however many workers share them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from pbe.training.batches import BatchSource
+from pbe.dataset.curated_boxes import read_curated_boxes
+from pbe.latents.frozen_encoders import FrozenEncoders
+from pbe.latents.samples import SampleDrawer
+from pbe.training.batches import BatchSource, FreshSource, PrefetchedBatches, fresh_source
+from pbe.training.painting_loss import Batch
 from tests.support import parameters
+from tests.support.tiny_data import write_scenes
 
 NUM_SAMPLES = 23
 
@@ -69,3 +75,65 @@ def test_timesteps_are_uniform() -> None:
     assert abs(timesteps.mean() - 499.5) < 15
     assert timesteps.min() >= 0
     assert timesteps.max() <= 999
+
+
+METHOD = parameters.method()
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+def make_fresh(scenes: Path, backbone: Path, **changes: Any) -> FreshSource:
+    train = parameters.train(**{"num_workers": 2, "batch_size": 2, "accumulate": 2, "steps": 6} | changes)
+    return fresh_source(scenes / "images", scenes, backbone, METHOD, train, 0, "cpu")
+
+
+def are_equal(a: Batch, b: Batch) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.__dict__.values(), b.__dict__.values(), strict=True))
+
+
+def test_batches_from_images_are_the_encodings_of_each_sample_in_its_epoch(scenes: Path, backbone: Path) -> None:
+    source = make_fresh(scenes, backbone)
+    boxes = read_curated_boxes(scenes, "train")
+    drawer, encoders = SampleDrawer(scenes / "images", METHOD, 32, 1, 0), FrozenEncoders(backbone)
+    for step, rank in ((0, 0), (4, 1)):  # 12 boxes and 8 samples a step: step 4 is in the third epoch
+        batches = source.batches(step, rank)
+        indices, epochs = (part[4 * rank :][:4] for part in source.indices(step))
+        assert [len(batch.mask) for batch in batches] == [2, 2]
+        for i, batch in enumerate(batches):
+            drawn = [drawer.draw(boxes[indices[k]], epochs[k]) for k in (2 * i, 2 * i + 1)]
+            expected = encoders.encode(drawn)
+            assert torch.equal(batch.source_latents, expected["source_latents"].float())
+            assert torch.equal(batch.masked_latents, expected["masked_latents"].float())
+            assert torch.equal(batch.class_tokens, expected["class_tokens"][:, 0].float())
+
+
+def test_batches_from_images_do_not_depend_on_the_steps_before(scenes: Path, backbone: Path) -> None:
+    in_order, resumed = make_fresh(scenes, backbone), make_fresh(scenes, backbone)
+    steps = [in_order.batches(step, 1) for step in range(6)]
+    for step in (3, 4, 1):
+        assert all(map(are_equal, resumed.batches(step, 1), steps[step]))
+
+
+def test_the_samples_of_the_next_steps_are_drawn_while_a_step_runs(scenes: Path, backbone: Path) -> None:
+    source = make_fresh(scenes, backbone)
+    source.batches(0, 0)
+    ahead = [key for step in range(4) for key in zip(*(part[:4] for part in source.indices(step)), strict=True)]
+    assert list(source._drawn) == ahead
+    source.batches(5, 0)
+    assert len(source._drawn) == 4  # there is no step after the last one
+
+
+def test_batches_from_images_prepared_in_a_thread_are_the_same(scenes: Path, backbone: Path) -> None:
+    source, ahead = make_fresh(scenes, backbone), PrefetchedBatches(make_fresh(scenes, backbone), "cpu")
+    for step in (0, 1, 2, 5):
+        assert all(map(are_equal, ahead.batches(step, 0), source.batches(step, 0)))
+
+
+def test_batches_from_images_are_encoded_in_the_precision_of_training(scenes: Path, backbone: Path) -> None:
+    one, other = (make_fresh(scenes, backbone, precision=p).batches(0, 0)[0] for p in ("fp32", "bf16"))
+    assert other.source_latents.dtype == torch.float32
+    assert not torch.equal(one.source_latents, other.source_latents)
+    torch.testing.assert_close(one.source_latents, other.source_latents, atol=0.05, rtol=0.05)
