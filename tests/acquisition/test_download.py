@@ -74,7 +74,7 @@ def from_folder(root: Path, **changes: Any) -> Acquire:
 
 def test_the_demo_world_arrives_complete(bucket: Path, raw: Path) -> None:
     manifest = pl.read_parquet(raw / "manifest.parquet")
-    assert dict(manifest.schema) == MANIFEST_SCHEMA
+    assert manifest.schema == pl.Schema(MANIFEST_SCHEMA)
     assert manifest.height == 120
     assert manifest["outcome"].unique().to_list() == ["ok"]
     assert manifest.equals(manifest.sort("split", "image_id"))

@@ -43,7 +43,7 @@ def test_the_file_has_the_promised_columns_and_the_counts_add_up(tmp_path: Path)
     raw = write_raw(tmp_path / "raw", train, [f"j,/m/1,{GOOD},0,0,0,0", f"k,/m/1,{GOOD},0,0,0,0"])
     report = filter_boxes(raw, tmp_path / "boxes", parameters.filtering(), seed=0)
     kept = pl.read_parquet(tmp_path / "boxes" / "boxes.parquet")
-    assert dict(kept.schema) == COLUMNS
+    assert kept.schema == pl.Schema(COLUMNS)
     assert kept["box_id"].is_sorted()
     assert report.rows == 8 == kept.height + sum(report.rejects.values())
     assert report.kept == {"train": 3, "validation": 1}
