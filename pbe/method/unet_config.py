@@ -98,47 +98,51 @@ def complete_config(config: dict[str, Any], where: Path | str = "UNet") -> dict[
 
 
 def _check_levels(config: dict[str, Any], where: Path | str) -> None:
-    levels = len(config["block_out_channels"])
+    channels = config["block_out_channels"]
     for key in ("down_block_types", "up_block_types"):
-        if len(config[key]) != levels:
-            raise UserError(f"{where}: {key} has {len(config[key])} entries for {levels} block_out_channels")
+        if len(config[key]) != len(channels):
+            raise UserError(f"{where}: {key} has {len(config[key])} entries for {len(channels)} block_out_channels")
         for kind in config[key]:
             if kind not in WITH_ATTENTION:
                 raise UserError(f"{where}: {key} has {kind!r}; supported are {', '.join(WITH_ATTENTION)}")
     for key in ("attention_head_dim", "num_attention_heads", "transformer_layers_per_block"):
-        value = config[key]
-        if isinstance(value, list | tuple) and len(value) != levels:
-            raise UserError(f"{where}: {key} has {len(value)} entries for {levels} block_out_channels")
+        values = _for_each(config[key], len(channels))
+        if len(values) != len(channels):
+            raise UserError(f"{where}: {key} has {len(values)} entries for {len(channels)} block_out_channels")
+        for width, value in zip(channels, values, strict=True):
+            if value is None and key == "num_attention_heads":
+                continue
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{where}: {key} is {config[key]!r}; it must be above 0")
+            if key != "transformer_layers_per_block" and width % value:
+                raise UserError(
+                    f"{where}: {key} is {config[key]!r}; {width} channels cannot be divided into {value} heads"
+                )
 
 
 def down_levels(config: dict[str, Any]) -> list[LevelConfig]:
     """Return the levels on the way down, from the largest resolution to the smallest."""
-    channels = config["block_out_channels"]
-    heads = _for_each(config["num_attention_heads"] or config["attention_head_dim"], len(channels))
-    depths = _for_each(config["transformer_layers_per_block"], len(channels))
-    return _levels(channels, heads, depths, config["down_block_types"])
+    return _levels(config, config["down_block_types"])
 
 
 def up_levels(config: dict[str, Any]) -> list[LevelConfig]:
     """Return the levels on the way up, from the smallest resolution to the largest."""
-    channels = config["block_out_channels"]
-    heads = _for_each(config["num_attention_heads"] or config["attention_head_dim"], len(channels))
-    depths = _for_each(config["transformer_layers_per_block"], len(channels))
-    return _levels(channels[::-1], heads[::-1], depths[::-1], config["up_block_types"])
+    return _levels(config, config["up_block_types"][::-1])[::-1]
 
 
 def middle_level(config: dict[str, Any]) -> LevelConfig:
     """Return the level between them, which always has attention."""
+    return _levels(config, ["CrossAttnDownBlock2D"] * len(config["block_out_channels"]))[-1]
+
+
+def _levels(config: dict[str, Any], kinds: list[str]) -> list[LevelConfig]:
+    """Return the levels from the largest resolution to the smallest."""
     channels = config["block_out_channels"]
     heads = _for_each(config["num_attention_heads"] or config["attention_head_dim"], len(channels))
     depths = _for_each(config["transformer_layers_per_block"], len(channels))
-    return LevelConfig(channels[-1], heads[-1], depths[-1])
-
-
-def _levels(channels: list[int], heads: list[int], depths: list[int], kinds: list[str]) -> list[LevelConfig]:
     rows = zip(channels, heads, depths, kinds, strict=True)
     return [LevelConfig(width, number, depth if WITH_ATTENTION[kind] else 0) for width, number, depth, kind in rows]
 
 
-def _for_each(value: Any, num_levels: int) -> list[int]:
+def _for_each(value: Any, num_levels: int) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value] * num_levels
