@@ -9,6 +9,7 @@ from pbe import layout
 from pbe.curation import selection, verdicts
 from pbe.method.conditioner import Conditioner
 from pbe.runtime import mongod
+from pbe.runtime.devices import choose_device, choose_precision
 from pbe.runtime.files import write_json
 from pbe.settings import Settings
 from pbe.types import ProgressBars, no_progress_bars
@@ -18,7 +19,9 @@ def curate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_ba
     """Reject images by the rules under `curate`; FIFTYONE_DATABASE_URI names a MongoDB other than the project's."""
     encoder = layout.BACKBONE / "image_encoder"
     require(folder, layout.RAW / "manifest.parquet", layout.BOXES / "boxes.parquet", encoder)
-    tower = Conditioner.from_tower(folder / encoder, context_dim=1)
+    device = choose_device(settings.curate.device, "curate.device")
+    dtype = choose_precision(settings.curate.precision, device, "curate.precision")
+    tower = Conditioner.from_tower(folder / encoder, context_dim=1).to(device, dtype)
     home = folder / layout.FIFTYONE_HOME
     with mongod.running_mongod(home, os.environ.get("FIFTYONE_DATABASE_URI")) as uri:
         report = selection.curate(

@@ -11,7 +11,7 @@ from pbe.evaluation import painting
 from pbe.evaluation.bench import Bench, read_bench, write_reference
 from pbe.evaluation.case_selection import CaseRules, make_bench
 from pbe.evaluation.paint_plan import GuidanceSweep, bench_digest, paint_bench
-from pbe.evaluation.painting import Sampling
+from pbe.evaluation.painting import Placement, Sampling
 from pbe.evaluation.reference_images import reference_images
 from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import digest_folder
@@ -61,13 +61,27 @@ def sampling_of(settings: Settings) -> Sampling:
     return Sampling(options.num_steps, options.max_magnification, options.batch_size, settings.seed)
 
 
+def placement_of(options: Evaluate) -> Placement:
+    """Return where and in which precision to paint: one process on each GPU, or `num_workers` on the CPU.
+
+    Raises UserError for a device that does not exist and for fp16 on a CPU.
+    """
+    from pbe.runtime.devices import choose_devices, choose_precision, precision_name
+
+    devices = choose_devices(options.device, "evaluate.device")
+    dtype = choose_precision(options.precision, devices[0], "evaluate.precision")
+    num_workers = options.num_workers if devices[0].type == "cpu" else 1
+    return Placement(tuple(map(str, devices)), num_workers, precision_name(dtype))
+
+
 def paint_all(
     settings: Settings, folder: Path, bench: Bench, sweep: GuidanceSweep, sampling: Sampling, bars: ProgressBars
 ) -> None:
     """Paint the bench with the trained model, unless an interrupted run did with the same model and code."""
-    model = folder / layout.MODEL
-    paint = partial(painting.paint_cases, model, sampling=sampling, num_workers=settings.evaluate.num_workers)
-    model_key = f"{digest_folder(model)} {digest_code('pbe.evaluation.painting')}"
+    model, placement = folder / layout.MODEL, placement_of(settings.evaluate)
+    paint = partial(painting.paint_cases, model, sampling=sampling, placement=placement)
+    kind = placement.devices[0].partition(":")[0]
+    model_key = f"{digest_folder(model)} {digest_code('pbe.evaluation.painting')} {kind} {placement.precision}"
     progress = bars("cases painted")
     paint_bench(bench, sweep, sampling, paint, folder / layout.EVALUATION, model_key=model_key, progress=progress)
 
@@ -77,19 +91,25 @@ def score_all(
 ) -> Counts:
     """Score what was painted, write metrics and report, and return each method's metrics.
 
-    The libraries that scoring needs are imported here, so that painting does not wait for them.
+    The encoders run in fp32 on the first device that paints. The libraries that scoring needs are imported here, so
+    that painting does not wait for them.
     """
     from pbe.demo.attribute_classifier import FOLDER, AttributeClassifier
     from pbe.evaluation.encoders import open_encoder
     from pbe.evaluation.report import write_gallery, write_report
     from pbe.evaluation.scoring import score_bench, write_metrics
     from pbe.method.conditioner import Conditioner
+    from pbe.runtime.devices import choose_device
 
     options, out = settings.evaluate, folder / layout.EVALUATION
     raw, curated = folder / layout.RAW, folder / layout.CURATED
     references = reference_images(raw, curated, options.real, settings.method.image_px, options.max_real_images)
-    encoder = open_encoder(options.encoder, Conditioner.from_pretrained(folder / layout.MODEL / "image_encoder"))
-    classifier = AttributeClassifier.from_pretrained(folder / layout.TINY / FOLDER) if bench.exemplar_truth else None
+    device = choose_device(options.device, "evaluate.device")
+    tower = Conditioner.from_pretrained(folder / layout.MODEL / "image_encoder")
+    encoder = open_encoder(options.encoder, tower, device)
+    classifier = None
+    if bench.exemplar_truth:
+        classifier = AttributeClassifier.from_pretrained(folder / layout.TINY / FOLDER).to(device)
     progress = bars("cases scored")
     metrics = score_bench(bench, out, sweep, sampling, references, encoder, classifier, progress)
     write_metrics(folder / layout.METRICS, metrics)

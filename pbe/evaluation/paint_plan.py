@@ -69,7 +69,8 @@ def paint_bench(
     """Paint the cases of `sweep` into `out`.
 
     Results that an interrupted run left are reused if they belong to the same `model_key` (any string that changes with
-    the weights and the code), bench, sampling and sweep; all others are removed. `progress` counts painted cases.
+    the weights, the code, the kind of device and the precision), bench, sampling and sweep; all others are removed.
+    `progress` counts painted cases.
     """
     jobs = sweep.jobs(bench, out)
     settings = {"guidance_scale": sweep.scale, "sweep_cases": sweep.num_cases, **asdict(sampling)}

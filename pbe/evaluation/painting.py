@@ -1,15 +1,18 @@
 """Painting a whole bench: batches of cases over worker processes, results as files; existing results are kept.
 
-Small networks run faster in several processes of one thread than in one process of several. The cases of a batch depend
-on their place in the bench and not on the worker, so that the pixels are the same for any number of workers.
+Each GPU has one process. On a CPU, small networks run faster in several processes of one thread than in one process of
+several. The cases of a batch depend on their place in the bench and not on the worker, so that the pixels are the same
+for any number of workers.
 """
 
 import multiprocessing
 import multiprocessing.forkserver
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -46,6 +49,15 @@ class Sampling:
     seed: int
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where cases are painted: `num_workers` processes on each of the devices, and the precision of their painters."""
+
+    devices: tuple[str, ...]  # "cpu", or one or more of "cuda:0", "cuda:1", ...
+    num_workers: int
+    precision: str  # fp32, bf16 or fp16
+
+
 class Paint(Protocol):
     """Completes jobs by writing `{id:012d}.png` for each case; `paint_cases` with its other arguments bound."""
 
@@ -58,12 +70,13 @@ def paint_cases(
     jobs: Sequence[PaintJob],
     *,
     sampling: Sampling,
-    num_workers: int,
+    placement: Placement,
     progress: Progress = no_progress,
 ) -> None:
-    """Paint the jobs with the model in `painter_folder`, in `num_workers` processes of one thread each.
+    """Paint the jobs with the model in `painter_folder`, in processes of one thread each.
 
-    A batch is painted unless all of its results exist. Each case has its own seed, the same at every guidance scale.
+    The devices take the batches in turn. A batch is painted unless all of its results exist. Each case has its own
+    seed, the same at every guidance scale.
     `progress` counts cases, including those that existed. Raises what the painter raises.
     """
     batches = [(job, ids) for job in jobs for ids in _batches(bench.ids[: job.num_cases], sampling.batch_size)]
@@ -75,26 +88,37 @@ def paint_cases(
         return
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
-    workers = min(num_workers, len(missing))
-    with ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker) as pool:
+    with ExitStack() as stack:
+        pools = [stack.enter_context(_pool(min(placement.num_workers, len(missing)))) for _ in placement.devices]
+        turns = zip(missing, cycle(zip(pools, placement.devices, strict=True)))
         futures: list[Future[int]] = [
-            pool.submit(paint_batch, painter_folder, bench, ids, job, sampling) for job, ids in missing
+            pool.submit(paint_batch, painter_folder, bench, ids, job, sampling, device, placement.precision)
+            for (job, ids), (pool, device) in turns
         ]
         try:
             for future in as_completed(futures):
                 done += future.result()
                 progress(done, total)
         finally:
-            pool.shutdown(cancel_futures=True)
+            for pool in pools:
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _batches(ids: Sequence[int], batch_size: int) -> list[Sequence[int]]:
     return [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
 
 
-def paint_batch(painter_folder: Path, bench: Bench, ids: Sequence[int], job: PaintJob, sampling: Sampling) -> int:
+def paint_batch(
+    painter_folder: Path,
+    bench: Bench,
+    ids: Sequence[int],
+    job: PaintJob,
+    sampling: Sampling,
+    device: str = "cpu",
+    precision: str = "fp32",
+) -> int:
     """Paint cases of a bench as `pbe edit` does, write the results into the job's folder, and return their number."""
-    painter = _load_painter(painter_folder)
+    painter = _load_painter(painter_folder, device, precision)
     cases = [bench.case(i) for i in ids]
     side = painter.exemplar_px
     regions = [find_regions(case.mask, painter.image_px, sampling.max_magnification) for case in cases]
@@ -124,16 +148,23 @@ def case_seed(seed: int, case_id: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def _load_painter(folder: Path) -> "Painter":
-    from pbe.method.painter import Painter
+def _load_painter(folder: Path, device: str, precision: str) -> "Painter":
+    import torch
 
-    return Painter.from_pretrained(folder)
+    from pbe.method.painter import Painter
+    from pbe.runtime.devices import DTYPES
+
+    return Painter.from_pretrained(folder).place(torch.device(device), DTYPES[precision])
 
 
 def prepare() -> None:
     """Start to load the model's code in the background, once for all workers, while this process prepares the bench."""
     _context()
     multiprocessing.forkserver.ensure_running()
+
+
+def _pool(num_workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(num_workers, mp_context=_context(), initializer=_start_worker)
 
 
 def _context() -> "ForkServerContext":

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.evaluate import evaluate
+from flows.evaluate import evaluate, guidance_sweep, open_bench, paint_all, placement_of, sampling_of
 from pbe import layout
 from pbe.demo.attribute_classifier import FOLDER
+from pbe.errors import UserError
+from pbe.evaluation.painting import Placement
 from pbe.settings import Settings
 from pbe.types import Progress
 from tests.support import parameters
@@ -82,3 +84,38 @@ def test_a_given_bench_is_painted_and_recorded_and_the_projects_own_can_follow(
     evaluate(settings, project, Bars())
     assert not (project / layout.BENCH / "bench.json").exists()
     assert len(list((project / layout.BENCH / "GT_3500").iterdir())) == 6
+
+
+def painted_again(settings: Settings, project: Path, **changes: str) -> bool:
+    """Paint with these changes of `evaluate`; return whether the results so far were of no use."""
+    bars = Bars()
+    changed = settings.model_copy(update={"evaluate": settings.evaluate.replace(**changes)})
+    bench = open_bench(changed, project)
+    paint_all(changed, project, bench, guidance_sweep(changed.evaluate), sampling_of(changed), bars)
+    return bars.first["cases painted"] != bars.last["cases painted"]
+
+
+def test_results_are_kept_for_auto_and_what_it_means_and_not_for_another_precision(
+    project: Path, settings: Settings
+) -> None:
+    auto = {"device": "auto", "precision": "auto"}
+    placement = placement_of(settings.evaluate.replace(**auto))
+    kind, other = placement.devices[0].partition(":")[0], {"bf16": "fp32", "fp32": "bf16"}[placement.precision]
+    assert painted_again(settings, project, **auto)
+    assert not painted_again(settings, project, device=kind, precision=placement.precision)
+    assert painted_again(settings, project, device=kind, precision=other)
+
+
+@pytest.mark.parametrize("change", [{"device": "cuda:99"}, {"device": "cpu", "precision": "fp16"}])
+def test_a_device_that_does_not_exist_is_named_with_its_key(settings: Settings, change: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=rf"^evaluate\.{list(change)[-1]} '{list(change.values())[-1]}': "):
+        placement_of(settings.evaluate.replace(**change))
+
+
+def test_each_gpu_has_one_process(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    options = settings.evaluate.replace(num_workers=8, device="auto", precision="fp16")
+    assert placement_of(options) == Placement(("cuda:0", "cuda:1"), num_workers=1, precision="fp16")
+    assert placement_of(options.replace(device="cuda:1")).devices == ("cuda:1",)
+    assert placement_of(options.replace(device="cpu", precision="fp32")).num_workers == 8

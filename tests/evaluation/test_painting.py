@@ -11,10 +11,11 @@ import torch
 
 from pbe.dataset.images import read_image
 from pbe.evaluation.bench import Bench, Case, read_bench, result_path, write_case, write_image
-from pbe.evaluation.painting import PaintJob, Sampling, case_seed, paint_batch, paint_cases
+from pbe.evaluation.painting import PaintJob, Placement, Sampling, case_seed, paint_batch, paint_cases
 from tests.support.toy_project import ROOT, running, wait_for
 
 QUICK = Sampling(num_steps=2, max_magnification=2.0, batch_size=4, seed=0)
+ON_TWO = Placement(("cpu",), num_workers=2, precision="fp32")
 
 
 POOL = """
@@ -45,7 +46,7 @@ def test_workers_paint_what_one_process_paints(model_folder: Path, bench: Bench,
     torch.set_num_threads(threads)
     seen: list[tuple[int, int]] = []
     paint_cases(
-        model_folder, bench, jobs, sampling=QUICK, num_workers=2,
+        model_folder, bench, jobs, sampling=QUICK, placement=ON_TWO,
         progress=lambda done, total, note="": seen.append((done, total)),
     )  # fmt: skip
     assert results(jobs[0]) == results(alone)
@@ -56,13 +57,27 @@ def test_workers_paint_what_one_process_paints(model_folder: Path, bench: Bench,
         np.testing.assert_array_equal(result[case.mask == 0], case.source[case.mask == 0])
 
 
+def test_devices_share_the_batches(model_folder: Path, bench: Bench, tmp_path: Path) -> None:
+    """Two pools, as for two GPUs, write what one pool writes; in bf16 other pixels, and those outside the mask stay."""
+    painted = []
+    for name, num_devices, precision in (("one", 1, "bf16"), ("two", 2, "bf16"), ("fp32", 1, "fp32")):
+        job, placement = PaintJob(5.0, 8, tmp_path / name), Placement(("cpu",) * num_devices, 1, precision)
+        paint_cases(model_folder, bench, [job], sampling=QUICK, placement=placement)
+        painted.append(results(job))
+    assert painted[0] == painted[1]
+    assert painted[0].keys() == painted[2].keys()
+    assert painted[0] != painted[2]
+    case, result = bench.case(bench.ids[0]), read_image(result_path(tmp_path / "one", bench.ids[0]))
+    np.testing.assert_array_equal(result[case.mask == 0], case.source[case.mask == 0])
+
+
 def test_existing_results_are_not_painted_again(bench: Bench, tmp_path: Path) -> None:
     job = PaintJob(5.0, 4, tmp_path)
     for case_id in bench.ids[:4]:
         write_image(result_path(tmp_path, case_id), np.zeros((2, 2, 3), np.uint8))
     seen: list[tuple[int, int]] = []
     paint_cases(
-        Path("absent"), bench, [job], sampling=QUICK, num_workers=2,
+        Path("absent"), bench, [job], sampling=QUICK, placement=ON_TWO,
         progress=lambda done, total, note="": seen.append((done, total)),
     )  # fmt: skip
     assert seen == [(4, 4)]
