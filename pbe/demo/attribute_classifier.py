@@ -65,7 +65,8 @@ class AttributeClassifier(nn.Module):
     @torch.inference_mode()
     def read(self, crops: NDArray[np.uint8]) -> list[AttributeValues]:
         """Read crops (B, 32, 32, 3) uint8: each reading has a word for each attribute."""
-        pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(self.trunk[0].weight.device)
+        device = next(self.parameters()).device
+        pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(device)
         best = {name: logits.argmax(1).tolist() for name, logits in self(pixels).items()}
         return [{name: WORDS[name][indices[i]] for name, indices in best.items()} for i in range(len(crops))]
 

@@ -80,7 +80,8 @@ class ClipEncoder:
     sees_tiles = False
 
     def __init__(self, folder: Path, device: torch.device = _CPU) -> None:
-        self._model = _load_clip(folder).to(device)
+        self._model = _load_clip(folder)
+        self._model.to(device)  # type: ignore[arg-type]
         config = self._model.config
         input_px, patch_px = config.image_size, config.patch_size
         assert isinstance(input_px, int)

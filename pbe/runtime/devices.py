@@ -65,5 +65,5 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Return whether the device has instructions that multiply bf16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    features = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 may lack it
+    features: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 may lack it
     return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))

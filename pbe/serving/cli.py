@@ -87,6 +87,18 @@ def _add_edit(edit: argparse.ArgumentParser) -> None:
     edit.add_argument("--num-steps", type=int, default=50, metavar="N", help="number of sampling steps (default: 50)")
     edit.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise (default: 0)")
     edit.add_argument(
+        "--device",
+        default="auto",
+        metavar="D",
+        help="where to paint: auto (a GPU if there is one), cpu, cuda or cuda:1 (default: auto)",
+    )
+    edit.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the model: auto (bf16 where it is fast, else fp32), fp32, bf16 or fp16 (default: auto)",
+    )
+    edit.add_argument(
         "--max-magnification",
         type=float,
         default=2,
@@ -122,7 +134,7 @@ def _edit(arguments: argparse.Namespace) -> None:
         exemplar = checked_exemplar(arguments, source, mask)
         from pbe.serving.editor import edit_picture, mask_notes
 
-        painter = _load(_model_folder(arguments.model))
+        painter = _load_placed(_model_folder(arguments.model), arguments.device, arguments.precision)
     print_notes(mask_notes(mask, painter.image_px, arguments.max_magnification))
     with _progress_bar(arguments.num_steps) as on_step:
         result = edit_picture(
@@ -200,6 +212,15 @@ def _load(folder: Path) -> "Painter":
         from pbe.method.painter import Painter
 
     return Painter.from_pretrained(folder)
+
+
+def _load_placed(folder: Path, device_name: str, precision: str) -> "Painter":
+    """Return the painter on the device and in the precision that the flags name, which are checked first."""
+    from pbe.runtime.devices import choose_device, choose_precision
+
+    device = choose_device(device_name, "--device")
+    dtype = choose_precision(precision, device, "--precision")
+    return _load(folder).place(device, dtype)
 
 
 @contextmanager

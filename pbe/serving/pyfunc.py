@@ -26,6 +26,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from pbe.errors import UserError, one_line
 from pbe.method.painter import Painter
+from pbe.runtime.devices import choose_device, choose_precision
 from pbe.serving.editor import (
     check_mask,
     check_options,
@@ -36,7 +37,7 @@ from pbe.serving.editor import (
     read_source,
 )
 from pbe.serving.pictures import Picture, encode_png, losses
-from pbe.serving.registered_models import ARTIFACT
+from pbe.serving.registered_models import ARTIFACT, CONFIG
 from pbe.serving.request_images import image_bytes
 from pbe.types import Image, Mask
 
@@ -59,8 +60,14 @@ class PaintByExample(PythonModel):
     turn = threading.Lock()  # of the edits in this process
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the painter from the model's artifacts."""
-        self.painter = Painter.from_pretrained(Path(context.artifacts[ARTIFACT]))
+        """Load the painter from the model's artifacts, as `device` and `precision` of the model's configuration say.
+
+        Raises UserError for a device that does not exist and for fp16 on a CPU.
+        """
+        config = CONFIG | (context.model_config or {})
+        device = choose_device(str(config["device"]), "model_config: device")
+        dtype = choose_precision(str(config["precision"]), device, "model_config: precision")
+        self.painter = Painter.from_pretrained(Path(context.artifacts[ARTIFACT])).place(device, dtype)
         logging.getLogger("mlflow.models.utils").addFilter(_refuse_unknown_params)
 
     def predict(

@@ -17,6 +17,7 @@ from pbe.errors import UnavailableError, UserError, disk_error, one_line
 from pbe.runtime.files import atomic_folder
 
 ARTIFACT = "painter"  # the name of the painter's folder among the artifacts of a registered model
+CONFIG = {"device": "auto", "precision": "auto"}  # logged with a model: MLflow lets a user change these keys at load
 
 ANSWER_WITHIN_S = 4.0
 

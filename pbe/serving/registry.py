@@ -25,7 +25,7 @@ from pbe.errors import UnavailableError, UserError, one_line
 from pbe.layout import EXPERIMENT
 from pbe.runtime.files import digest_folder, write_text
 from pbe.serving.gate import Metrics, decide
-from pbe.serving.registered_models import ARTIFACT, check_server, files_are_missing, local_folder
+from pbe.serving.registered_models import ARTIFACT, CONFIG, check_server, files_are_missing, local_folder
 from pbe.settings import Register
 
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -185,6 +185,7 @@ def _log_model(model_folder: Path, metrics: Metrics) -> str:
             name="model",
             python_model=str(Path(__file__).with_name("pyfunc.py")),
             artifacts={ARTIFACT: str(model_folder)},
+            model_config=CONFIG,
             code_paths=[str(Path(__file__).parents[1])],
             signature=SIGNATURE,
             pip_requirements=pip_requirements(),

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as PILImage
 
+from pbe.runtime.devices import has_fast_bf16
 from pbe.serving import editor
 from pbe.serving.cli import _parser, _project_registry, main
 
@@ -46,6 +48,28 @@ def test_the_seed_decides_the_result(images: Path, model_folder: Path) -> None:
     assert results[0] == results[1] != results[2]
 
 
+def test_in_bf16_the_result_differs_and_unmasked_pixels_stay(images: Path, model_folder: Path) -> None:
+    painted = {}
+    for precision in ("fp32", "bf16", "auto"):
+        assert edit(images, f"--model={model_folder}", "--device=cpu", f"--precision={precision}") == 0
+        painted[precision] = np.asarray(PILImage.open(images / "o.png"))
+    source, mask = (np.asarray(PILImage.open(images / file)) for file in ("s.png", "m.png"))
+
+    assert np.array_equal(painted["bf16"][mask == 0], source[mask == 0])
+    assert not np.array_equal(painted["bf16"], painted["fp32"])
+    fast = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
+    assert np.array_equal(painted["auto"], painted[fast])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_missing_is_one_line(
+    images: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edit(images, f"--model={model_folder}", "--device=cuda") == 2
+    message = "error: --device 'cuda': this machine has no GPU that PyTorch can use; choose auto or cpu\n"
+    assert capsys.readouterr().err == message
+
+
 MISTAKES = [
     (["--guidance-scale=-1"], "guidance scale is -1: "),
     (["--guidance-scale", "-1"], "guidance scale is -1: "),
@@ -75,6 +99,10 @@ MISTAKES = [
     (["--exemplar={}"], "cannot be read: is a directory"),
     (["--model={}/none"], "no such folder, and not a registered model"),
     (["--model={}"], "not a model (model_index.json is missing)"),
+    (["--model={}", "--device=cuda:99"], "error: --device 'cuda:99': this machine has "),
+    (["--model={}", "--device=gpu"], "error: --device 'gpu': unknown; choose auto, cpu, cuda or cuda:1"),
+    (["--model={}", "--device=cpu", "--precision=fp16"], "error: --precision 'fp16': needs a GPU; choose auto, bf16"),
+    (["--precision=fp8"], "argument --precision: invalid choice: 'fp8'"),
     (["--colour=red"], "unrecognized arguments: --colour=red"),
 ]
 
@@ -259,6 +287,9 @@ from pbe.serving import cli
 
 class Painter:
     image_px, exemplar_px = 32, 16
+
+    def place(self, device, dtype):
+        return self
 
     def paint(self, *arrays, **options):
         return np.zeros(2) + np.zeros(3)

@@ -11,11 +11,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModelContext
 
 from pbe.errors import UserError
 from pbe.method.painter import Painter
+from pbe.runtime.devices import choose_device, choose_precision
 from pbe.serving.pyfunc import DEFAULTS, PaintByExample, RequestError, _refuse_unknown_params
 from pbe.serving.registry import SIGNATURE
 from pbe.serving.request_images import image_bytes
@@ -39,6 +41,43 @@ def row(images: Path) -> dict[str, bytes]:
 def predict(model: PaintByExample, row: dict[str, Any], **params: Any) -> pd.DataFrame:
     context = PythonModelContext(artifacts={}, model_config={})
     return model.predict(context, pd.DataFrame([row]), STEPS | params)
+
+
+def load(model_folder: Path, **config: Any) -> Painter:
+    """Load the served model with this configuration, and return its painter."""
+    model = PaintByExample()
+    model.load_context(PythonModelContext(artifacts={"painter": str(model_folder)}, model_config=config))
+    return model.painter
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_configuration_says_where_and_in_which_precision_it_runs(
+    model_folder: Path, precision: str, dtype: torch.dtype
+) -> None:
+    painter = load(model_folder, device="cpu", precision=precision)
+    assert {(p.device.type, p.dtype) for p in painter.parameters()} == {("cpu", dtype)}
+
+
+def test_a_model_that_was_logged_without_a_configuration_loads(model_folder: Path) -> None:
+    device = choose_device("auto")
+    parameter = next(load(model_folder).parameters())
+    assert (parameter.device.type, parameter.dtype) == (device.type, choose_precision("auto", device))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"device": "cuda:99"}, "model_config: device 'cuda:99': this machine has "),
+        ({"device": 0}, "model_config: device '0': unknown; choose auto, cpu, cuda or cuda:1"),
+        ({"device": "cpu", "precision": "fp16"}, "model_config: precision 'fp16': needs a GPU"),
+    ],
+)
+def test_a_configuration_that_this_machine_cannot_follow_is_an_error(
+    model_folder: Path, config: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        load(model_folder, **config)
+    assert str(error.value).startswith(words)
 
 
 def as_url_safe(data: bytes) -> str:

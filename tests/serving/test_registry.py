@@ -15,6 +15,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image as PILImage
 
 from pbe.errors import UnavailableError, UserError
@@ -176,6 +177,17 @@ def test_the_served_champion_paints_and_names_broken_images(project: Path, model
         broken.loc[0, column] = content
         with pytest.raises(Exception, match=f"row 0, column {column}|Incompatible input types for column {column}"):
             model.predict(broken, params={"num_steps": 2})
+
+
+def test_mlflow_users_choose_device_and_precision_as_they_load_a_model(
+    project: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(project, model_folder, bench())
+    model = mlflow.pyfunc.load_model(URI, model_config={"device": "cpu", "precision": "bf16"})
+    assert next(model.unwrap_python_model().painter.parameters()).dtype == torch.bfloat16
+    monkeypatch.setenv("MLFLOW_PYFUNC_INFERENCE_CONFIG", '{"device": "cpu", "precision": "fp32"}')
+    model = mlflow.pyfunc.load_model(URI)
+    assert next(model.unwrap_python_model().painter.parameters()).dtype == torch.float32
 
 
 def test_pbe_edit_uses_the_champion_of_the_project(
