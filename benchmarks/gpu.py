@@ -15,6 +15,7 @@ Runs without ray, mlflow, fiftyone and polars. Without a GPU, a tiny size runs o
 import argparse
 import gc
 import importlib.util
+import os
 import tempfile
 import time
 import traceback
@@ -34,6 +35,7 @@ from gpu_report import Report, measure_peaks, timed_s
 from sizes import flops, random_batch
 
 from pbe.errors import UserError
+from pbe.latents.drawing import DrawingPool
 from pbe.latents.frozen_encoders import FrozenEncoders
 from pbe.method.painter import Painter
 from pbe.training.loop import Trainer
@@ -98,54 +100,56 @@ def train_row(
         except torch.OutOfMemoryError:
             report.skip(section, name, "out of memory")
             return False
+    if not cached:
+        trainer.source.pool.close()
     report.rate(section, name, rate, "images/s", flops_of_one, first_step_s=first_s, **memory)
     return True
 
 
 def run_encode(project: Project, report: Report) -> None:
-    """Measure the frozen encoders on drawn samples with two exemplars each."""
+    """Measure the frozen encoders on samples with two exemplars each: drawn before, and drawn by processes."""
     plan = project.plan
-    report.heading("encode", "VAE and CLIP of samples with two exemplars, drawn before")
+    report.heading("encode", "VAE and CLIP of samples with two exemplars")
     one, size = count_encoding(project, 2), 32 if plan.on_gpu else 2
-    drawer = project.drawer(2)
-    samples = [drawer.draw(box, 0) for box in project.boxes]
-    batches = [[samples[(i + k) % len(samples)] for k in range(size)] for i in range(0, 8 * size, size)]
+    draws = [(box, variant) for variant in range(-(-16 * size // len(project.boxes))) for box in project.boxes]
+    batches = [draws[i : i + size] for i in range(0, 16 * size if plan.on_gpu else size, size)]
+    pool = DrawingPool(project.drawer(2), min(16, os.cpu_count() or 1), processes=plan.on_gpu)
+    samples = list(pool.draw_batches(batches[:4]))
     for kind, compiled in (("bf16", plan.on_gpu), ("fp32", False)):
-        if not report.fits("encode", f"{kind}, without drawing", 30 if plan.on_gpu else 0):
+        if not report.fits("encode", kind, 30 if plan.on_gpu else 0):
             continue
-        with measured_memory(plan) as memory:
-            encoders = FrozenEncoders(
-                project.folder / "backbone", plan.device, dtype=DTYPES[kind], compiled=compiled, batch_size=size
-            )
-            took_s = timed_s(lambda encoders=encoders: list(encoders.encode_all(batches)), 1, plan.device, warm=1)
-        rate = sum(map(len, batches)) / took_s
-        report.rate("encode", f"{kind}, without drawing", rate, "samples/s", one, **memory)
+        encoders = FrozenEncoders(
+            project.folder / "backbone", plan.device, dtype=DTYPES[kind], compiled=compiled, batch_size=size
+        )
+        for name, given in (("without", lambda: samples * 2), ("with", lambda: pool.draw_batches(batches))):
+            with measured_memory(plan) as memory:
+                work = lambda encoders=encoders, given=given: sum(len(e["mask"]) for e in encoders.encode_all(given()))  # noqa: E731
+                took_s, num_samples = timed_s(work, 1, plan.device, warm=1), work()
+            report.rate("encode", f"{kind}, {name} drawing", num_samples / took_s, "samples/s", one, **memory)
+    pool.close()
 
 
 def run_edit(project: Project, report: Report) -> None:
-    """Measure whole edits, eager in three precisions, and compiled in bf16 and fp16."""
+    """Measure whole edits in each precision, and then with compiled blocks."""
     plan = project.plan
     report.heading("edit", f"{plan.edit_steps} steps, guidance 5, {plan.image_px} px; seconds a picture")
-    one = flops(lambda: paint(project.painter().eval(), plan, 1, 1)) if not plan.on_gpu else None
-    kinds = ["fp16", "bf16", "fp32"] if plan.on_gpu else ["fp32", "bf16"]
-    for kind, compiled in [*((kind, False) for kind in kinds), *((kind, True) for kind in kinds[:2] if plan.on_gpu)]:
-        if not report.fits("edit", kind, (60 if compiled else 15) if plan.on_gpu else 0):
+    one = count_edit(project)
+    kinds = [(kind, False) for kind in (("fp16", "bf16", "fp32") if plan.on_gpu else ("fp32", "bf16"))]
+    for kind, compiled in [*kinds, *([("bf16", True), ("fp16", True)] if plan.on_gpu else [])]:
+        if not report.fits("edit", kind + ", compiled" * compiled, (60 if compiled else 15) if plan.on_gpu else 0):
             continue
         painter = project.painter().eval().place(torch.device(plan.device), DTYPES[kind])
-        if one is None or (kind == "fp16" and not compiled):
-            one = flops(lambda painter=painter: paint(painter, plan, 1))
         if compiled:
             painter.unet.compile_blocks()
         for batch in plan.edit_batches:
             with measured_memory(plan) as memory:
                 work = lambda painter=painter, batch=batch: paint(painter, plan, batch)  # noqa: E731
                 took_s = timed_s(work, 3 if plan.on_gpu else 1, plan.device, warm=2 if plan.on_gpu else 0) / batch
-            name = f"{kind}, batch {batch}" + (", compiled" if compiled else "")
-            report.latency("edit", name, took_s, one, **memory)
+            report.latency("edit", f"{kind}, batch {batch}" + ", compiled" * compiled, took_s, one, **memory)
         del painter
 
 
-def paint(painter: Painter, plan: Plan, batch: int, num_steps: int | None = None) -> Any:
+def paint(painter: Painter, plan: Plan, batch: int) -> Any:
     """Paint generated exemplars into generated pictures, each with a square mask."""
     rng = np.random.default_rng(0)
     size, side = plan.image_px, painter.exemplar_px
@@ -153,8 +157,7 @@ def paint(painter: Painter, plan: Plan, batch: int, num_steps: int | None = None
     masks = np.zeros((batch, size, size), np.uint8)
     masks[:, size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
     exemplars = rng.integers(0, 256, (batch, side, side, 3), np.uint8)
-    steps = num_steps or plan.edit_steps
-    return painter.paint(sources, masks, exemplars, guidance_scale=5.0, num_steps=steps, seeds=range(batch))
+    return painter.paint(sources, masks, exemplars, guidance_scale=5.0, num_steps=plan.edit_steps, seeds=range(batch))
 
 
 def run_profile(project: Project, report: Report) -> None:
@@ -187,6 +190,12 @@ def count_encoding(project: Project, num_exemplars: int) -> float:
     encoders = FrozenEncoders(project.folder / "backbone", project.plan.device)
     sample = project.drawer(num_exemplars).draw(project.boxes[0], 0)
     return flops(lambda: encoders.encode([sample]))
+
+
+def count_edit(project: Project) -> float:
+    """Return the operations of an edit; the painter is not placed, because the counter sees nothing in a CUDA graph."""
+    painter = project.painter().eval().to(project.plan.device)
+    return flops(lambda: paint(painter, project.plan, 1))
 
 
 @contextmanager

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from diffusers import UNet2DConditionModel
-from gpu_project import Project, predict
+from gpu_project import Project
 from gpu_report import Report
-from sizes import SIZES
-from torch import Tensor, nn
+from sizes import SIZES, stock_unet
+from torch import Tensor
 
 from pbe.latents.frozen_encoders import FrozenEncoders
 
@@ -43,34 +42,30 @@ def exact_fp32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = kept[1]
 
 
-def stock_unet(unet: nn.Module) -> UNet2DConditionModel:
-    """Return diffusers' UNet with the same weights and its own attention."""
-    config = dict(unet.config)
-    stock = UNet2DConditionModel.from_config({k: v for k, v in config.items() if not k.startswith("_")})
-    stock.load_state_dict(unet.state_dict())
-    return stock
-
-
 @torch.inference_mode()
 def check_unet(project: Project, report: Report) -> None:
-    """Compare ours in fp32 with diffusers in fp32, and ours in bf16, channels_last, with both."""
+    """Compare our UNet in fp32 with diffusers' in fp32, and ours in bf16, channels_last, with both; guided as well."""
     plan = project.plan
     ours = project.painter().unet.to(plan.device).eval()
-    stock = stock_unet(ours).to(plan.device).eval()
+    stock = stock_unet(ours)
     side, generator = plan.image_px // 8, torch.Generator().manual_seed(1)
-    inputs = (
-        torch.randn(2, 9, side, side, generator=generator).to(plan.device),
-        torch.tensor([37, 801], device=plan.device),
-        torch.randn(2, 1, SIZES[plan.size]["context"], generator=generator).to(plan.device),
-    )
+    latents = torch.randn(2, 9, side, side, generator=generator).to(plan.device)
+    timesteps = torch.tensor([37, 801], device=plan.device)
+    context = torch.randn(4, 1, SIZES[plan.size]["context"], generator=generator).to(plan.device)
+
+    def predict_stock(dtype: torch.dtype) -> Tensor:
+        twice = latents.to(dtype).repeat(2, 1, 1, 1)
+        return torch.as_tensor(stock(twice, timesteps.repeat(2), context.to(dtype)).sample).float()
+
     with exact_fp32():
-        wanted = predict(stock, *inputs)
-        report.check("UNet fp32 against diffusers", largest_difference(predict(ours, *inputs), wanted), UNET_LIMIT)
-    latents, timesteps, context = inputs
-    half = (latents.bfloat16(), timesteps, context.bfloat16())
+        wanted = predict_stock(torch.float32)
+        for name, rows in (("UNet", 2), ("guided UNet", 4)):
+            difference = largest_difference(ours(latents, timesteps, context[:rows]), wanted[:rows])
+            report.check(f"{name} fp32 against diffusers", difference, UNET_LIMIT)
     ours.to(torch.bfloat16, memory_format=torch.channels_last)
     stock.to(torch.bfloat16)
-    error, stock_error = (rms_difference(predict(unet, *half).float(), wanted) for unet in (ours, stock))
+    error = rms_difference(ours(latents, timesteps, context).float(), wanted)
+    stock_error = rms_difference(predict_stock(torch.bfloat16), wanted)
     detail = f"(relative to diffusers', whose bf16 differs by {stock_error:.1e} from fp32; ours by {error:.1e})"
     report.check("UNet bf16 against fp32", error / stock_error, BF16_RATIO, detail)
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import torch
 from loader import write_cache, write_images
 from sizes import random_painter
-from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from pbe import layout
@@ -104,9 +102,3 @@ class Project:
         boxes: list[CuratedBox] = self.boxes
         with mock.patch.object(batches, "read_curated_boxes", return_value=boxes):
             yield
-
-
-def predict(unet: nn.Module, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-    """Call our UNet, which returns a tensor, or diffusers', which returns an object with one."""
-    output = unet(latents, timesteps, context)
-    return output if isinstance(output, Tensor) else torch.as_tensor(output.sample)
