@@ -1,15 +1,15 @@
 """The checks that come before `gpu.py`'s table: what is fast computes what is slow."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from encode import measure_rounding
 from gpu_project import Project
 from gpu_report import Report
 from sizes import SIZES, stock_unet
 from torch import Tensor
-
-from pbe.latents.frozen_encoders import FrozenEncoders
 
 UNET_LIMIT = 1e-4  # in fp32, relative to the largest prediction
 BF16_RATIO = 1.5  # our bf16 error relative to that of diffusers in bf16
@@ -25,7 +25,7 @@ def run_checks(project: Project, report: Report) -> None:
         check_unet(project, report)
     if report.fits("checks", "latents", 10 if plan.on_gpu else 0):
         check_latents(project, report)
-    if report.fits("checks", "losses", 120 if plan.on_gpu else 0):
+    if report.fits("checks", "losses", 180 if plan.on_gpu else 0):
         check_losses(project, report)
 
 
@@ -72,32 +72,28 @@ def check_unet(project: Project, report: Report) -> None:
 
 def check_latents(project: Project, report: Report) -> None:
     """Compare latents and tokens of the bf16 encoders with fp32's, unrounded, beside what fp16 storage loses."""
-    plan = project.plan
     drawer = project.drawer(2)
     samples = [drawer.draw(box, 0) for box in project.boxes[:4]]
-    encoded = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        encoders = FrozenEncoders(project.folder / "backbone", plan.device, dtype=dtype)
-        with exact_fp32():
-            encoded[dtype] = {k: v.float() for k, v in encoders.encode_unrounded(samples).items()}
-    for name in ("source_latents", "class_tokens"):
-        wanted = encoded[torch.float32][name]
-        lost = rms_difference(wanted.half().float(), wanted)
-        error = rms_difference(encoded[torch.bfloat16][name], wanted)
-        report.check(f"{name} bf16 against fp32", error, LATENT_LIMIT, f"(fp16 storage loses {lost:.1e})")
+    with exact_fp32():
+        found = measure_rounding(project.folder / "backbone", samples, project.plan.device)
+    for name, row in found.items():
+        detail = f"(root mean square, relative; fp16 storage loses {row['fp16_storage_rms']:.1e})"
+        report.check(f"{name} bf16 against fp32", row["bf16_rms"], LATENT_LIMIT, detail)
 
 
 def check_losses(project: Project, report: Report) -> None:
-    """Compare the losses of the trainer as it runs with those of the same trainer in fp32, not compiled."""
+    """Compare the losses of the trainer as it runs with those of the same trainer in fp32, eager, not captured."""
     plan = project.plan
     changes = {"lr": 1e-4, "warmup_steps": 10}
+    eager = {"precision": "fp32", "compile": False, "gradient_checkpointing": True}
+    fast = {} if plan.on_gpu else {"precision": "bf16"}
     kept = torch.get_float32_matmul_precision()
     losses = {}
-    for name, precision in (("fp32", "fp32"), ("bf16", "bf16")):
-        fast = {} if precision == "bf16" and plan.on_gpu else {"compile": False}
-        trainer = project.trainer(project.train(plan.check_batch, precision=precision, **changes, **fast))
+    for name, chosen in (("fp32", eager), ("bf16", fast)):
+        trainer = project.trainer(project.train(plan.check_batch, **changes, **chosen))
         losses[name] = torch.tensor([trainer.run_step().loss for _ in range(plan.check_steps)])
         del trainer
+        gc.collect()
     torch.set_float32_matmul_precision(kept)
     relative = (losses["bf16"] - losses["fp32"]).abs() / losses["fp32"]
     first, last = losses["fp32"][0], losses["fp32"][-1]

@@ -39,14 +39,15 @@ class Plan:
     check_steps: int
     check_batch: int
     num_images: int
+    encoded: int
 
     @property
     def on_gpu(self) -> bool:
         return self.device.startswith("cuda")
 
 
-ON_GPU = Plan("sd", 512, "cuda", [8, 16, 32, 64], [1, 8], 20, 3, 20, 50, 8, 64)
-ON_CPU = Plan("tiny", 64, "cpu", [2], [1], 2, 0, 1, 3, 2, 4)
+ON_GPU = Plan("sd", 512, "cuda", [32, 64, 16, 8], [1, 8], 20, 4, 20, 50, 32, 64, 1024)
+ON_CPU = Plan("tiny", 64, "cpu", [2], [1], 2, 0, 1, 3, 2, 4, 8)
 
 
 class Project:

@@ -24,7 +24,7 @@ def test_the_gpu_benchmark_runs_at_a_tiny_size_on_a_cpu(
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert {row["section"] for row in rows} == {"checks", "train", "images", "encode", "edit", "lora"}
     checks = [row for row in rows if row["section"] == "checks"]
-    assert len(checks) == 6
+    assert len(checks) == 7
     assert all(row["holds"] for row in checks)
     measured = [row for row in rows if "value" in row and row["section"] != "checks"]
     assert len(measured) >= 6

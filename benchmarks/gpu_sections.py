@@ -1,0 +1,234 @@
+"""The sections of `gpu.py`: each measures something that users run, and adds its rows to the report."""
+
+import argparse
+import gc
+import importlib.util
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from encode import measure as measure_encoding
+from gpu_checks import run_checks
+from gpu_profile import print_profile
+from gpu_project import ON_CPU, ON_GPU, Plan, Project
+from gpu_report import Report, measure_peaks, timed_s
+from sizes import flops, random_batch
+
+from pbe.errors import UserError
+from pbe.latents.frozen_encoders import FrozenEncoders
+from pbe.method.painter import Painter
+from pbe.training.loop import Trainer
+from pbe.training.painting_loss import PaintingLoss
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+FAILURES = (RuntimeError, UserError, TypeError, AttributeError, LookupError, ValueError, AssertionError, OSError)
+
+
+def run_train(project: Project, report: Report) -> None:
+    """Measure training from the latent cache by batch size."""
+    report.heading("train", "from the latent cache, with average and clipping")
+    one = count_training(project)
+    needed_s = 60.0
+    for batch_size in project.plan.batch_sizes:
+        start_s = report.elapsed_s
+        train_row(project, report, "train", project.train(batch_size), one, needed_s)
+        needed_s = max(needed_s, report.elapsed_s - start_s)  # each batch size is compiled
+
+
+def run_images(project: Project, report: Report) -> None:
+    """Measure training from JPEGs: drawing, VAE and CLIP in every step."""
+    report.heading("images", "from JPEGs, without the cache")
+    one = count_training(project) + count_encoding(project, 1)
+    train_row(project, report, "images", project.train(project.plan.batch_sizes[0]), one, 60, cached=False)
+
+
+def run_lora(project: Project, report: Report) -> None:
+    """Measure training of adapters from the latent cache; its MFU counts the operations of training all weights."""
+    report.heading("lora", "adapters of rank 16, from the latent cache")
+    if importlib.util.find_spec("pbe.training.lora") is None:
+        report.skip("lora", "rank 16", "pbe.training.lora is missing")
+        return
+    one = count_training(project)
+    for batch_size in [1, 8]:
+        train_row(project, report, "lora", project.train(batch_size, lora_rank=16), one, 60)
+
+
+def train_row(
+    project: Project,
+    report: Report,
+    section: str,
+    train: Any,
+    flops_of_one: float,
+    needed_s: float,
+    cached: bool = True,
+) -> None:
+    """Run some steps of a trainer and record images/s, or that the batch does not fit into memory."""
+    plan, name = project.plan, f"batch {train.batch_size}"
+    if not report.fits(section, name, needed_s if plan.on_gpu else 0):
+        return
+    torch._dynamo.reset()  # a block is compiled at most 64 times in a process, once for each shape
+    with measured_memory(plan) as memory:
+        try:
+            trainer = project.trainer(train, cached)
+            start = time.perf_counter()
+            trainer.run_step()
+            first_s = time.perf_counter() - start
+            for _ in range(plan.warm):
+                trainer.run_step()
+            start = time.perf_counter()  # a step ends with a number on the host, so no GPU work is pending
+            for _ in range(plan.steps):
+                trainer.run_step()
+            rate = plan.steps * train.batch_size / (time.perf_counter() - start)
+        except torch.OutOfMemoryError:
+            report.skip(section, name, "out of memory")
+            return
+    if not cached:
+        trainer.source.pool.close()
+    report.rate(section, name, rate, "images/s", flops_of_one, first_step_s=first_s, **memory)
+
+
+def run_encode(project: Project, report: Report) -> None:
+    """Measure encoding of samples with two exemplars each: drawn before, and drawn by processes meanwhile."""
+    plan = project.plan
+    report.heading("encode", "VAE and CLIP of samples with two exemplars")
+    one, folder = count_encoding(project, 2), project.folder
+    for kind in ("bf16", "fp32") if plan.on_gpu else ("bf16",):
+        if not report.fits("encode", kind, 60 if plan.on_gpu else 0):
+            continue
+        with measured_memory(plan) as memory:
+            rates = measure_encoding(
+                folder / "images", project.boxes, folder / "backbone", project.method, plan.device, kind,
+                num_samples=plan.encoded, batch_size=64 if plan.on_gpu else 4, draw_workers=min(8, os.cpu_count() or 1),
+            )  # fmt: skip
+        more = {"start_s": rates["start_s"], "drawing_alone": rates["draw_samples_per_s"], **memory}
+        report.rate("encode", f"{kind}, without drawing", rates["encode_samples_per_s"], "samples/s", one, **memory)
+        report.rate("encode", f"{kind}, with drawing", rates["both_samples_per_s"], "samples/s", one, **more)
+
+
+def run_edit(project: Project, report: Report) -> None:
+    """Measure whole edits in each precision, and then with compiled blocks."""
+    plan = project.plan
+    report.heading("edit", f"{plan.edit_steps} steps, guidance 5, {plan.image_px} px; seconds a picture")
+    one = count_edit(project)
+    kinds = [(kind, False) for kind in (("fp16", "bf16", "fp32") if plan.on_gpu else ("fp32", "bf16"))]
+    for kind, compiled in [*kinds, *([("bf16", True), ("fp16", True)] if plan.on_gpu else [])]:
+        if not report.fits("edit", kind + ", compiled" * compiled, (60 if compiled else 15) if plan.on_gpu else 0):
+            continue
+        torch._dynamo.reset()
+        painter = project.painter().eval().place(torch.device(plan.device), DTYPES[kind])
+        if compiled:
+            painter.unet.compile_blocks()
+        for batch in plan.edit_batches:
+            with measured_memory(plan) as memory:
+                work = lambda painter=painter, batch=batch: paint(painter, plan, batch)  # noqa: E731
+                took_s = timed_s(work, 3 if plan.on_gpu else 1, plan.device, warm=2 if plan.on_gpu else 0) / batch
+            report.latency("edit", f"{kind}, batch {batch}" + ", compiled" * compiled, took_s, one, **memory)
+        del painter
+
+
+def paint(painter: Painter, plan: Plan, batch: int) -> Any:
+    """Paint generated exemplars into generated pictures, each with a square mask."""
+    rng = np.random.default_rng(0)
+    size, side = plan.image_px, painter.exemplar_px
+    sources = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
+    masks = np.zeros((batch, size, size), np.uint8)
+    masks[:, size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
+    exemplars = rng.integers(0, 256, (batch, side, side, 3), np.uint8)
+    return painter.paint(sources, masks, exemplars, guidance_scale=5.0, num_steps=plan.edit_steps, seeds=range(batch))
+
+
+def run_profile(project: Project, report: Report) -> None:
+    """Print the longest kernels of a step at batch 32, compiled as a run would."""
+    plan = project.plan
+    report.heading("profile", "kernels of one training step")
+    torch._dynamo.reset()
+    trainer: Trainer = project.trainer(project.train(plan.batch_sizes[0]))
+    for _ in range(plan.warm + 1):
+        trainer.run_step()
+    kinds = print_profile(trainer.run_step, plan.on_gpu)
+    report.rows.append({"section": "profile", "name": f"batch {trainer.train.batch_size}", "ms": kinds})
+
+
+SECTIONS: dict[str, Callable[[Project, Report], None]] = {
+    "checks": run_checks, "train": run_train, "images": run_images, "encode": run_encode, "edit": run_edit,
+    "lora": run_lora,
+}  # fmt: skip
+
+
+def count_training(project: Project) -> float:
+    """Return the operations of a training image from the cache, forward and backward."""
+    plan, painter = project.plan, project.painter()
+    losses = PaintingLoss(painter).to(plan.device).train()
+    batch = random_batch(painter, 1, plan.image_px).to(plan.device)
+    return flops(lambda: losses(batch).mean().backward())
+
+
+def count_encoding(project: Project, num_exemplars: int) -> float:
+    """Return the operations of encoding a sample."""
+    encoders = FrozenEncoders(project.folder / "backbone", project.plan.device)
+    sample = project.drawer(num_exemplars).draw(project.boxes[0], 0)
+    return flops(lambda: encoders.encode([sample]))
+
+
+def count_edit(project: Project) -> float:
+    """Return the operations of an edit; the painter is not placed, because the counter sees nothing in a CUDA graph."""
+    painter = project.painter().eval().to(project.plan.device)
+    return flops(lambda: paint(painter, project.plan, 1))
+
+
+@contextmanager
+def measured_memory(plan: Plan) -> Iterator[dict[str, float]]:
+    """Give a dict that has the block's peak memory after it; free what earlier blocks left."""
+    memory: dict[str, float] = {}
+    gc.collect()
+    if plan.on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    yield memory
+    if plan.on_gpu:
+        memory["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        memory["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+
+
+def main(description: str) -> None:
+    """Run the sections that the command line names."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="the sections to run")
+    parser.add_argument("--seconds", type=float, default=480.0, help="skip what would not end within these")
+    parser.add_argument("--out", type=Path, help="the rows as JSON, written after each row")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", help="of training from the cache")
+    parser.add_argument("--profile", action="store_true", help="print the kernels of one training step")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    plan = ON_GPU if torch.cuda.is_available() else ON_CPU
+    if options.batch_sizes:
+        plan = replace(plan, batch_sizes=options.batch_sizes)
+    if not plan.on_gpu:
+        torch.set_num_threads(1)
+    start = time.perf_counter()
+    report = Report(options.out, options.seconds, measure_peaks(plan.device), start=start)
+    print(f"torch {torch.__version__}; {report.peaks}", flush=True)
+    failed = False
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project(Path(folder), plan)
+        print(f"[{report.elapsed_s:4.0f} s] random weights, {plan.num_images} JPEGs and a latent cache are written")
+        runs = [SECTIONS[name] for name in SECTIONS if name in options.only]
+        for section in [*runs, *([run_profile] if options.profile else [])]:
+            try:
+                section(project, report)
+            except FAILURES:  # the other sections still run: time on a GPU is dear
+                failed = True
+                traceback.print_exc()
+    if not plan.on_gpu:
+        print("\nno GPU: a tiny size ran on the CPU. Not measured: any speed or memory of a GPU, fp16, compiled blocks")
+    if failed:
+        raise SystemExit(1)
