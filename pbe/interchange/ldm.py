@@ -48,11 +48,15 @@ def read_ldm(file: Path) -> Painter:
 
 
 def write_ldm(painter: Painter, file: Path) -> None:
-    """Write a painter as the authors' code reads it, complete or not at all; raises UserError as `keeping` does.
+    """Write a painter as the authors' code reads it, complete or not at all.
+
+    Raises UserError as `keeping` does, and for a painter that predicts the velocity, which this format cannot say.
 
     A `.safetensors` file holds the tensors, and the architecture in its metadata; any other suffix is a checkpoint of
     PyTorch.
     """
+    if painter.predicts_velocity:
+        raise UserError("the model predicts the velocity (train.zero_terminal_snr); export it with --format diffusers")
     tensors, architecture = to_ldm(painter), architecture_of(painter).to_json()
     with atomic_file(file) as part:
         if _is_safetensors(file):

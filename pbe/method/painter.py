@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,7 +34,7 @@ from pbe.method.denoiser import (
     freeze_unused,
     mask_latents,
 )
-from pbe.method.diffusion import alphas_cumprod
+from pbe.method.diffusion import alphas_cumprod, noise_of_velocity, rescale_zero_terminal_snr
 from pbe.method.guidance import guided
 from pbe.method.pretrained import forget_origin, load_scheduler, load_unet, load_vae
 from pbe.method.sampler import sample_plms
@@ -58,7 +58,7 @@ class Painter(nn.Module):
         unet: UNet,
         vae: AutoencoderKL,
         conditioner: Conditioner,
-        scheduler: PNDMScheduler,
+        scheduler: PNDMScheduler | DDIMScheduler,
         image_px: int,
         mask_channel: MaskChannel = "repaint",
     ) -> None:
@@ -67,11 +67,17 @@ class Painter(nn.Module):
         self._graphs: CudaGraphs | None = None
         self.vae = vae.requires_grad_(False)
         self.conditioner = conditioner
-        self.scheduler = scheduler
+        self.set_scheduler(scheduler)
         self.image_px = image_px
         self.mask_channel = mask_channel
+
+    def set_scheduler(self, scheduler: PNDMScheduler | DDIMScheduler) -> None:
+        """Set the noise schedule; one that ends with zero signal means that the UNet predicts the velocity."""
+        self.scheduler = scheduler
         config = scheduler.config
-        self.alphas_cumprod = alphas_cumprod(config.num_train_timesteps, config.beta_start, config.beta_end)
+        self.predicts_velocity = config.prediction_type == "v_prediction"
+        schedule = alphas_cumprod(config.num_train_timesteps, config.beta_start, config.beta_end)
+        self.alphas_cumprod = rescale_zero_terminal_snr(schedule) if self.predicts_velocity else schedule
 
     @property
     def exemplar_px(self) -> int:
@@ -144,14 +150,20 @@ class Painter(nn.Module):
             x = denoiser_input(noisy, masked, small_mask, self.mask_channel)
             return torch.as_tensor(unet(x, timesteps, context)).float()
 
-        denoise = guided(predict, context, self.conditioner.uncond_vector, guidance_scale)
+        predicted = guided(predict, context, self.conditioner.uncond_vector, guidance_scale)
+        levels = self.alphas_cumprod.to(device)
+
+        def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            prediction = predicted(noisy, timesteps)
+            return noise_of_velocity(prediction, noisy, timesteps, levels) if self.predicts_velocity else prediction
+
         noise = torch.stack([draw_noise(seed, (4, height, width)) for seed in seeds]).to(device)
         painted_cells = F.max_pool2d(mask, self.latent_factor) > 0  # a latent with any pixel to repaint is unknown
 
         def keep_known(latents: Tensor, alpha_bar: Tensor) -> Tensor:
             return torch.where(painted_cells, latents, alpha_bar.sqrt() * known + (1 - alpha_bar).sqrt() * noise)
 
-        latents = sample_plms(denoise, noise, self.alphas_cumprod.to(device), num_steps, on_step, keep_known)
+        latents = sample_plms(denoise, noise, levels, num_steps, on_step, keep_known)
         pixels = self.decode(latents)
         if not torch.isfinite(pixels).all():
             raise UserError(
@@ -174,7 +186,7 @@ class Painter(nn.Module):
         index = {
             "_class_name": PAINTER_CLASS,
             "image_encoder": ["paint_by_example", "PaintByExampleImageEncoder"],
-            "scheduler": ["diffusers", "PNDMScheduler"],
+            "scheduler": ["diffusers", type(self.scheduler).__name__],
             "unet": ["diffusers", CLASS],
             "vae": ["diffusers", "AutoencoderKL"],
             "image_px": self.image_px,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
@@ -25,6 +25,7 @@ _SCHEDULE = {
     "beta_schedule": "scaled_linear", "prediction_type": "epsilon", "trained_betas": None,
     "rescale_betas_zero_snr": False,
 }  # fmt: skip
+ZERO_TERMINAL_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}  # together or not at all
 _LOADING_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
                    SafetensorError, StrictDataclassError)  # fmt: skip
 _PNDM_DEFAULTS = {"beta_schedule": "linear", "prediction_type": "epsilon", "rescale_betas_zero_snr": False}
@@ -80,11 +81,16 @@ def load_tower(kind: Any, folder: Path) -> Any:
     return model
 
 
-def load_scheduler(folder: Path) -> PNDMScheduler:
-    """Return the noise schedule; raises UserError unless it is Stable Diffusion's and the model predicts the noise."""
+def load_scheduler(folder: Path) -> PNDMScheduler | DDIMScheduler:
+    """Return the noise schedule: PNDM's, or DDIM's if it ends with zero signal, which PNDM's cannot.
+
+    Raises UserError unless it is Stable Diffusion's and the model predicts the noise, or with zero terminal SNR the
+    velocity.
+    """
     file = folder / "scheduler_config.json"
     config = read_json(file)
-    for key, wanted in _SCHEDULE.items():
+    has_zero_snr = all(config.get(key) == value for key, value in ZERO_TERMINAL_SNR.items())
+    for key, wanted in (_SCHEDULE | (ZERO_TERMINAL_SNR if has_zero_snr else {})).items():
         if (value := config.get(key, _PNDM_DEFAULTS.get(key))) != wanted:
             shown = "a list" if isinstance(value, list) else value
             raise UserError(f"{file}: {key} is {shown}; only {wanted} is supported")
@@ -93,7 +99,8 @@ def load_scheduler(folder: Path) -> PNDMScheduler:
         raise UserError(f"{file}: beta_start is {start} and beta_end is {end}; they must lie within 0 and 1, in order")
     if not (isinstance(steps, int | None) and (steps is None or steps > 1)):
         raise UserError(f"{file}: num_train_timesteps is {steps}; it must be a whole number")
-    return build_part(PNDMScheduler.from_pretrained, folder, folder)
+    kind = DDIMScheduler if has_zero_snr else PNDMScheduler
+    return build_part(kind.from_pretrained, folder, folder)
 
 
 def forget_origin(config: Path) -> None:

@@ -1,10 +1,20 @@
 """The noise schedule and the loss of equation 2."""
 
+import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
-from pbe.method.diffusion import add_noise, alphas_cumprod, denoising_loss
+from pbe.method.diffusion import (
+    add_noise,
+    alphas_cumprod,
+    denoising_loss,
+    draw_training_noise,
+    min_snr_weights,
+    noise_of_velocity,
+    rescale_zero_terminal_snr,
+    velocity,
+)
 
 
 def test_the_schedule_is_stable_diffusions() -> None:
@@ -71,3 +81,64 @@ def test_the_loss_of_half_precision_predictions_is_computed_in_fp32() -> None:
     )  # fmt: skip
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, noise[0, 0, 0, :1].float().square())
+
+
+def test_min_snr_weights_are_computed_by_hand() -> None:
+    alphas = torch.tensor([0.9, 0.8, 0.5])  # SNR 9, 4 and 1
+    weights = min_snr_weights(torch.tensor([0, 1, 2, 0]), alphas, 5.0)
+    torch.testing.assert_close(weights, torch.tensor([5 / 9, 1.0, 1.0, 5 / 9]))
+
+
+def test_min_snr_weights_are_1_where_noise_prevails_and_fall_towards_clean_latents() -> None:
+    weights = min_snr_weights(torch.arange(1000), alphas_cumprod(), 5.0)
+    assert (weights.diff() >= 0).all()
+    assert weights[-1] == 1
+    assert weights[0] < 0.01
+
+
+def test_zero_terminal_snr_is_diffusers_up_to_the_last_timestep() -> None:
+    stock = DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear", rescale_betas_zero_snr=True).alphas_cumprod
+    rescaled = rescale_zero_terminal_snr(alphas_cumprod())
+    torch.testing.assert_close(rescaled[:-1], stock[:-1], rtol=2e-3, atol=1e-7)
+    assert rescaled[0] == alphas_cumprod()[0]
+    assert rescaled[-1] == 2.0**-24
+
+
+def test_velocity_is_stock_diffusers_and_gives_the_noise_back() -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 4, 4, 8, 8, generator=generator)
+    alphas, timesteps = rescale_zero_terminal_snr(alphas_cumprod()), torch.tensor([0, 300, 800, 999])
+    stock = DDPMScheduler(1000, 0.00085, 0.012, "scaled_linear")
+    stock.alphas_cumprod = alphas
+    found = velocity(latents, noise, timesteps, alphas)
+    torch.testing.assert_close(found, stock.get_velocity(latents, noise, timesteps))
+    noisy = add_noise(latents, noise, timesteps, alphas)
+    torch.testing.assert_close(noise_of_velocity(found, noisy, timesteps, alphas), noise, rtol=0, atol=1e-5)
+
+
+def test_the_loss_of_a_velocity_is_zero_for_the_true_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 2, 4, 2, 2, generator=generator)
+    alphas, timesteps = torch.tensor([0.64, 0.36]), torch.tensor([0, 1])
+    weights = torch.tensor([[0.8, 0.6], [0.6, 0.8]]).view(2, 2, 1, 1, 1)  # sqrt(a), sqrt(1 - a)
+    true = weights[:, 0] * noise - weights[:, 1] * latents
+    rest = (latents, latents[:, :1], latents[..., 0], latents[..., 0], torch.zeros(2).bool(), noise, timesteps, alphas)
+    assert denoising_loss(lambda *_: true, latents, *rest, predicts_velocity=True).max() < 1e-12
+    torch.testing.assert_close(
+        denoising_loss(lambda *_: true + 2, latents, *rest, predicts_velocity=True), torch.full((2,), 4.0)
+    )
+
+
+def test_offset_noise_adds_one_constant_to_each_channel() -> None:
+    plain, offset = (draw_training_noise(7, (4, 8, 8), strength) for strength in (0.0, 0.1))
+    assert torch.equal(plain, torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(7)))
+    constants = (offset - plain) / 0.1
+    torch.testing.assert_close(constants, constants[:, :1, :1].expand(4, 8, 8), rtol=0, atol=1e-5)
+    assert len({round(c, 3) for c in constants[:, 0, 0].tolist()}) == 4
+    assert torch.equal(offset, draw_training_noise(7, (4, 8, 8), 0.1))
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.5])
+def test_offset_noise_has_its_strength(strength: float) -> None:
+    means = torch.stack([draw_training_noise(seed, (4, 16, 16), strength).mean((1, 2)) for seed in range(500)])
+    assert means.std().item() == pytest.approx((strength**2 + 1 / 256) ** 0.5, rel=0.1)

@@ -1,5 +1,6 @@
 """The painter: which pixels change, seeds, sizes, and its files."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pbe.errors import UserError
 from pbe.method.backbone import check_backbone
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Images, Painter
+from pbe.method.pretrained import ZERO_TERMINAL_SNR
 from tests.support.tiny_models import WIDTH
+from tests.support.tiny_painter import changed_painter
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +166,20 @@ def test_sixteen_threads_on_one_painter_paint_the_bits_of_sixteen_calls_in_turn(
         together = list(pool.map(paint, range(16)))
     assert [np.array_equal(one, other) for one, other in zip(alone, together, strict=True)] == [True] * 16
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in painter.modules())
+
+
+def test_a_painter_with_zero_terminal_snr_paints_from_the_velocity_and_survives_saving(
+    backbone: Path, tmp_path: Path
+) -> None:
+    painter = changed_painter(backbone)
+    config = painter.scheduler.config
+    painter.set_scheduler(DDIMScheduler.from_config(config, **ZERO_TERMINAL_SNR, timestep_spacing="trailing"))
+    painter.save_pretrained(tmp_path)
+    again = Painter.from_pretrained(tmp_path)
+    assert again.predicts_velocity
+    assert again.alphas_cumprod[-1] == 2.0**-24
+    painted = again.paint(*case(1), num_steps=3, seeds=[0])
+    assert (painted == painter.paint(*case(1), num_steps=3, seeds=[0])).all()
+    stock = DDIMScheduler.from_pretrained(tmp_path / "scheduler")
+    torch.testing.assert_close(stock.alphas_cumprod[:-1], again.alphas_cumprod[:-1], rtol=2e-3, atol=1e-7)
+    assert json.loads((tmp_path / "model_index.json").read_text())["scheduler"] == ["diffusers", "DDIMScheduler"]

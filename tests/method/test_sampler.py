@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
-from pbe.method.diffusion import alphas_cumprod
+from pbe.method.diffusion import alphas_cumprod, noise_of_velocity, rescale_zero_terminal_snr
 from pbe.method.sampler import ddim_step, sample_plms, sampling_timesteps
 
 ALPHAS = alphas_cumprod()
+ZERO_SNR = rescale_zero_terminal_snr(ALPHAS)
 MEAN, STD = 0.7, 0.3
 
 
@@ -16,6 +18,14 @@ def exact_denoiser(latents: Tensor, timesteps: Tensor) -> Tensor:
     a = ALPHAS[timesteps].view(-1, 1, 1, 1)
     variance = a * STD**2 + 1 - a
     return (1 - a).sqrt() * (latents - a.sqrt() * MEAN) / variance
+
+
+def exact_velocity(latents: Tensor, timesteps: Tensor) -> Tensor:
+    """E[v | y_t] with zero terminal SNR, as the noise that it means."""
+    a = ZERO_SNR[timesteps].view(-1, 1, 1, 1)
+    centred = (latents - a.sqrt() * MEAN) / (a * STD**2 + 1 - a)
+    noise, clean = (1 - a).sqrt() * centred, MEAN + a.sqrt() * STD**2 * centred
+    return noise_of_velocity(a.sqrt() * noise - (1 - a).sqrt() * clean, latents, timesteps, ZERO_SNR)
 
 
 def noise(n: int = 2000) -> Tensor:
@@ -147,3 +157,24 @@ def test_timesteps_are_stable_diffusions() -> None:
 def test_an_impossible_number_of_steps_is_named(num_steps: int) -> None:
     with pytest.raises(ValueError, match=str(num_steps)):
         sampling_timesteps(num_steps)
+
+
+@pytest.mark.parametrize("num_steps", [24, 25, 50, 100])
+def test_samples_from_zero_signal_follow_the_data_distribution(num_steps: int) -> None:
+    samples = sample_plms(exact_velocity, noise(), ZERO_SNR, num_steps)
+    assert abs(samples.mean() - MEAN) < 0.02
+    assert abs(samples.std() - STD) < 0.03
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 12, 50, 1000])
+def test_a_schedule_that_ends_without_signal_is_sampled_from_its_last_timestep(num_steps: int) -> None:
+    calls: list[int] = []
+
+    def denoise(y: Tensor, t: Tensor) -> Tensor:
+        calls.append(int(t[0]))
+        return exact_velocity(y, t)
+
+    assert torch.isfinite(sample_plms(denoise, noise(8), ZERO_SNR, num_steps)).all()
+    stock = DDIMScheduler(timestep_spacing="trailing")
+    stock.set_timesteps(num_steps)
+    assert calls == stock.timesteps.tolist()
