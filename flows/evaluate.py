@@ -26,9 +26,10 @@ def evaluate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_
     require(folder, *([layout.CURATED / "boxes.parquet"] if settings.evaluate.bench in OWN_BENCHES else []))
     require(folder, layout.MODEL)
     painting.prepare()
+    placement = placement_of(settings.evaluate)
     bench = open_bench(settings, folder)
     sweep, sampling = guidance_sweep(settings.evaluate), sampling_of(settings)
-    paint_all(settings, folder, bench, sweep, sampling, bars)
+    paint_all(folder, bench, sweep, sampling, placement, bars)
     return score_all(settings, folder, bench, sweep, sampling, bars)
 
 
@@ -75,10 +76,10 @@ def placement_of(options: Evaluate) -> Placement:
 
 
 def paint_all(
-    settings: Settings, folder: Path, bench: Bench, sweep: GuidanceSweep, sampling: Sampling, bars: ProgressBars
+    folder: Path, bench: Bench, sweep: GuidanceSweep, sampling: Sampling, placement: Placement, bars: ProgressBars
 ) -> None:
     """Paint the bench with the trained model, unless an interrupted run did with the same model and code."""
-    model, placement = folder / layout.MODEL, placement_of(settings.evaluate)
+    model = folder / layout.MODEL
     paint = partial(painting.paint_cases, model, sampling=sampling, placement=placement)
     kind = placement.devices[0].partition(":")[0]
     model_key = f"{digest_folder(model)} {digest_code('pbe.evaluation.painting')} {kind} {placement.precision}"

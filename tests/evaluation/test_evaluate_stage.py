@@ -91,7 +91,8 @@ def painted_again(settings: Settings, project: Path, **changes: str) -> bool:
     bars = Bars()
     changed = settings.model_copy(update={"evaluate": settings.evaluate.replace(**changes)})
     bench = open_bench(changed, project)
-    paint_all(changed, project, bench, guidance_sweep(changed.evaluate), sampling_of(changed), bars)
+    placement = placement_of(changed.evaluate)
+    paint_all(project, bench, guidance_sweep(changed.evaluate), sampling_of(changed), placement, bars)
     return bars.first["cases painted"] != bars.last["cases painted"]
 
 

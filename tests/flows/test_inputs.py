@@ -34,3 +34,12 @@ def test_a_missing_input_names_the_stage_to_run(tmp_path: Path, stage: Work, inp
         with pytest.raises(UserError, match=rf"{path}.*: no such file.*; run.* {writer}( stage first)?$"):
             stage(PARAMETERS, tmp_path, no_progress_bars)
         (tmp_path / path).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("change", [{"device": "cuda:99"}, {"device": "cpu", "precision": "fp16"}])
+def test_curate_names_the_parameter_that_this_machine_cannot_follow(tmp_path: Path, change: dict[str, str]) -> None:
+    for path in (layout.RAW / "manifest.parquet", layout.BOXES / "boxes.parquet", layout.BACKBONE / "image_encoder"):
+        (tmp_path / path).mkdir(parents=True)
+    settings = PARAMETERS.model_copy(update={"curate": PARAMETERS.curate.replace(**change)})
+    with pytest.raises(UserError, match=rf"^curate\.{list(change)[-1]} '{list(change.values())[-1]}': "):
+        curate(settings, tmp_path, no_progress_bars)
