@@ -5,9 +5,10 @@ killed run that resumes from its last checkpoint therefore ends with the same bi
 """
 
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pbe import settings
 from pbe.method.painter import Painter
+from pbe.method.unet import UNet
+from pbe.runtime.devices import choose_precision
 from pbe.training.batches import BatchSource, PrefetchedBatches
+from pbe.training.captured_step import CapturedStep
+from pbe.training.flat_update import FlatUpdate
 from pbe.training.journal import NUM_BANDS, StepRecord
-from pbe.training.optimizer import build_optimizer
-from pbe.training.painting_loss import Batch, ExponentialMovingAverage, PaintingLoss, prepare_unet
-
-CONV_IN = "unet.conv_in.weight"
+from pbe.training.painting_loss import Batch, PaintingLoss
 
 
 def learning_rate(step: int, train: settings.Train) -> float:
@@ -45,63 +47,70 @@ class NotFiniteError(FloatingPointError):
 
 
 class Trainer:
-    """The model, optimizer, averaged weights and step of one worker."""
+    """The model, the update of its weights and the step of one worker.
+
+    With bf16, weights and activations are bf16, beside fp32 weights that the update changes; noise schedule, timesteps
+    and losses stay fp32. On one GPU the whole step is a CUDA graph.
+    """
 
     def __init__(self, painter: Painter, source: BatchSource, train: settings.Train, rank: int, device: str) -> None:
         self.painter, self.source, self.train, self.rank, self.device = painter, source, train, rank, device
+        place = torch.device(device)
+        self.dtype = choose_precision(train.precision, place, "train.precision")
         self._batches: BatchSource | PrefetchedBatches = (
-            PrefetchedBatches(source) if device.startswith("cuda") else source
+            PrefetchedBatches(source, device) if place.type == "cuda" else source
         )
         self.losses = PaintingLoss(painter).to(device).train()
-        prepare_unet(self.losses.unet, train, device)
+        self._compiled = prepare_unet(self.losses.unet, train, place)
+        is_alone = not (dist.is_initialized() and dist.get_world_size() > 1)
+        root = nn.ModuleList([painter, self.losses])
+        self.update = FlatUpdate(self.losses, root, train, self.dtype, owns_gradients=is_alone)
         self.wrapped: nn.Module = self.losses
-        if dist.is_initialized() and dist.get_world_size() > 1:
+        if not is_alone:
             self.wrapped = DistributedDataParallel(self.losses, gradient_as_bucket_view=True, broadcast_buffers=False)
-        trained = self.losses.trained()
-        groups = [
-            {"params": [p for name, p in trained.items() if name != CONV_IN], "factor": 1.0},
-            {"params": [trained[CONV_IN]], "factor": train.conv_in_lr_factor},
-        ]
-        self.optimizer = build_optimizer(groups, train, device)
-        self.average = ExponentialMovingAverage(trained, train.ema_decay, train.average, train.average_every)
+        captures = place.type == "cuda" and self.update.can_be_captured and not train.gradient_checkpointing
+        self._captured = CapturedStep(self._compute, place) if captures else None
         self.step = 0
         self.records: list[StepRecord] = []
 
     def run_step(self) -> StepRecord:
         """Take one optimizer step over the global batch; raises NotFiniteError with the samples of a NaN."""
         rate = learning_rate(self.step, self.train)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
-        self.optimizer.zero_grad(set_to_none=True)
-        losses, timesteps = self._backward()
-        trained = self.losses.trained()
-        norm = nn.utils.clip_grad_norm_(list(trained.values()), self.train.max_grad_norm)
-        self.optimizer.step()
-        self.average.update(trained, self.step)
+        batches = self._batches.batches(self.step, self.rank)
+        self.update.prepare(self.step, rate)
+        losses, norm = (self._captured or self._compute)(batches)
+        self.update.finish(self.step)
+        timesteps = torch.cat([b.timesteps for b in batches]).to(self.device)
         record = self._record(losses, timesteps, rate, float(norm))
         self.step += 1
         self.records.append(record)
         return record
 
-    def _backward(self) -> tuple[Tensor, Tensor]:
-        batches = self._batches.batches(self.step, self.rank)
+    def _compute(self, batches: list[Batch]) -> tuple[Tensor, Tensor]:
+        """Return the losses of the samples and the norm of the gradients, which have updated the weights."""
+        self.update.zero_grad()
         losses = []
         for i, batch in enumerate(batches):
             local = batch.to(self.device)
-            with self._sync(last=i == len(batches) - 1), self._precision():
+            with self._sync(last=i == len(batches) - 1):
                 loss = self.wrapped(local)
                 (loss.mean() / len(batches)).backward()
+            self.update.add_gradients()
             losses.append(loss.detach())
-        return torch.cat(losses), torch.cat([b.timesteps for b in batches]).to(self.device)
+        return torch.cat(losses), self.update.compute()
 
-    def _sync(self, last: bool) -> Any:
-        if isinstance(self.wrapped, DistributedDataParallel) and not last:
-            return self.wrapped.no_sync()
+    def _sync(self, last: bool) -> AbstractContextManager[None]:
+        """Leave gradients to be exchanged with the last micro-batch, except in bf16, where each is exchanged."""
+        if isinstance(self.wrapped, DistributedDataParallel) and not last and self.dtype == torch.float32:
+            return cast(AbstractContextManager[None], self.wrapped.no_sync())
         return nullcontext()
 
-    def _precision(self) -> Any:
-        kind = "cuda" if self.device.startswith("cuda") else "cpu"
-        return torch.autocast(kind, torch.bfloat16) if self.train.precision == "bf16" else nullcontext()
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the averaged weights in painter and loss for the block, in fp32 and without compiling for them."""
+        as_written = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
+        with as_written, self.update.swapped_in():
+            yield
 
     def _record(self, losses: Tensor, timesteps: Tensor, rate: float, norm: float) -> StepRecord:
         in_band = nn.functional.one_hot(timesteps * NUM_BANDS // 1000, NUM_BANDS).double()  # (B, bands)
@@ -129,31 +138,33 @@ class Trainer:
     @torch.no_grad()
     def validation_loss(self, samples: Batch) -> float:
         """Return the mean loss over samples with the current weights."""
-        parts = []
-        for part in samples.split(self.train.batch_size):
-            with self._precision():
-                parts.append(self.losses(part.to(self.device)).double())
+        parts = [self.losses(part.to(self.device)).double() for part in samples.split(self.train.batch_size)]
         return float(torch.cat(parts).mean())
 
     def state(self) -> dict[str, Any]:
         """Return everything that a resumed run needs, for a checkpoint."""
-        return {
-            "step": self.step,
-            "model": {k: p.detach() for k, p in self.losses.trained().items()},
-            "average": self.average.weights,
-            "optimizer": self.optimizer.state_dict(),
-            "records": [list(r.__dict__.values()) for r in self.records],
-        }
+        records = [list(r.__dict__.values()) for r in self.records]
+        return {"step": self.step, "records": records, "update": self.update.state()}
 
-    @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a state that `state` returned."""
-        for name, parameter in self.losses.trained().items():
-            parameter.copy_(state["model"][name])
-            self.average.weights[name].copy_(state["average"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.update.load_state(state["update"])
         self.step = int(state["step"])
         self.records = [StepRecord(*r) for r in state["records"]]
+
+
+def prepare_unet(unet: UNet, train: settings.Train, device: torch.device) -> bool:
+    """Set up a UNet to train fast on the device, or in little memory, as `train` says; return whether it compiles."""
+    if device.type == "cuda":
+        unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this one
+        torch.set_float32_matmul_precision("high")  # TF32
+        torch.backends.cudnn.allow_tf32 = True
+    if train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    compiles = train.compile is True or (train.compile == "auto" and device.type == "cuda")
+    if compiles:
+        unet.compile_blocks()
+    return compiles
 
 
 class Callbacks(Protocol):

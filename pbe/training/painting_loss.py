@@ -5,18 +5,14 @@
 In a share of the samples, v replaces the condition. `pbe.method.diffusion` has the equation.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pbe import settings
 from pbe.method.denoiser import denoiser_input
 from pbe.method.diffusion import denoising_loss
 from pbe.method.painter import Painter
-from pbe.method.unet import UNet
 
 
 @dataclass(frozen=True)
@@ -64,13 +60,17 @@ class PaintingLoss(nn.Module):
             batch.source_latents,
             batch.masked_latents,
             batch.mask,
-            self.proj_out(self.final_layer_norm(self.mapper(batch.class_tokens))),  # (B, T, D)
+            self._context(batch.class_tokens),
             self.uncond_vector,
             batch.dropped,
             batch.noise,
             batch.timesteps,
             self.alphas_cumprod,
         )
+
+    def _context(self, class_tokens: Tensor) -> Tensor:
+        tokens = class_tokens.to(self.uncond_vector.dtype)  # (B, T, W)
+        return torch.as_tensor(self.proj_out(self.final_layer_norm(self.mapper(tokens))))  # (B, T, D)
 
     def _predict(self, noisy: Tensor, masked: Tensor, mask: Tensor, context: Tensor, timesteps: Tensor) -> Tensor:
         x = denoiser_input(noisy, masked, mask, self.mask_channel)  # (B, 9, h, w)
@@ -79,71 +79,3 @@ class PaintingLoss(nn.Module):
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that training changes, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-
-def prepare_unet(unet: UNet, train: settings.Train, device: str) -> None:
-    """Set up a UNet to train fast on the device, or in little memory, as `train` says; it computes the same."""
-    if device.startswith("cuda"):
-        unet.to(memory_format=torch.channels_last)
-        torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
-    if train.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    if train.compile is True or (train.compile == "auto" and device.startswith("cuda")):
-        unet.compile_blocks()
-
-
-class ExponentialMovingAverage:
-    """An exponential moving average of the weights. The decay rises with the step, so that the start is soon forgotten.
-
-    With `kept_on` "cpu" the averaged weights are on the CPU; with "none" there is no averaging, and `weights` are the
-    parameters themselves. With `every` > 1 the average is updated every `every` steps, with the decay of all of them.
-    """
-
-    def __init__(
-        self,
-        parameters: dict[str, nn.Parameter],
-        decay: float,
-        kept_on: settings.AverageDevice = "device",
-        every: int = 1,
-    ) -> None:
-        self.decay, self.kept_on, self.every = decay, kept_on, every
-        self.weights = {name: self._copy(p.detach()) for name, p in parameters.items()}
-
-    def _copy(self, weight: Tensor) -> Tensor:
-        if self.kept_on == "none":
-            return weight
-        return weight.to("cpu", copy=True) if self.kept_on == "cpu" else weight.clone()
-
-    @torch.no_grad()
-    def update(self, parameters: dict[str, nn.Parameter], step: int) -> None:
-        """Move the average towards the parameters after `step`, counted from 0."""
-        if self.kept_on == "none" or (step + 1) % self.every:
-            return
-        share = 1 - min(self.decay, (1 + step) / (10 + step)) ** self.every
-        if self.kept_on == "device":
-            torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in parameters.values()], share)
-        else:
-            for name, parameter in parameters.items():
-                self.weights[name].lerp_(parameter.detach().to("cpu"), share)
-
-    @torch.no_grad()
-    def copy_to(self, parameters: dict[str, nn.Parameter]) -> None:
-        """Overwrite the parameters with the averaged weights."""
-        for name, parameter in parameters.items():
-            parameter.copy_(self.weights[name])
-
-    @contextmanager
-    def swapped_in(self, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
-        """Exchange the parameters and the averaged weights for the block, one tensor at a time to save memory."""
-        self._swap(parameters)
-        try:
-            yield
-        finally:
-            self._swap(parameters)
-
-    @torch.no_grad()
-    def _swap(self, parameters: dict[str, nn.Parameter]) -> None:
-        for name, parameter in parameters.items():
-            current = parameter.clone()
-            parameter.copy_(self.weights[name])
-            self.weights[name].copy_(current)

@@ -57,7 +57,7 @@ class RunRecorder:
 
     def validate(self, trainer: Trainer) -> float:
         """Paint the validation cases and return the mean validation loss."""
-        with self.timings.excluded("validation"), trainer.average.swapped_in(trainer.losses.trained()):
+        with self.timings.excluded("validation"), trainer.averaged():
             trainer.painter.eval()
             picture = self.cases.paint(trainer.painter)
             loss = trainer.validation_loss(self.samples)

@@ -55,7 +55,7 @@ def run_worker(
         if recorder:
             recorder.close()
     if trainer.rank == 0:
-        trainer.average.copy_to(trainer.losses.trained())
+        trainer.update.copy_average_to_model()
         deliver(painter, out, storage)
     ray.train.report({"step": trainer.step})
     return None

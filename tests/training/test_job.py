@@ -81,7 +81,7 @@ def changed_keys(package: Path, inputs: Path, before: Mapping[str, str], edits: 
     ("module", "old", "new", "expected"),
     [
         ("pbe/dataset/object_masks.py", "INTER_AREA", "INTER_LINEAR", {"run", "latents"}),
-        ("pbe/training/worker.py", "trainer.average.copy_to(trainer.losses.trained())", "pass", {"run"}),
+        ("pbe/training/worker.py", "trainer.update.copy_average_to_model()", "pass", {"run"}),
         ("pbe/latents/encoding.py", "shard * encode.shard_rows", "shard * encode.shard_rows + 1", {"latents"}),
     ],
 )

@@ -47,7 +47,7 @@ def test_a_run_leaves_records_timings_a_picture_and_the_averaged_model(
     assert [r.validation_loss is None for r in records] == [True, True, False]
     assert read_lines(job.folder / TIMINGS)[-1]["validation_s"] > 0
     assert (job.folder / "validation-00000003.png").is_file()
-    trainer.average.copy_to(trainer.losses.trained())
+    trainer.update.copy_average_to_model()
     deliver(trainer.painter, tmp_path / "model", storage)
     saved = Painter.from_pretrained(tmp_path / "model").unet.state_dict()
     assert all(torch.equal(v, saved[k]) for k, v in trainer.painter.unet.state_dict().items())
