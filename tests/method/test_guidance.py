@@ -7,7 +7,8 @@ from pbe.method.guidance import drop_context, guided
 
 
 def predict(noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-    return noisy * 0.1 + context.mean(dim=(1, 2)).view(-1, 1, 1, 1) + timesteps.view(-1, 1, 1, 1) * 0.001
+    scaled = noisy * 0.1 + timesteps.view(-1, 1, 1, 1) * 0.001
+    return scaled.repeat(len(context) // len(noisy), 1, 1, 1) + context.mean(dim=(1, 2)).view(-1, 1, 1, 1)
 
 
 NOISY, STEPS = torch.randn(3, 4, 3, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([5, 9, 700])
