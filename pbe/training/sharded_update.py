@@ -1,0 +1,226 @@
+"""Fully sharded training: each worker keeps its share of weights, moments and average (ZeRO, Rajbhandari et al., 2020).
+
+A block's weights are gathered before it computes and freed after it, and its gradients are reduced to shards while the
+backward pass goes on: PyTorch's FSDP2 (Zhao et al., 2023), over the residual blocks and transformers of the UNet. With
+bf16, workers exchange weights and gradients in bf16; the shards that the optimizer updates stay fp32.
+
+Validation and delivery use a whole model with the averaged weights, on the first worker alone. Whatever collects whole
+tensors exchanges messages, so that every worker must call it in the same step.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from pbe import settings
+from pbe.method.painter import Painter
+from pbe.method.unet import UNet
+from pbe.training.optimizer import BETA1, BETA2, EPSILON, average_share
+from pbe.training.painting_loss import PaintingLoss
+
+CONV_IN = "unet.conv_in.weight"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class ShardedUpdate:
+    """AdamW with clipping and an average of the weights, over the shards of a model.
+
+    `module` is the sharded copy of the painter's trained parts, to train. `whole`, which has the painter's own parts,
+    stays on the CPU, without gradients; the first worker validates and delivers with it.
+    """
+
+    can_be_captured = False
+
+    def __init__(self, painter: Painter, train: settings.Train, device: torch.device, dtype: torch.dtype) -> None:
+        self.painter, self.train, self.device = painter, train, device
+        self.whole = PaintingLoss(painter)
+        self.module = copy.deepcopy(self.whole).train()
+        prepare_blocks(self.module.unet, train, device)
+        shard(self.module, device, dtype)
+        self.shards = self.module.trained()
+        groups = [
+            {"params": [p for name, p in self.shards.items() if name != CONV_IN], "factor": 1.0},
+            {"params": [self.shards[CONV_IN]], "factor": train.conv_in_lr_factor},
+        ]
+        self._optimizer = torch.optim.AdamW(
+            groups, lr=train.lr, betas=(BETA1, BETA2), eps=EPSILON, weight_decay=train.weight_decay, fused=True
+        )
+        self._steps_taken = 0
+        for p in self.shards.values():
+            self._set_moments(p, {moment: torch.zeros_like(p) for moment in MOMENTS})
+        self.average: dict[str, Tensor] = {}
+        if train.average != "none":
+            kept_on = torch.device("cpu") if train.average == "cpu" else device
+            self.average = {name: local(p).to(kept_on, copy=True) for name, p in self.shards.items()}
+        self._is_swapped = False
+
+    def zero_grad(self) -> None:
+        """Clear the gradients before the first micro-batch of a step."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def add_gradients(self) -> None:
+        """Do nothing: each backward pass reduces its gradients and adds them to fp32 shards."""
+
+    def step(self, step: int, rate: float) -> Tensor:
+        """Clip the gradients, update weights and average; return the gradient norm before clipping, a 0-d tensor."""
+        self.prepare(step, rate)
+        norm = self.compute()
+        self.finish(step)
+        return norm
+
+    def prepare(self, step: int, rate: float) -> None:
+        """Set the rates of a step, counted from 0: the part of `step` before `compute`."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        if step != self._steps_taken:  # after a resume
+            for state in self._optimizer.state.values():
+                state["step"].fill_(step)
+        self._steps_taken = step + 1
+
+    def compute(self) -> Tensor:
+        """Clip and update on the device, with the rates of `prepare`; return the norm."""
+        norm = nn.utils.clip_grad_norm_(self.shards.values(), self.train.max_grad_norm)
+        self._optimizer.step()
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    @torch.no_grad()
+    def finish(self, step: int) -> None:
+        """Update the average: the part of `step` after `compute`."""
+        share = average_share(step, self.train)
+        if self.average and share:
+            averages = list(self.average.values())
+            torch._foreach_lerp_(averages, [local(p).to(averages[0].device) for p in self.shards.values()], share)
+
+    def averaged_weights(self) -> dict[str, Tensor]:
+        """Return the averaged weights by name, in fp32; only on the first worker, and while they are swapped in."""
+        assert self._is_swapped, "collecting them would need all workers"
+        return {name: p.detach() for name, p in self.whole.trained().items()}
+
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """On the first worker, have the painter on the device with the averaged weights for the block."""
+        self.copy_average_to_model()
+        if dist.get_rank() != 0:
+            yield
+            return
+        self.painter.place(self.device, torch.float32)  # in fp32, so that frozen parts keep their values
+        self._is_swapped = True
+        try:
+            yield
+        finally:
+            self._is_swapped = False
+            self.painter.place(torch.device("cpu"), torch.float32)
+
+    @torch.no_grad()
+    def copy_average_to_model(self) -> None:
+        """On the first worker, give the painter the averaged weights."""
+        for name, tensor in whole_tensors(self._averaged_shards()):
+            self.whole.get_parameter(name).copy_(tensor)
+
+    def state(self) -> dict[str, Any]:
+        """Return weights, average and moments by name, whole, on the first worker, and empty on the others.
+
+        It equals the state of a worker that has all weights, so that a run may go on with another number of workers.
+        """
+        state = {"model": dict(whole_tensors(self.shards))}
+        if self.average:
+            state["average"] = dict(whole_tensors(self._averaged_shards()))
+        for moment in MOMENTS:
+            state[moment] = dict(whole_tensors({n: self._optimizer.state[p][moment] for n, p in self.shards.items()}))
+        return state
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned; each worker keeps its shards of it."""
+        self._steps_taken = -1  # `prepare` knows the step
+        for name, p in self.shards.items():
+            local(p).copy_(local(self._shard_of(p, state["model"][name])))
+            if self.average:
+                self.average[name].copy_(local(self._shard_of(p, state["average"][name])))
+            self._set_moments(p, {moment: self._shard_of(p, state[moment][name]) for moment in MOMENTS})
+
+    def _averaged_shards(self) -> Mapping[str, Tensor]:
+        if not self.average:
+            return self.shards
+        return {name: self._as_shard(self.shards[name], average) for name, average in self.average.items()}
+
+    def _set_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor]) -> None:
+        self._optimizer.state[parameter] = {"step": torch.zeros((), device=self.device), **moments}
+
+    def _shard_of(self, parameter: Tensor, tensor: Tensor) -> DTensor:
+        """Return this worker's shard of a whole tensor that every worker has."""
+        assert isinstance(parameter, DTensor)
+        whole = tensor.to(self.device, parameter.dtype)
+        return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+    def _as_shard(self, parameter: Tensor, tensor: Tensor) -> DTensor:
+        """Return a tensor of this worker as the shard that it is, placed as the parameter is."""
+        assert isinstance(parameter, DTensor)
+        return DTensor.from_local(
+            tensor.to(self.device),
+            parameter.device_mesh,
+            parameter.placements,
+            shape=parameter.shape,
+            stride=parameter.stride(),
+        )
+
+
+def prepare_blocks(unet: UNet, train: settings.Train, device: torch.device) -> None:
+    """Set up a UNet that will be sharded as `train` says.
+
+    Shards must be contiguous, so that weights are not channels_last, but activations are. What is compiled is the
+    inside of a block, without the hooks that gather its weights.
+    """
+    if train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32
+        torch.backends.cudnn.allow_tf32 = True
+        unet.conv_in.register_forward_pre_hook(lambda _, x: x[0].contiguous(memory_format=torch.channels_last))
+    if train.compile is True or (train.compile == "auto" and device.type == "cuda"):
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+        for block in unet_blocks(unet):
+            block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
+
+
+def unet_blocks(unet: UNet) -> list[nn.Module]:
+    """Return the residual blocks and transformers, in which nearly all weights are."""
+    levels = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+    return [block for level in levels for block in [*level.resnets, *level.attentions]]
+
+
+def shard(losses: PaintingLoss, device: torch.device, dtype: torch.dtype) -> None:
+    """Divide the weights of a module among all workers; it computes and communicates in `dtype`."""
+    policy = MixedPrecisionPolicy() if dtype == torch.float32 else MixedPrecisionPolicy(dtype, dtype)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for block in unet_blocks(losses.unet):
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    whole = fully_shard(losses, mesh=mesh, mp_policy=policy)
+    if device.type == "cpu":  # gloo's average exists in new versions only
+        whole.set_force_sum_reduction_for_comms(True)
+
+
+def local(parameter: Tensor) -> Tensor:
+    """Return this worker's shard as a plain tensor that shares its memory."""
+    assert isinstance(parameter, DTensor)
+    return parameter.detach().to_local()
+
+
+def whole_tensors(shards: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Collect tensors one at a time; yield them in CPU memory on the first worker, nothing on the others.
+
+    Every worker must exhaust the iterator.
+    """
+    for name, each in shards.items():
+        assert isinstance(each, DTensor)
+        whole = each.detach().full_tensor()
+        if dist.get_rank() == 0:
+            yield name, whole.to("cpu")
