@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pbe.errors import UserError, one_line
 
+Deliver = Literal["last", "best"]
 AverageDevice = Literal["device", "cpu", "none"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -238,9 +239,11 @@ class Train(Section):
     min_snr_gamma: float | None = Field(gt=0.0, description="Min-SNR weighting of the loss; null: none, as the paper")
     offset_noise: float = Field(ge=0.0, le=1.0, description="strength of the noise that is constant over each channel")
     zero_terminal_snr: bool = Field(description="rescale the noise schedule so that its last step has no signal")
-    deliver: Literal["last", "best"] = Field(description="the weights to deliver; best: of the lowest validation loss")
+    deliver: Deliver = Field(description="the weights to deliver; best: of the lowest validation loss")
     gradient_checkpointing: bool = Field(description="uses less memory and a third more time")
-    loader_threads: int = Field(ge=1, le=256, description="threads that draw training triplets without a cache")
+    loader_threads: int = Field(
+        ge=1, le=256, description="threads, or for a GPU processes, that draw training triplets without a cache"
+    )
     checkpoint_every: int = Field(ge=1, description="steps between two checkpoints")
     keep_checkpoints: int = Field(ge=1)
     validate_every: int = Field(ge=1, description="steps between two validation losses and pictures")
@@ -298,6 +301,12 @@ class Settings(Section):
         stored = self.acquire.short_side_px
         if stored is not None and stored < self.method.image_px:
             raise ValueError(f"acquire.short_side_px {stored} is below method.image_px {self.method.image_px}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_weighting(self) -> "Settings":
+        if self.train.zero_terminal_snr and self.train.min_snr_gamma is not None:
+            raise ValueError("train.min_snr_gamma weights the last step of train.zero_terminal_snr by 0; choose one")
         return self
 
     @model_validator(mode="after")

@@ -168,7 +168,10 @@ def resolve_precision(encode: settings.Encode) -> str:
         return _precision_here(encode.precision, "cpu")
     import ray
 
-    return str(ray.get(ray.remote(num_gpus=1)(_precision_here).remote("auto", "cuda")))
+    from pbe.runtime.ray_cluster import user_errors_of_tasks
+
+    with user_errors_of_tasks():
+        return str(ray.get(ray.remote(num_gpus=1)(_precision_here).remote("auto", "cuda")))
 
 
 def _precision_here(name: str, device: str) -> str:

@@ -24,8 +24,8 @@ class FrozenEncoders:
     """The VAE's encoder and the CLIP tower of a backbone, on one device and in one precision.
 
     The tower gives T tokens for each exemplar: the class token alone with the bottleneck, all of its tokens without.
-    On a GPU the weights are channels_last; with `compiled` the VAE's residual blocks are compiled there, which takes
-    seconds, and batches are padded to `batch_size` so that all have one shape.
+    The weights are channels_last, except in fp32 on a CPU. On a GPU with `compiled`, the VAE's residual blocks are
+    compiled, which takes seconds, and batches are padded to `batch_size`, so that all have one shape.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FrozenEncoders:
         self._on_gpu = self.device.type == "cuda"
         self._batch_size = batch_size if self._on_gpu else None
         self._copies = torch.cuda.Stream(self.device) if self._on_gpu else None
-        if self._on_gpu:
+        if self._on_gpu or dtype != torch.float32:
             self._vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this one
         if self._on_gpu and compiled:
             for block in self._vae.modules():
