@@ -12,6 +12,7 @@ surroundings (`seams`).
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -171,7 +172,8 @@ class Painter(nn.Module):
             )
         decoded = pixels.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
         painted = decoded.permute(0, 2, 3, 1).cpu().numpy()
-        painted = np.stack([match_rim(*one) for one in zip(painted, filled, masks, strict=True)])
+        with ThreadPoolExecutor() as pool:
+            painted = np.stack(list(pool.map(match_rim, painted, filled, masks)))
         return np.where(masks[..., None] == 1, painted, sources)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -246,7 +248,8 @@ def _check_parts(folder: Path, unet: UNet, vae: AutoencoderKL, conditioner: Cond
 
 def fill_holes(sources: Images, masks: Masks) -> Images:
     """Return the sources (B, H, W, 3) with the masked pixels (B, H, W) filled from their rim, without reading them."""
-    return np.stack([_fill(source, mask) for source, mask in zip(sources, masks.astype(np.uint8), strict=True)])
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(_fill, sources, masks.astype(np.uint8))))
 
 
 def _fill(source: Image, mask: Mask) -> Image:

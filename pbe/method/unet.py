@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pbe.method.unet_blocks import Downsample, ResidualBlock, Transformer, Upsample, repeat_to
+from pbe.method.unet_blocks import Downsample, ResidualBlock, Transformer, Upsample, norm_silu, repeat_to
 from pbe.method.unet_config import LevelConfig, complete_config, down_levels, middle_level, up_levels
 
 CLASS = "UNet2DConditionModel"  # diffusers' class, which the saved configuration names
@@ -100,7 +100,7 @@ class UNet(nn.Module):
         return torch.as_tensor(self._predict(h))
 
     def _predict(self, h: Tensor) -> Tensor:
-        return torch.as_tensor(self.conv_out(F.silu(self.conv_norm_out(h))))
+        return torch.as_tensor(self.conv_out(norm_silu(self.conv_norm_out, h)))
 
     def _run(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():

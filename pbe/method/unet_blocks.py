@@ -32,9 +32,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedded: Tensor, skip: Tensor | None = None) -> Tensor:
         x = x if skip is None else torch.cat([x, skip], 1)
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(norm_silu(self.norm1, x))
         h = h + self.time_emb_proj(F.silu(embedded))[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv2(norm_silu(self.norm2, h))
         return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + h
 
 
@@ -168,6 +168,17 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return torch.as_tensor(self.conv(F.interpolate(x, size=size, mode="nearest")))
+
+
+def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """Return silu(norm(x)) in the memory format of x.
+
+    PyTorch's group norm on a GPU returns NCHW. Without the conversion, which a compiler fuses, the backward pass of the
+    next convolution would copy its input into channels_last.
+    """
+    h = F.silu(norm(x))
+    is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return h.contiguous(memory_format=torch.channels_last) if is_channels_last else h
 
 
 def repeat_to(x: Tensor, rows: int) -> Tensor:
