@@ -3,13 +3,14 @@
     .venv/bin/python benchmarks/training_step.py [--size sd] [--image-px 256] [--batch-size 1] [--repeats 2]
     .venv/bin/python benchmarks/training_step.py --backbone data/tiny --image-px 64 --batch-size 16
 
-All three train the same weights. The official step encodes source and masked source with the VAE and the exemplar with
-CLIP every time, runs the LDM UNet (`ldm_unet.py`) and each of its blocks again in the backward pass, and updates every
-parameter with AdamW, one at a time. Stock is diffusers' UNet with torch's defaults, after the same encoders. Ours reads
-the latent cache: it runs the UNet only, with cross attention as a bias, freezes parameters without a gradient, and uses
-fused AdamW. The moving average, which the official code does not have, is printed separately. The optimizer is timed on
-one part of the parameters after the other, so that its moments never need the memory all together. Everything is fp32.
-Prints medians and ratios, asserts nothing.
+All three start from the same weights. The official step encodes source and masked source with the VAE and the exemplar
+with CLIP every time, runs the LDM UNet (`ldm_unet.py`) and each of its blocks again in the backward pass, and updates
+every parameter with AdamW, one at a time. Stock is diffusers' UNet with torch's defaults, after the same encoders. Ours
+reads the latent cache: it runs `pbe.method.unet` only, with cross attention as a bias, freezes parameters without a
+gradient, and updates flat buffers at once (`pbe.training.flat_update`): its update includes the clipping and the moving
+average, which the official code does not have. The optimizers of the other two are timed on one part of the parameters
+after the other, so that their moments never need the memory all together. Everything is fp32. Prints medians and
+ratios, asserts nothing.
 """
 
 import argparse
@@ -17,18 +18,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor2_0
 from ldm_unet import LdmUNet
-from sizes import SIZES, machine, medians_s, random_batch, random_painter, seconds
+from sizes import SIZES, machine, medians_s, random_batch, random_painter, seconds, stock_unet
 from torch import Tensor, nn
 
-from pbe.method.denoiser import attend_to_one_token, denoiser_input
+from pbe.method.denoiser import denoiser_input
 from pbe.method.diffusion import add_noise
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Painter
-from pbe.training.painting_loss import Batch, ExponentialMovingAverage, PaintingLoss
+from pbe.settings import load_settings
+from pbe.training.flat_update import FlatUpdate
+from pbe.training.painting_loss import Batch, PaintingLoss
 
 PIECES = 8
+TRAIN = load_settings(Path(__file__).parents[1] / "params.yaml").train
 
 
 class Steps:
@@ -39,8 +42,8 @@ class Steps:
         self.losses = PaintingLoss(painter).train()
         self.trainable = self.losses.trained()
         self.all = dict(self.losses.named_parameters())
-        self.processors = {"ours": dict(painter.unet.attn_processors)}
-        self.processors["stock"] = {name: AttnProcessor2_0() for name in self.processors["ours"]}
+        self.stock = stock_unet(painter.unet).train()
+        self.update: FlatUpdate | None = None
         self.ldm = LdmUNet(painter.unet, recompute=True)
         size, side = len(batch.mask), painter.exemplar_px
         self.pixels = torch.rand(2 * size, 3, image_px, image_px) * 2 - 1
@@ -48,9 +51,16 @@ class Steps:
         self.loss: Tensor | None = None
 
     def choose(self, way: str) -> None:
-        self.painter.unet.set_attn_processor(dict(self.processors["ours" if way == "ours" else "stock"]))
         for name, parameter in self.all.items():
             parameter.requires_grad_(way != "ours" or name in self.trainable)
+            parameter.grad = None
+        if way == "ours":
+            del self.stock
+            self.update = FlatUpdate(self.losses, self.losses, TRAIN.replace(accumulate=1, optimizer="adamw"))
+
+    def parameters(self, way: str) -> list[nn.Parameter]:
+        own = [p for name, p in self.all.items() if not name.startswith("unet.")]
+        return [*own, *self.stock.parameters()] if way == "stock" else list(self.all.values())
 
     @torch.no_grad()
     def encode(self) -> None:
@@ -58,16 +68,19 @@ class Steps:
         self.painter.conditioner.tokens(self.exemplars)
 
     def forward(self, way: str) -> None:
-        for parameter in self.all.values():
-            parameter.grad = None
-        if way != "official":
+        if self.update:
+            self.update.zero_grad()
             self.loss = self.losses(self.batch).mean()
             return
+        for parameter in self.parameters(way):
+            parameter.grad = None
         batch, losses = self.batch, self.losses
         context = losses.proj_out(losses.final_layer_norm(losses.mapper(batch.class_tokens)))
         noisy = add_noise(batch.source_latents, batch.noise, batch.timesteps, losses.alphas_cumprod)
         x = denoiser_input(noisy, batch.masked_latents, batch.mask)
-        self.loss = (self.ldm(x, batch.timesteps, context) - batch.noise).square().mean()
+        stock = way == "stock"
+        predicted = self.stock(x, batch.timesteps, context).sample if stock else self.ldm(x, batch.timesteps, context)
+        self.loss = (predicted - batch.noise).square().mean()
 
     def backward(self) -> None:
         assert self.loss is not None
@@ -86,20 +99,9 @@ def optimizer_s(parameters: list[nn.Parameter], build: Callable[[list[nn.Paramet
     return total
 
 
-def average_s(parameters: dict[str, nn.Parameter]) -> float:
-    """Return the seconds of one update of the moving average."""
-    total, names = 0.0, list(parameters)
-    for start in range(PIECES):
-        piece = {name: parameters[name] for name in names[start::PIECES]}
-        average = ExponentialMovingAverage(piece, 0.99)
-        total += seconds(lambda average=average, piece=piece: average.update(piece, 1000))  # type: ignore[misc]
-    return total
-
-
 BUILDS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "official": lambda p: torch.optim.AdamW(p, lr=1e-9, foreach=False, fused=False),
     "stock": lambda p: torch.optim.AdamW(p, lr=1e-9),
-    "ours": lambda p: torch.optim.AdamW(p, lr=1e-9, fused=True),
 }
 
 
@@ -109,9 +111,11 @@ def measure(steps: Steps, way: str, repeats: int) -> dict[str, float]:
     parts: dict[str, Callable[[], object]] = {} if way == "ours" else {"encoders": steps.encode}
     parts |= {"forward": lambda: steps.forward(way), "backward": steps.backward}
     took_s = medians_s(parts, repeats)
-    with_gradient = [p for p in steps.all.values() if p.grad is not None]
-    took_s["norm"] = seconds(lambda: nn.utils.clip_grad_norm_(with_gradient, 1e9)) if way == "ours" else 0.0
-    took_s["optimizer"] = optimizer_s(with_gradient, BUILDS[way])
+    if steps.update is None:
+        took_s["optimizer"] = optimizer_s([p for p in steps.parameters(way) if p.grad is not None], BUILDS[way])
+        return took_s
+    update = steps.update
+    took_s |= medians_s({"update": lambda: update.step(1000, 1e-9)}, max(repeats, 5))
     return took_s
 
 
@@ -131,7 +135,6 @@ def main() -> None:
         if options.backbone
         else random_painter(options.size, options.image_px)
     )
-    attend_to_one_token(painter.unet)
     steps = Steps(painter, random_batch(painter, options.batch_size, options.image_px), options.image_px)
     count = sum(p.numel() for p in steps.all.values()) / 1e6
     print(f"{count:.0f} M parameters, {options.image_px} px, batch {options.batch_size}, fp32; {machine()}", flush=True)
@@ -145,7 +148,6 @@ def main() -> None:
         print(
             f"{way:<9}{totals[way]:8.3f} s  {totals['official'] / totals[way]:5.2f} x official   ({parts})", flush=True
         )
-    print(f"the moving average, if it is on, takes {average_s(steps.trainable):.3f} s more")
 
 
 if __name__ == "__main__":

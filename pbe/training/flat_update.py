@@ -26,7 +26,7 @@ from pbe.training.optimizer import (
 
 CONV_IN = "unet.conv_in.weight"
 _ALIGNMENT = 64  # elements: every parameter begins at a multiple of 128 bytes, as fast matrix kernels need
-_CHUNK = {"cpu": 1 << 16, "cuda": 1 << 26}  # elements that an update which is not compiled takes at a time
+_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}  # elements that an update which is not compiled takes at a time
 
 
 class FlatUpdate:
