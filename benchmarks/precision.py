@@ -55,13 +55,16 @@ def compare(painters: dict[str, Painter], size: int, num_steps: int, repeats: in
         )
 
     took = medians_s({name: (lambda name=name: paint(name)) for name in painters}, repeats)
+    embedded = [painter.conditioner.embed(np.concatenate([sources, painted["fp32"]])) for painter in painters.values()]
+    clip_score = 100 * np.abs(embedded[0] @ embedded[0].T - embedded[1] @ embedded[1].T).max()
     inside = masks == 1
     difference = np.abs(painted["fp32"].astype(int) - painted["bf16"])[inside]
     seconds = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took.items())
     outside = (painted["bf16"] == sources)[~inside].all()
     print(
         f"batch {size}, {num_steps} steps: {seconds}; painted pixels differ by {difference.mean():.2f} of 255 on "
-        f"average, at most by {difference.max()}; outside the mask {'equal' if outside else 'CHANGED'}",
+        f"average, at most by {difference.max()}; outside the mask {'equal' if outside else 'CHANGED'}; "
+        f"CLIP scores in bf16 would move by up to {clip_score:.2f}",
         flush=True,
     )
 

@@ -2,7 +2,7 @@
 
 The paper uses CLIP ViT-B/32. Where it is not available, the painter's own CLIP tower takes its place, and every report
 names the encoder: numbers of different encoders are not comparable. Features are fp32 on every device: in bf16 a CLIP
-score moves by up to 0.2, more than two good models may differ by.
+score moves by up to 0.5 (`benchmarks/precision.py`).
 """
 
 import json
