@@ -25,6 +25,8 @@ from pbe.training.captured_step import CapturedStep
 from pbe.training.flat_update import FlatUpdate
 from pbe.training.journal import NUM_BANDS, StepRecord
 from pbe.training.painting_loss import Batch, PaintingLoss
+from pbe.training.parallel import average_gradients, check_strategy, is_alone, settle_buckets
+from pbe.training.sharded_update import ShardedUpdate
 
 
 def learning_rate(step: int, train: settings.Train) -> float:
@@ -60,14 +62,20 @@ class Trainer:
         self._batches: BatchSource | PrefetchedBatches = (
             PrefetchedBatches(source, device) if place.type == "cuda" else source
         )
-        self.losses = PaintingLoss(painter).to(device).train()
-        self._compiled = prepare_unet(self.losses.unet, train, place)
-        is_alone = not (dist.is_initialized() and dist.get_world_size() > 1)
-        root = nn.ModuleList([painter, self.losses])
-        self.update = FlatUpdate(self.losses, root, train, self.dtype, owns_gradients=is_alone)
-        self.wrapped: nn.Module = self.losses
-        if not is_alone:
-            self.wrapped = DistributedDataParallel(self.losses, gradient_as_bucket_view=True, broadcast_buffers=False)
+        check_strategy(train)
+        self.is_sharded = train.strategy == "fsdp" and not is_alone()
+        self.update: FlatUpdate | ShardedUpdate
+        self.wrapped: nn.Module
+        if self.is_sharded:
+            self.update = ShardedUpdate(painter, train, place, self.dtype)
+            self.losses, self.wrapped, self._compiled = self.update.whole, self.update.module, False
+        else:
+            self.losses = PaintingLoss(painter, train.min_snr_gamma).to(device).train()
+            self._compiled = prepare_unet(self.losses.unet, train, place)
+            root = nn.ModuleList([painter, self.losses])
+            self.update = FlatUpdate(self.losses, root, train, self.dtype, owns_gradients=is_alone())
+            self.wrapped = self.losses if is_alone() else average_gradients(self.losses)
+        self._is_settled = False
         captures = place.type == "cuda" and self.update.can_be_captured and not train.gradient_checkpointing
         self._captured = CapturedStep(self._compute, place) if captures else None
         self.step = 0
@@ -77,6 +85,9 @@ class Trainer:
         """Take one optimizer step over the global batch; raises NotFiniteError with the samples of a NaN."""
         rate = learning_rate(self.step, self.train)
         batches = self._batches.batches(self.step, self.rank)
+        if isinstance(self.wrapped, DistributedDataParallel) and not self._is_settled:
+            settle_buckets(self.wrapped, batches[0].to(self.device))
+            self._is_settled = True
         self.update.prepare(self.step, rate)
         losses, norm = (self._captured or self._compute)(batches)
         self.update.finish(self.step)
@@ -111,6 +122,17 @@ class Trainer:
         as_written = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
         with as_written, self.update.swapped_in():
             yield
+
+    def join_validation(self) -> None:
+        """Take part in the first worker's `averaged`: sharded weights are with all workers."""
+        if self.is_sharded:
+            with self.update.swapped_in():
+                pass
+
+    def join_checkpoint(self) -> None:
+        """Take part in the first worker's `state`."""
+        if self.is_sharded:
+            self.update.state()
 
     def _record(self, losses: Tensor, timesteps: Tensor, rate: float, norm: float) -> StepRecord:
         in_band = nn.functional.one_hot(timesteps * NUM_BANDS // 1000, NUM_BANDS).double()  # (B, bands)
@@ -185,14 +207,24 @@ def train_to_end(trainer: Trainer, callbacks: Callbacks | None) -> None:
     train = trainer.train
     while trainer.step < train.steps:
         record = trainer.run_step()
-        if callbacks is None:
-            continue
         finished = trainer.step == train.steps
-        if finished or trainer.step % train.validate_every == 0:
+        validates = finished or trainer.step % train.validate_every == 0
+        saves = finished or trainer.step % train.checkpoint_every == 0
+        if callbacks is None:
+            _join(trainer, validates, saves)
+            continue
+        if validates:
             record = trainer.records[-1] = replace(record, validation_loss=callbacks.validate(trainer))
         callbacks.on_step(trainer, record)
-        if finished or trainer.step % train.checkpoint_every == 0:
+        if saves:
             callbacks.save_checkpoint(trainer)
+
+
+def _join(trainer: Trainer, validates: bool, saves: bool) -> None:
+    if validates:
+        trainer.join_validation()
+    if saves:
+        trainer.join_checkpoint()
 
 
 def limit_threads(num_threads: int) -> None:

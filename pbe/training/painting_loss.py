@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pbe.method.denoiser import denoiser_input
-from pbe.method.diffusion import denoising_loss
+from pbe.method.diffusion import denoising_loss, min_snr_weights
 from pbe.method.painter import Painter
 
 
@@ -41,10 +41,16 @@ class Batch:
 
 
 class PaintingLoss(nn.Module):
-    """The trainable parts of a painter: takes a batch and returns the loss of each sample, (B,)."""
+    """The trainable parts of a painter: takes a batch and returns the loss of each sample, (B,).
 
-    def __init__(self, painter: Painter) -> None:
+    With `min_snr_gamma` the losses are weighted in training mode; in evaluation mode they never are, so that validation
+    losses with and without it compare.
+    """
+
+    def __init__(self, painter: Painter, min_snr_gamma: float | None = None) -> None:
         super().__init__()
+        self.min_snr_gamma = min_snr_gamma
+        self.predicts_velocity = painter.predicts_velocity
         self.unet = painter.unet
         self.mapper = painter.conditioner.mapper
         self.final_layer_norm = painter.conditioner.final_layer_norm
@@ -55,7 +61,7 @@ class PaintingLoss(nn.Module):
         self.register_buffer("alphas_cumprod", painter.alphas_cumprod, persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:
-        return denoising_loss(
+        losses = denoising_loss(
             self._predict,
             batch.source_latents,
             batch.masked_latents,
@@ -66,7 +72,11 @@ class PaintingLoss(nn.Module):
             batch.noise,
             batch.timesteps,
             self.alphas_cumprod,
+            predicts_velocity=self.predicts_velocity,
         )
+        if self.min_snr_gamma is None or not self.training:
+            return losses
+        return losses * min_snr_weights(batch.timesteps, self.alphas_cumprod, self.min_snr_gamma)
 
     def _context(self, class_tokens: Tensor) -> Tensor:
         tokens = class_tokens.to(self.uncond_vector.dtype)  # (B, T, W)

@@ -25,6 +25,7 @@ from pbe.runtime.ray_cluster import as_user_error
 from pbe.training.checkpoints import list_checkpoints
 from pbe.training.job import CODE, MODEL, STOPPED, TrainJob, run_key
 from pbe.training.journal import JOURNAL, TIMINGS, StepRecord, read_journal, read_lines
+from pbe.training.parallel import check_strategy
 from pbe.training.storage import Bucket
 
 MAX_FAILURES = 3  # in a row, without a new checkpoint
@@ -43,10 +44,11 @@ def train(
     `job.folder` is the parent of the runs' folders, `job.bucket` that of their prefixes. Ray must be initialised. The
     first worker writes `out`, so that without a bucket every node must see it. Returns the records of all steps.
 
-    Raises UserError when a loss is not finite, with the boxes, and when a worker failed with a UserError or on a full
-    disk. Raises Ray's TrainingFailedError, whose message has the workers' tracebacks, when they failed otherwise, more
-    than three times without a new checkpoint.
+    Raises UserError when a loss is not finite, with the boxes, when settings cannot be combined, and when a worker
+    failed with a UserError or on a full disk. Raises Ray's TrainingFailedError, whose message has the workers'
+    tracebacks, when they failed otherwise, more than three times without a new checkpoint.
     """
+    check_strategy(job.train)
     key = run_key(job)
     job = replace(job, folder=job.folder / key, bucket=f"{job.bucket.rstrip('/')}/{key}" if job.bucket else None)
     job.folder.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ class ShardedUpdate:
 
     def __init__(self, painter: Painter, train: settings.Train, device: torch.device, dtype: torch.dtype) -> None:
         self.painter, self.train, self.device = painter, train, device
-        self.whole = PaintingLoss(painter)
+        self.whole = PaintingLoss(painter, train.min_snr_gamma)
         self.module = copy.deepcopy(self.whole).train()
         prepare_blocks(self.module.unet, train, device)
         shard(self.module, device, dtype)
@@ -188,7 +188,7 @@ def prepare_blocks(unet: UNet, train: settings.Train, device: torch.device) -> N
     if train.compile is True or (train.compile == "auto" and device.type == "cuda"):
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         for block in unet_blocks(unet):
-            block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
+            block.forward = torch.compile(block.forward, dynamic=False)
 
 
 def unet_blocks(unet: UNet) -> list[nn.Module]:
@@ -211,7 +211,7 @@ def shard(losses: PaintingLoss, device: torch.device, dtype: torch.dtype) -> Non
 def local(parameter: Tensor) -> Tensor:
     """Return this worker's shard as a plain tensor that shares its memory."""
     assert isinstance(parameter, DTensor)
-    return parameter.detach().to_local()
+    return torch.as_tensor(parameter.to_local()).detach()
 
 
 def whole_tensors(shards: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -221,6 +221,6 @@ def whole_tensors(shards: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """
     for name, each in shards.items():
         assert isinstance(each, DTensor)
-        whole = each.detach().full_tensor()
+        whole = each.full_tensor().detach()
         if dist.get_rank() == 0:
             yield name, whole.to("cpu")

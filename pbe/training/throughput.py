@@ -99,5 +99,6 @@ def open_throughput_log(trainer: Trainer, samples: Batch, path: Path, clock: Cal
     """Return the log of a trainer's run; on a GPU, `samples` serve to count the operations of one."""
     log = ThroughputLog(path, clock, trainer.source.global_batch, trainer.train.num_workers)
     if trainer.train.use_gpu:
-        log.measure_gpu(trainer.device, sample_flops(trainer.losses, samples.split(1)[0].to(trainer.device)))
+        place = trainer.losses.uncond_vector.device  # with fsdp the CPU
+        log.measure_gpu(trainer.device, sample_flops(trainer.losses, samples.split(1)[0].to(place)))
     return log
