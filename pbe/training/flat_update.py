@@ -1,9 +1,9 @@
 """The update of one worker that has all weights: everything that has the weights' size is one flat buffer.
 
 The parameters are views of a buffer, and so are their gradients: clearing them is one operation, their norm one
-reduction, and AdamW with the moving average one elementwise function (`optimizer.update_`). On a GPU it is compiled to
-one kernel; on a CPU it runs over chunks that fit the cache. With bf16 weights, fp32 masters lie beside them: an update
-below the resolution of bf16 still counts.
+reduction, and AdamW with the moving average one elementwise function (`optimizer.update_`), compiled to one kernel. On
+a CPU, torch's fused AdamW runs over chunks that fit the cache. With bf16 weights, fp32 masters lie beside them: an
+update below the resolution of bf16 still counts.
 """
 
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from pbe.training.optimizer import (
     build_adamw8bit,
     follow_,
     update_,
+    update_on_cpu_,
 )
 
 CONV_IN = "unet.conv_in.weight"
@@ -67,7 +68,8 @@ class FlatUpdate:
         else:
             self._optimizer = self._build_8bit()
         compiles = self.device.type == "cuda" and train.compile is not False
-        self._update_ = torch.compile(update_, dynamic=False) if compiles else update_
+        by_device = update_ if self.device.type == "cuda" else update_on_cpu_
+        self._update_ = torch.compile(update_, dynamic=False) if compiles else by_device
         self._parts = self._divide(None if compiles else _CHUNK[self.device.type])
         self._rates: list[Rates] = []
         self._rates_on_gpu: Tensor | None = None

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from pbe import settings
 from pbe.errors import UserError
@@ -25,7 +26,9 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 class Rates(NamedTuple):
     """What an update depends on besides tensors of the weights' size; on a GPU all are 0-d tensors."""
 
-    kept: float | Tensor  # 1 - r decay
+    t: float | Tensor  # from 1
+    rate: float | Tensor  # r
+    decay: float | Tensor
     size: float | Tensor  # r / (1 - b1^t)
     scale: float | Tensor  # 1 / sqrt(1 - b2^t)
     share: float | Tensor  # of the new weights in the average
@@ -46,7 +49,9 @@ def adamw_rates(step: int, rate: float, train: settings.Train) -> Rates:
     """Return the rates of a step, counted from 0, with learning rate `rate`."""
     t = step + 1
     return Rates(
-        1 - rate * train.weight_decay,
+        t,
+        rate,
+        train.weight_decay,
         rate / (1 - BETA1**t),
         (1 - BETA2**t) ** -0.5,
         average_share(step, train),
@@ -66,15 +71,37 @@ def average_share(step: int, train: settings.Train) -> float:
 def update_(parts: Parts, clip: Tensor, rates: Rates) -> None:
     """Update weights, moments, average and low-precision copy in place; the gradients are multiplied by `clip`, 0-d.
 
-    All operations are elementwise, so that a compiler makes one kernel of them.
+    All operations are elementwise, so that a compiler makes one kernel of them for a GPU.
     """
     gradients, weights, first, second, average, low = parts
     clipped = gradients.float() * clip
     first.lerp_(clipped, 1 - BETA1)
     second.mul_(BETA2).addcmul_(clipped, clipped, value=1 - BETA2)
     denominator = second.sqrt().mul_(rates.scale).add_(EPSILON)
-    weights.mul_(rates.kept).sub_(first.div(denominator).mul_(rates.size))
+    weights.mul_(1 - rates.rate * rates.decay).sub_(first.div(denominator).mul_(rates.size))
     follow_(weights, average, low, rates.share)
+
+
+def update_on_cpu_(parts: Parts, clip: Tensor, rates: Rates) -> None:
+    """Do what `update_` does, by torch's fused AdamW, in one pass over the memory; the gradients become the clipped."""
+    adamw(
+        [parts.weights],
+        [parts.gradients.float()],
+        [parts.first],
+        [parts.second],
+        [],
+        [torch.as_tensor(rates.t - 1, dtype=torch.float32)],
+        fused=True,
+        grad_scale=1 / clip,
+        amsgrad=False,
+        beta1=BETA1,
+        beta2=BETA2,
+        lr=rates.rate,
+        weight_decay=float(rates.decay),
+        eps=EPSILON,
+        maximize=False,
+    )
+    follow_(parts.weights, parts.average, parts.low, rates.share)
 
 
 def follow_(weights: Tensor, average: Tensor | None, low: Tensor | None, share: float | Tensor) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pbe.errors import UserError
 from pbe.training import flat_update
 from pbe.training.flat_update import CONV_IN, FlatUpdate
-from pbe.training.optimizer import Parts, Rates, adamw_rates, average_share, build_adamw8bit, update_
+from pbe.training.optimizer import Parts, Rates, adamw_rates, average_share, build_adamw8bit, update_, update_on_cpu_
 from tests.support import parameters
 
 
@@ -76,7 +76,7 @@ class Reference:
 SHAPES = st.lists(st.sampled_from([(3,), (5, 7), (64,), (4, 3, 3, 3), (1, 1, 8), (6, 5, 1, 1)]), min_size=1, max_size=4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     shapes=SHAPES,
     num_steps=st.integers(1, 6),
@@ -88,10 +88,11 @@ SHAPES = st.lists(st.sampled_from([(3,), (5, 7), (64,), (4, 3, 3, 3), (1, 1, 8),
     every=st.integers(1, 3),
     kept_on=st.sampled_from(["device", "cpu"]),
     channels_last=st.booleans(),
+    function=st.sampled_from([update_, update_on_cpu_]),
 )
 def test_an_update_is_clipping_adamw_and_lerp(
     shapes: list[tuple[int, ...]], num_steps: int, rate: float, size: float, max_grad_norm: float, factor: float,
-    decay: float, every: int, kept_on: str, channels_last: bool,
+    decay: float, every: int, kept_on: str, channels_last: bool, function: Any,
 ) -> None:  # fmt: skip
     changes = {
         "max_grad_norm": max_grad_norm, "conv_in_lr_factor": factor, "ema_decay": decay, "average_every": every,
@@ -99,6 +100,7 @@ def test_an_update_is_clipping_adamw_and_lerp(
     }  # fmt: skip
     ours, torchs = Layers(shapes, channels_last=channels_last), Layers(shapes)
     update, reference = make(ours, **changes), Reference(torchs, **changes)
+    update._update_ = function
     for step in range(num_steps):
         update.zero_grad()
         for module in (ours, torchs):
