@@ -8,12 +8,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 KINDS = {  # the first pattern found in a kernel's name is its kind
-    "attention": r"sdpa|fmha|flash|attention",
+    "attention": r"sdpa|fmha|flash|attention|dot_do_o|convert_dq",
     "convolution": r"fprop|dgrad|wgrad|implicit|conv2d|convolution|winograd",
     "matrix": r"gemm|nvjet|cublas|cutlass|splitk|addmm|::mm|bmm|matmul|linear",
     "optimizer": r"adam|multi_tensor|foreach|lerp|master|clip",
     "norm": r"norm|welford|moments",
-    "copy": r"memcpy|memset|copy|nchw|nhwc|transpose|fused_cat|::cat|contiguous|::clone|fill",
+    "copy": r"memcpy|memset|copy|nchw|nhwc|transpose|::cat|catarray|contiguous|::clone|fill",
     "elementwise": r"triton_|elementwise|vectorized|reduce|silu|gelu|add|mul|sum|softmax|index",
 }
 

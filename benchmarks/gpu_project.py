@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import torch
 from loader import write_cache, write_images
 from sizes import random_painter
 from transformers import CLIPVisionModelWithProjection
@@ -55,6 +56,7 @@ class Project:
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder, self.plan = folder, plan
+        self._compiled_for = 0, 0
         self._painter = random_painter(plan.size, plan.image_px)
         self.boxes = write_images(folder / "images", None, plan.num_images)
         conditioner = self._painter.conditioner
@@ -67,9 +69,14 @@ class Project:
     def method(self) -> Method:
         return SETTINGS.method.replace(image_px=self.plan.image_px, close_up_probability=0.0)
 
-    def painter(self) -> Painter:
-        """Return a new painter on the CPU, with the same weights each time."""
-        return copy.deepcopy(self._painter)
+    def painter(self, lora_rank: int = 0) -> Painter:
+        """Return a new painter on the CPU, with the same weights each time, and with adapters to train if asked for."""
+        painter = copy.deepcopy(self._painter)
+        if lora_rank:
+            from pbe.training.lora import add_adapters
+
+            add_adapters(painter, lora_rank, seed=0)
+        return painter
 
     def drawer(self, num_exemplars: int) -> SampleDrawer:
         return SampleDrawer(self.folder / "images", self.method, self._painter.exemplar_px, num_exemplars, 0)
@@ -86,9 +93,13 @@ class Project:
 
     def trainer(self, train: Train, cached: bool = True) -> Trainer:
         """Return the trainer of a run, from the latent cache or from the images."""
+        shapes = train.batch_size, train.lora_rank
+        if shapes != self._compiled_for:
+            torch._dynamo.reset()  # a block is compiled at most 64 times in a process, once for each shape
+            self._compiled_for = shapes
         with self._boxes():
             source = self._cached(train) if cached else self._fresh(train)
-        return Trainer(self.painter(), source, train, 0, self.plan.device)
+        return Trainer(self.painter(train.lora_rank), source, train, 0, self.plan.device)
 
     def _cached(self, train: Train) -> BatchSource:
         return cached_source(self.folder / "latents", train, 0)
