@@ -306,7 +306,9 @@ class Settings(Section):
     @model_validator(mode="after")
     def _check_weighting(self) -> "Settings":
         if self.train.zero_terminal_snr and self.train.min_snr_gamma is not None:
-            raise ValueError("train.min_snr_gamma weights the last step of train.zero_terminal_snr by 0; choose one")
+            raise ValueError(
+                "train.min_snr_gamma weights errors of the noise; train.zero_terminal_snr predicts the velocity instead"
+            )
         return self
 
     @model_validator(mode="after")

@@ -67,6 +67,14 @@ def test_an_error_is_one_line_that_names_file_and_key(tmp_path: Path, key: str, 
     assert "\n" not in str(caught.value)
 
 
+def test_min_snr_weighting_and_zero_terminal_snr_exclude_each_other(tmp_path: Path) -> None:
+    tree = changed("train.min_snr_gamma", 5.0)
+    load(tmp_path, tree)
+    tree["train"]["zero_terminal_snr"] = True
+    with pytest.raises(UserError, match=r"min_snr_gamma weights errors of the noise; train\.zero_terminal_snr predicts"):
+        load(tmp_path, tree)
+
+
 @pytest.mark.parametrize("text", ["train: [\n", "\xff\n\x00"])
 def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"params\.yaml: not valid YAML"):

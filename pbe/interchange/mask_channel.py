@@ -36,4 +36,5 @@ def keeping(painter: Painter) -> Painter:
     state[_WEIGHT] = weight
     twin = empty_painter(architecture_of(painter))
     twin.load_state_dict(state, assign=True)
+    twin.set_scheduler(painter.scheduler)
     return twin

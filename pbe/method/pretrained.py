@@ -103,6 +103,12 @@ def load_scheduler(folder: Path) -> PNDMScheduler | DDIMScheduler:
     return build_part(kind.from_pretrained, folder, folder)
 
 
+def with_zero_terminal_snr(scheduler: PNDMScheduler | DDIMScheduler) -> DDIMScheduler:
+    """Return DDIM's schedule with the same betas, rescaled to end with zero signal; the model predicts the velocity."""
+    changes = {"timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": False}
+    return DDIMScheduler.from_config(scheduler.config, **ZERO_TERMINAL_SNR, **changes)
+
+
 def forget_origin(config: Path) -> None:
     """Remove the path that a part was loaded from from its config: equal models are then equal files."""
     values = read_json(config)

@@ -19,6 +19,7 @@ from pbe.latents.drawing import DrawingPool
 from pbe.latents.frozen_encoders import Encoded, FrozenEncoders
 from pbe.latents.latent_cache import LatentCache
 from pbe.latents.samples import SampleDrawer
+from pbe.method.diffusion import draw_training_noise
 from pbe.method.training_triplet import TrainingTriplet
 from pbe.runtime.devices import choose_device, choose_precision
 from pbe.training.painting_loss import Batch
@@ -86,7 +87,7 @@ class BatchSource:
         chosen = (draws["exemplar"][positions] * tokens.shape[1]).long()
         shape = encoded["source_latents"].shape[1:]
         seeds = draws["noise_seed"][positions].tolist()
-        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        noise = torch.stack([draw_training_noise(s, shape, self.train.offset_noise) for s in seeds])
         return Batch(
             source_latents=encoded["source_latents"],
             masked_latents=encoded["masked_latents"],

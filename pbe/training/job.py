@@ -19,6 +19,7 @@ CODE = "pbe.training.worker"  # the module whose imports are the code that train
 # threads, it decides the order of sums. Drawing threads do not: each sample has its own generator.
 NO_RESULT = {
     "checkpoint_every",
+    "deliver",  # a run keeps both, and a finished one delivers the other without training
     "keep_checkpoints",
     "loader_threads",
     "storage",

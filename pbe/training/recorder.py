@@ -8,6 +8,7 @@ from typing import Protocol
 import cv2
 
 from pbe.runtime.files import atomic_file
+from pbe.training.best import BestWeights
 from pbe.training.job import TrainJob
 from pbe.training.journal import JOURNAL, TIMINGS, JsonLines, StepRecord
 from pbe.training.loop import Trainer
@@ -47,6 +48,7 @@ class RunRecorder:
         clock: Callable[[], float],
     ) -> None:
         self.storage, self.clock = storage, clock
+        self.best = BestWeights(storage)
         self.cases = draw_cases(job.images, job.curated, job.method, trainer.painter.exemplar_px, job.seed)
         self.samples = draw_samples(
             job.images, job.curated, job.backbone, job.method, job.seed, job.train.validation_samples, trainer.device
@@ -56,11 +58,13 @@ class RunRecorder:
         self._published_at = clock()
 
     def validate(self, trainer: Trainer) -> float:
-        """Paint the validation cases and return the mean validation loss."""
+        """Paint the validation cases, keep the averaged weights if they are the best, and return their mean loss."""
         with self.timings.excluded("validation"), trainer.averaged():
             trainer.painter.eval()
+            trainer.losses.eval()
             picture = self.cases.paint(trainer.painter)
             loss = trainer.validation_loss(self.samples)
+            self.best.offer(trainer.step, loss, trainer.records, trainer.update.averaged_weights())
             trainer.losses.train()
         path = self.storage.folder / PICTURE.format(step=trainer.step)
         with atomic_file(path) as part:

@@ -12,14 +12,19 @@ import torch.distributed as dist
 
 from pbe.dataset.curated_boxes import read_curated_boxes
 from pbe.errors import UserError
+from pbe.method.adapters import merge_adapter
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Painter
+from pbe.method.pretrained import with_zero_terminal_snr
 from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import atomic_folder, write_json
 from pbe.training.batches import BatchSource, cached_source, fresh_source
+from pbe.training.best import BestWeights
 from pbe.training.checkpoints import load_checkpoint
 from pbe.training.job import CODE, MODEL, STOPPED, TrainJob
 from pbe.training.loop import NotFiniteError, Trainer, limit_threads, train_to_end
+from pbe.training.lora import ADAPTER, add_adapters, take_adapter, write_adapter
+from pbe.training.painting_loss import PaintingLoss
 from pbe.training.recorder import OpenTimings, RunRecorder
 from pbe.training.storage import Bucket, RunStorage
 
@@ -54,16 +59,17 @@ def run_worker(
     finally:
         if recorder:
             recorder.close()
+    trainer.update.copy_average_to_model()  # all workers take part
     if trainer.rank == 0:
-        trainer.update.copy_average_to_model()
+        choose_weights(job, trainer, storage)
         deliver(painter, out, storage)
     ray.train.report({"step": trainer.step})
     return None
 
 
 def initial_painter(job: TrainJob) -> Painter:
-    """Return the painter at step 0, with the parts that the job's ablation switches choose."""
-    return build_painter(
+    """Return the painter at step 0, with the parts, noise schedule and adapters that the job's settings choose."""
+    painter = build_painter(
         job.backbone,
         job.method.image_px,
         job.seed,
@@ -71,6 +77,22 @@ def initial_painter(job: TrainJob) -> Painter:
         bottleneck=job.method.bottleneck,
         guidance=job.train.drop_probability > 0,
     )
+    if painter.predicts_velocity and not job.train.zero_terminal_snr:
+        raise UserError(f"{job.backbone}: predicts the velocity; set train.zero_terminal_snr true")
+    if job.train.zero_terminal_snr:
+        painter.set_scheduler(with_zero_terminal_snr(painter.scheduler))
+    if job.train.lora_rank:
+        add_adapters(painter, job.train.lora_rank, job.seed)
+    return painter
+
+
+def choose_weights(job: TrainJob, trainer: Trainer, storage: RunStorage) -> None:
+    """Give the painter, which has the last averaged weights, those to deliver; delivered.json says which they are."""
+    best = BestWeights(storage)
+    delivered = best.choose(job.train.deliver, trainer.records)
+    if delivered.step != trainer.step:
+        best.copy_to(delivered.step, PaintingLoss(trainer.painter).trained())
+    delivered.write(storage)
 
 
 def open_source(job: TrainJob, device: str) -> BatchSource:
@@ -132,9 +154,14 @@ def deliver(painter: Painter, out: Path, storage: RunStorage) -> None:
     storage.bucket.put_folder(model, MODEL)
     shutil.rmtree(model)
     storage.remove_local_copies()
+    BestWeights(storage).storage.remove_local_copies()
 
 
 def save_painter(painter: Painter, out: Path) -> None:
-    """Save a painter in diffusers' layout, atomically."""
+    """Save a painter in diffusers' layout, atomically; with adapters, merged, and beside it in the folder `adapter`."""
+    adapter = take_adapter(painter.eval())
     with atomic_folder(out) as part:
-        painter.eval().save_pretrained(part)
+        if adapter:
+            write_adapter(painter, adapter, part / ADAPTER)
+            merge_adapter(painter, adapter)
+        painter.save_pretrained(part)

@@ -62,6 +62,16 @@ def test_steps_and_seeds_give_different_noise() -> None:
     assert not torch.equal(noise, global_batch(make_source(seed=1), 0)["noise"])
 
 
+def test_offset_noise_is_the_same_on_any_number_of_workers() -> None:
+    offset = make_source(offset_noise=0.5)
+    plain, noise = (global_batch(source, 3)["noise"] for source in (make_source(), offset))
+    constants = noise - plain
+    assert constants.abs().min() > 0
+    torch.testing.assert_close(constants, constants[..., :1, :1].expand_as(constants), rtol=0, atol=1e-5)
+    shared = make_source(num_workers=4, batch_size=2, offset_noise=0.5)
+    assert torch.equal(noise, global_batch(shared, 3)["noise"])
+
+
 def test_single_conditions_are_dropped_at_the_given_rate() -> None:
     source = make_source(batch_size=100, drop_probability=0.2)
     dropped = torch.cat([global_batch(source, s)["dropped"] for s in range(100)]).float()

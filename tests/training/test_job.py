@@ -123,6 +123,7 @@ def job(root: Path, **train: Any) -> TrainJob:
     "changes",
     [
         {"checkpoint_every": 7},
+        {"deliver": "best"},
         {"keep_checkpoints": 7},
         {"loader_threads": 7},
         {"storage": "/runs"},
