@@ -47,7 +47,7 @@ class Plan:
         return self.device.startswith("cuda")
 
 
-ON_GPU = Plan("sd", 512, "cuda", [32, 64, 16, 8], [1, 8], 20, 4, 20, 50, 32, 64, 1024)
+ON_GPU = Plan("sd", 512, "cuda", [64, 32, 16, 8], [1, 8], 20, 4, 8, 50, 64, 64, 768)
 ON_CPU = Plan("tiny", 64, "cpu", [2], [1], 2, 0, 1, 3, 2, 4, 8)
 
 
@@ -94,7 +94,7 @@ class Project:
     def trainer(self, train: Train, cached: bool = True) -> Trainer:
         """Return the trainer of a run, from the latent cache or from the images."""
         shapes = train.batch_size, train.lora_rank
-        if shapes != self._compiled_for:
+        if train.compile and shapes != self._compiled_for:
             torch._dynamo.reset()  # a block is compiled at most 64 times in a process, once for each shape
             self._compiled_for = shapes
         with self._boxes():

@@ -19,6 +19,7 @@ from pbe.training.throughput import peak_tflops
 
 BEFORE = {
     ("train", "batch 8"): 43.2, ("train", "batch 16"): 59.6, ("train", "batch 32"): 78.2,
+    ("train", "batch 64"): 78.2, ("images", "batch 64"): 29.4,  # at batch 32: 64 did not fit
     ("images", "batch 32"): 29.4, ("encode", "bf16, without drawing"): 40.7, ("encode", "bf16, with drawing"): 40.7,
     ("edit", "fp32, batch 1"): 1.48, ("edit", "bf16, batch 1"): 1.89, ("edit", "fp16, batch 1"): 1.58,
     ("edit", "fp32, batch 8"): 0.53, ("edit", "bf16, batch 8"): 0.31, ("edit", "fp16, batch 8"): 0.29,
@@ -110,13 +111,15 @@ class Report:
         self._add(row | more, text)
 
     def _before(self, section: str, name: str) -> float | None:
-        return BEFORE.get((section, name.removesuffix(", compiled"))) if "NVIDIA" in self.peaks.device else None
+        section = "train" if section == "sweep" else section
+        return BEFORE.get((section, name.removesuffix(", not compiled"))) if "NVIDIA" in self.peaks.device else None
 
     def _peer(self, section: str, name: str) -> float | None:
+        section = "train" if section == "sweep" else section
         if section == "train" and "H200" in self.peaks.device:
             return MLPERF_H200
         if section == "train" and "H100" in self.peaks.device:
-            return MLPERF_H100.get(int(name.split()[-1]))
+            return MLPERF_H100.get(int(name.split()[1].rstrip(",")))
         return (
             COMPILED_DIFFUSERS_S if section == "edit" and "NVIDIA" in self.peaks.device and "batch 1" in name else None
         )

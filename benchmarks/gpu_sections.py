@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 from encode import measure as measure_encoding
-from gpu_checks import run_checks
+from gpu_checks import check_losses, run_checks
 from gpu_profile import print_profile
 from gpu_project import ON_CPU, ON_GPU, Plan, Project
 from gpu_report import Report, measure_peaks, timed_s
@@ -46,21 +46,18 @@ FAILURES = (
 
 
 def run_train(project: Project, report: Report) -> None:
-    """Measure training from the latent cache at the first batch size."""
+    """Measure training from the latent cache at the first batch size, with compiled blocks."""
     report.heading("train", "from the latent cache, with average and clipping")
     train_row(project, report, "train", project.train(project.plan.batch_sizes[0]), count_training(project), COMPILE_S)
 
 
 def run_sweep(project: Project, report: Report) -> None:
-    """Measure training from the latent cache at the other batch sizes, each of which is compiled."""
+    """Measure training from the latent cache at the other batch sizes; compiling for each would take minutes."""
     others = project.plan.batch_sizes[1:]
     if others:
-        report.heading("sweep", f"training at batch sizes {', '.join(map(str, others))}")
-    needed_s = COMPILE_S + 30
+        report.heading("sweep", f"training at batch sizes {', '.join(map(str, others))}, without compiled blocks")
     for batch_size in others:
-        start_s = report.elapsed_s
-        train_row(project, report, "train", project.train(batch_size), count_training(project), needed_s)
-        needed_s = max(60.0, report.elapsed_s - start_s)
+        train_row(project, report, "sweep", project.train(batch_size, compile=False), count_training(project), 15)
 
 
 def run_images(project: Project, report: Report) -> None:
@@ -75,7 +72,7 @@ def run_lora(project: Project, report: Report) -> None:
     report.heading("lora", f"adapters of rank {LORA_RANK}, from the latent cache")
     one = count_training(project, LORA_RANK)
     train_row(project, report, "lora", project.train(1, lora_rank=LORA_RANK, compile=False), one, 20)
-    train_row(project, report, "lora", project.train(8, lora_rank=LORA_RANK), one, COMPILE_S + 30)
+    train_row(project, report, "lora", project.train(8, lora_rank=LORA_RANK, compile=False), one, 20)
 
 
 def train_row(
@@ -132,23 +129,19 @@ def run_encode(project: Project, report: Report) -> None:
 
 
 def run_edit(project: Project, report: Report) -> None:
-    """Measure whole edits in each precision, and then with compiled blocks."""
+    """Measure whole edits in each precision."""
     plan = project.plan
     report.heading("edit", f"{plan.edit_steps} steps, guidance 5, {plan.image_px} px; seconds a picture")
     one = count_edit(project)
-    kinds = [(kind, False) for kind in (("fp16", "bf16", "fp32") if plan.on_gpu else ("fp32", "bf16"))]
-    for kind, compiled in [*kinds, *([("bf16", True), ("fp16", True)] if plan.on_gpu else [])]:
-        if not report.fits("edit", kind + ", compiled" * compiled, (120 if compiled else 15) if plan.on_gpu else 0):
+    for kind in ("fp16", "bf16", "fp32") if plan.on_gpu else ("fp32", "bf16"):
+        if not report.fits("edit", kind, 15 if plan.on_gpu else 0):
             continue
-        torch._dynamo.reset()
         painter = project.painter().eval().place(torch.device(plan.device), DTYPES[kind])
-        if compiled:
-            painter.unet.compile_blocks()
         for batch in plan.edit_batches:
             with measured_memory(plan) as memory:
                 work = lambda painter=painter, batch=batch: paint(painter, plan, batch)  # noqa: E731
                 took_s = timed_s(work, 3 if plan.on_gpu else 1, plan.device, warm=1 if plan.on_gpu else 0) / batch
-            report.latency("edit", f"{kind}, batch {batch}" + ", compiled" * compiled, took_s, one, **memory)
+            report.latency("edit", f"{kind}, batch {batch}", took_s, one, **memory)
         del painter
 
 
@@ -175,8 +168,8 @@ def run_profile(project: Project, report: Report) -> None:
 
 
 SECTIONS: dict[str, Callable[[Project, Report], None]] = {
-    "checks": run_checks, "train": run_train, "images": run_images, "encode": run_encode, "edit": run_edit,
-    "lora": run_lora, "sweep": run_sweep,
+    "checks": run_checks, "train": run_train, "images": run_images, "edit": run_edit, "encode": run_encode,
+    "lora": run_lora, "losses": check_losses, "sweep": run_sweep,
 }  # fmt: skip
 
 
