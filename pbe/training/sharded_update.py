@@ -45,26 +45,28 @@ class ShardedUpdate:
         self.module = copy.deepcopy(self.whole).train()
         prepare_blocks(self.module.unet, train, device)
         shard(self.module, device, dtype)
-        self.shards = self.module.trained()
+        self._sharded = self.module.trained()
+        self._shards = {name: nn.Parameter(local(p)) for name, p in self._sharded.items()}  # the same memory
         groups = [
-            {"params": [p for name, p in self.shards.items() if name != CONV_IN], "factor": 1.0},
-            {"params": [self.shards[CONV_IN]], "factor": train.conv_in_lr_factor},
+            {"params": [p for name, p in self._shards.items() if name != CONV_IN], "factor": 1.0},
+            {"params": [self._shards[CONV_IN]], "factor": train.conv_in_lr_factor},
         ]
         self._optimizer = torch.optim.AdamW(
             groups, lr=train.lr, betas=(BETA1, BETA2), eps=EPSILON, weight_decay=train.weight_decay, fused=True
         )
         self._steps_taken = 0
-        for p in self.shards.values():
-            self._set_moments(p, {moment: torch.zeros_like(p) for moment in MOMENTS})
-        self.average: dict[str, Tensor] = {}
+        for p in self._shards.values():
+            zeros = {moment: torch.zeros_like(p) for moment in MOMENTS}
+            self._optimizer.state[p] = {"step": torch.zeros((), device=device), **zeros}
+        self._average: dict[str, Tensor] = {}
         if train.average != "none":
             kept_on = torch.device("cpu") if train.average == "cpu" else device
-            self.average = {name: local(p).to(kept_on, copy=True) for name, p in self.shards.items()}
+            self._average = {name: p.detach().to(kept_on, copy=True) for name, p in self._shards.items()}
         self._is_swapped = False
 
     def zero_grad(self) -> None:
         """Clear the gradients before the first micro-batch of a step."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self.module.zero_grad(set_to_none=True)
 
     def add_gradients(self) -> None:
         """Do nothing: each backward pass reduces its gradients and adds them to fp32 shards."""
@@ -87,17 +89,28 @@ class ShardedUpdate:
 
     def compute(self) -> Tensor:
         """Clip and update on the device, with the rates of `prepare`; return the norm."""
-        norm = nn.utils.clip_grad_norm_(self.shards.values(), self.train.max_grad_norm)
+        for name, p in self._sharded.items():
+            assert p.grad is not None, name
+            self._shards[name].grad = local(p.grad)
+        norm = self._norm()
+        nn.utils.clip_grads_with_norm_(self._shards.values(), self.train.max_grad_norm, norm)
         self._optimizer.step()
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return norm
+
+    @torch.no_grad()
+    def _norm(self) -> Tensor:
+        """Return the norm of the gradients of all workers' shards."""
+        squared = nn.utils.get_total_norm([p.grad for p in self._shards.values() if p.grad is not None]).square()
+        dist.all_reduce(squared)
+        return squared.sqrt()
 
     @torch.no_grad()
     def finish(self, step: int) -> None:
         """Update the average: the part of `step` after `compute`."""
         share = average_share(step, self.train)
-        if self.average and share:
-            averages = list(self.average.values())
-            torch._foreach_lerp_(averages, [local(p).to(averages[0].device) for p in self.shards.values()], share)
+        if self._average and share:
+            averages = list(self._average.values())
+            torch._foreach_lerp_(averages, [p.detach().to(averages[0].device) for p in self._shards.values()], share)
 
     def averaged_weights(self) -> dict[str, Tensor]:
         """Return the averaged weights by name, in fp32; only on the first worker, and while they are swapped in."""
@@ -122,7 +135,7 @@ class ShardedUpdate:
     @torch.no_grad()
     def copy_average_to_model(self) -> None:
         """On the first worker, give the painter the averaged weights."""
-        for name, tensor in whole_tensors(self._averaged_shards()):
+        for name, tensor in self._whole(self._average or self._shards):
             self.whole.get_parameter(name).copy_(tensor)
 
     def state(self) -> dict[str, Any]:
@@ -130,47 +143,40 @@ class ShardedUpdate:
 
         It equals the state of a worker that has all weights, so that a run may go on with another number of workers.
         """
-        state = {"model": dict(whole_tensors(self.shards))}
-        if self.average:
-            state["average"] = dict(whole_tensors(self._averaged_shards()))
-        for moment in MOMENTS:
-            state[moment] = dict(whole_tensors({n: self._optimizer.state[p][moment] for n, p in self.shards.items()}))
-        return state
+        return {part: dict(self._whole(shards)) for part, shards in self._parts().items()}
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned; each worker keeps its shards of it."""
         self._steps_taken = -1  # `prepare` knows the step
-        for name, p in self.shards.items():
-            local(p).copy_(local(self._shard_of(p, state["model"][name])))
-            if self.average:
-                self.average[name].copy_(local(self._shard_of(p, state["average"][name])))
-            self._set_moments(p, {moment: self._shard_of(p, state[moment][name]) for moment in MOMENTS})
+        for part, shards in self._parts().items():
+            for name, shard in shards.items():
+                like = self._sharded[name]
+                assert isinstance(like, DTensor)
+                whole = state[part][name].to(self.device)
+                mine = distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+                shard.copy_(local(mine))
 
-    def _averaged_shards(self) -> Mapping[str, Tensor]:
-        if not self.average:
-            return self.shards
-        return {name: self._as_shard(self.shards[name], average) for name, average in self.average.items()}
+    def _parts(self) -> dict[str, Mapping[str, Tensor]]:
+        """Return this worker's shards of all that a checkpoint holds."""
+        state = self._optimizer.state
+        moments = {moment: {name: state[p][moment] for name, p in self._shards.items()} for moment in MOMENTS}
+        return {"model": self._shards, **({"average": self._average} if self._average else {}), **moments}
 
-    def _set_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor]) -> None:
-        self._optimizer.state[parameter] = {"step": torch.zeros((), device=self.device), **moments}
+    def _whole(self, shards: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Collect tensors one at a time; yield them in CPU memory on the first worker, nothing on the others.
 
-    def _shard_of(self, parameter: Tensor, tensor: Tensor) -> DTensor:
-        """Return this worker's shard of a whole tensor that every worker has."""
-        assert isinstance(parameter, DTensor)
-        whole = tensor.to(self.device, parameter.dtype)
-        return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
-
-    def _as_shard(self, parameter: Tensor, tensor: Tensor) -> DTensor:
-        """Return a tensor of this worker as the shard that it is, placed as the parameter is."""
-        assert isinstance(parameter, DTensor)
-        return DTensor.from_local(
-            tensor.to(self.device),
-            parameter.device_mesh,
-            parameter.placements,
-            shape=parameter.shape,
-            stride=parameter.stride(),
-        )
+        Every worker must exhaust the iterator.
+        """
+        workers = dist.get_world_size()
+        for name, shard in shards.items():
+            rows, *rest = self._sharded[name].shape
+            padded = torch.zeros(-(-rows // workers), *rest, device=self.device)
+            padded[: len(shard)] = shard.detach()
+            parts = [torch.empty_like(padded) for _ in range(workers)] if dist.get_rank() == 0 else None
+            dist.gather(padded, parts)
+            if parts:
+                yield name, torch.cat(parts)[:rows].to("cpu")
 
 
 def prepare_blocks(unet: UNet, train: settings.Train, device: torch.device) -> None:
@@ -212,15 +218,3 @@ def local(parameter: Tensor) -> Tensor:
     """Return this worker's shard as a plain tensor that shares its memory."""
     assert isinstance(parameter, DTensor)
     return torch.as_tensor(parameter.to_local()).detach()
-
-
-def whole_tensors(shards: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Collect tensors one at a time; yield them in CPU memory on the first worker, nothing on the others.
-
-    Every worker must exhaust the iterator.
-    """
-    for name, each in shards.items():
-        assert isinstance(each, DTensor)
-        whole = each.full_tensor().detach()
-        if dist.get_rank() == 0:
-            yield name, whole.to("cpu")
