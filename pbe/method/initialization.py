@@ -10,7 +10,7 @@ from pbe.method.backbone import check_backbone, is_painter
 from pbe.method.conditioner import Conditioner
 from pbe.method.denoiser import NUM_EXTRA_CHANNELS, NUM_LATENT_CHANNELS, PAPER_ORDER, reorder_input, widen_input
 from pbe.method.painter import Painter
-from pbe.method.pretrained import load_scheduler, load_tower, load_unet, load_vae
+from pbe.method.pretrained import load_scheduler, load_tower, load_vae
 from pbe.method.unet import UNet
 from pbe.runtime.files import read_json
 
@@ -79,7 +79,7 @@ def load_prior(folder: Path) -> UNet:
 
     Raises UserError for any other number of input channels.
     """
-    unet = load_unet(folder)
+    unet = UNet.from_pretrained(folder)
     num_channels = unet.config["in_channels"]
     if num_channels == NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS:
         return reorder_input(unet, PAPER_ORDER)

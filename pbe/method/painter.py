@@ -37,7 +37,7 @@ from pbe.method.denoiser import (
 )
 from pbe.method.diffusion import alphas_cumprod, noise_of_velocity, rescale_zero_terminal_snr
 from pbe.method.guidance import guided
-from pbe.method.pretrained import forget_origin, load_scheduler, load_unet, load_vae
+from pbe.method.pretrained import forget_origin, load_scheduler, load_vae
 from pbe.method.sampler import sample_plms
 from pbe.method.seams import match_rim
 from pbe.method.unet import CLASS, UNet
@@ -205,7 +205,7 @@ class Painter(nn.Module):
             if not (folder / part).is_dir():
                 raise UserError(f"{folder}: the model lacks its part {part}/")
         index = read_json(folder / INDEX)
-        unet, vae = load_unet(folder / "unet"), load_vae(folder)
+        unet, vae = UNet.from_pretrained(folder / "unet"), load_vae(folder)
         conditioner = Conditioner.from_pretrained(folder / "image_encoder")
         scheduler = load_scheduler(folder / "scheduler")
         _check_parts(folder, unet, vae, conditioner)

@@ -16,8 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pbe.errors import UserError, one_line
-from pbe.method.unet import UNet
-from pbe.method.weight_files import SAFETENSORS, check_finite, find_weights, read_weights
+from pbe.method.weight_files import SAFETENSORS, check_finite, find_weights
 from pbe.runtime.files import read_json, write_json
 
 # What the samplers compute. Other values would be ignored, and the images would be wrong.
@@ -29,26 +28,6 @@ ZERO_TERMINAL_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr"
 _LOADING_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
                    SafetensorError, StrictDataclassError)  # fmt: skip
 _PNDM_DEFAULTS = {"beta_schedule": "linear", "prediction_type": "epsilon", "rescale_betas_zero_snr": False}
-
-
-def load_unet(folder: Path) -> UNet:
-    """Return the UNet in `folder`, ours or diffusers', in fp32.
-
-    Raises UserError when the folder cannot be read, for an architecture that is not Stable Diffusion's, or naming the
-    first tensors that are missing, unknown or of another shape.
-    """
-    config = read_json(folder / "config.json")
-    with torch.device("meta"):
-        unet = build_part(UNet, folder / "config.json", config, folder / "config.json")
-    assert isinstance(unet, UNet)
-    state: dict[str, Any] = {}
-    for file in find_weights(folder, "diffusion_pytorch_model").files:
-        state |= read_weights(file)
-    check_tensors(folder, unet.state_dict(), state)
-    tensors = {name: tensor.float() for name, tensor in state.items()}
-    check_finite(folder, tensors)
-    unet.load_state_dict(tensors, assign=True)
-    return unet
 
 
 def load_vae(folder: Path) -> AutoencoderKL:

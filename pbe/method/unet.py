@@ -21,8 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from pbe.method.pretrained import build_part, check_tensors
 from pbe.method.unet_blocks import Downsample, ResidualBlock, Transformer, Upsample, norm_silu, repeat_to
 from pbe.method.unet_config import LevelConfig, complete_config, down_levels, middle_level, up_levels
+from pbe.method.weight_files import check_finite, find_weights, read_weights
+from pbe.runtime.files import read_json
 
 CLASS = "UNet2DConditionModel"  # diffusers' class, which the saved configuration names
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -159,6 +162,26 @@ class UNet(nn.Module):
             if isinstance(module, ResidualBlock | Transformer):
                 module.compile(dynamic=False)
         self._predict = torch.compile(self._predict, dynamic=False)  # type: ignore[method-assign]
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "UNet":
+        """Load a UNet, ours or diffusers', in fp32.
+
+        Raises UserError when the folder cannot be read, for an architecture that is not Stable Diffusion's, or naming
+        the first tensors that are missing, unknown or of another shape.
+        """
+        config = read_json(folder / "config.json")
+        with torch.device("meta"):
+            unet = build_part(cls, folder / "config.json", config, folder / "config.json")
+        assert isinstance(unet, cls)
+        state: dict[str, Any] = {}
+        for file in find_weights(folder, Path(WEIGHTS).stem).files:
+            state |= read_weights(file)
+        check_tensors(folder, unet.state_dict(), state)
+        tensors = {name: tensor.float() for name, tensor in state.items()}
+        check_finite(folder, tensors)
+        unet.load_state_dict(tensors, assign=True)
+        return unet
 
     def save_pretrained(self, folder: Path) -> None:
         """Write configuration and weights as diffusers does."""

@@ -12,7 +12,8 @@ from transformers import CLIPVisionModelWithProjection
 
 from pbe.errors import UserError
 from pbe.method.conditioner import Conditioner
-from pbe.method.pretrained import load_tower, load_unet, load_vae
+from pbe.method.pretrained import load_tower, load_vae
+from pbe.method.unet import UNet
 from tests.support.tiny_models import WIDTH, tiny_tower_config, tiny_unet, tiny_vae
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -49,10 +50,10 @@ def save_conditioner(folder: Path) -> Path:
 )
 def test_a_unet_with_a_missing_or_unknown_tensor_is_refused(tmp_path: Path, change: Change, message: str) -> None:
     tiny_unet().save_pretrained(tmp_path / "unet")
-    load_unet(tmp_path / "unet")
+    UNet.from_pretrained(tmp_path / "unet")
     change_weights(tmp_path / "unet" / DIFFUSERS_WEIGHTS, change)
     with pytest.raises(UserError, match=message):
-        load_unet(tmp_path / "unet")
+        UNet.from_pretrained(tmp_path / "unet")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from pbe.errors import UserError
-from pbe.method.pretrained import load_unet
 from pbe.method.unet import UNet, sinusoids
 from pbe.method.unet_blocks import ResidualBlock, Transformer
 from tests.support.tiny_models import WIDTH, tiny_unet
@@ -163,13 +162,13 @@ def test_each_loads_what_the_other_saves(variant: str, tmp_path: Path) -> None:
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     torch.testing.assert_close(theirs(latents, timesteps, context).sample, expected)
     stock.save_pretrained(tmp_path / "theirs")
-    torch.testing.assert_close(load_unet(tmp_path / "theirs")(latents, timesteps, context), expected,
+    torch.testing.assert_close(UNet.from_pretrained(tmp_path / "theirs")(latents, timesteps, context), expected,
                                atol=1e-5, rtol=1e-5)  # fmt: skip
 
 
 def test_equal_unets_are_equal_files(tmp_path: Path) -> None:
     tiny_unet().save_pretrained(tmp_path / "a")
-    load_unet(tmp_path / "a").save_pretrained(tmp_path / "b")
+    UNet.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
     assert (tmp_path / "a" / "config.json").read_bytes() == (tmp_path / "b" / "config.json").read_bytes()
 
 
