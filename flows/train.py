@@ -7,11 +7,11 @@ from flows.inputs import require
 from flows.provenance import provenance_tags, tracking_uri
 from flows.stage import Counts, flatten, main, stage_flow
 from pbe import layout
-from pbe.runtime.files import write_json, write_text
+from pbe.runtime.files import read_json, write_json, write_text
 from pbe.runtime.ray_cluster import check_resources, ray_cluster
 from pbe.settings import Settings
 from pbe.training import run
-from pbe.training.job import TrainJob, run_key
+from pbe.training.job import DELIVERED, TrainJob, run_key
 from pbe.training.journal import StepRecord
 from pbe.training.run import Timing
 from pbe.training.tracking import RUN_FILE, RunTracker
@@ -35,6 +35,7 @@ def train(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bar
     write_losses(folder / layout.LOSSES, records)
     tail = records[-max(1, len(records) // 10) :]
     counts = {"steps": len(records), "final_loss": round(sum(r.loss for r in tail) / len(tail), 6)}
+    counts["delivered_step"] = read_json(job.folder / run_key(job) / DELIVERED)["step"]
     write_json(folder / layout.counts("train"), counts)
     return counts
 

@@ -6,6 +6,7 @@ within a fraction of a second. This module is an edge of the program: it reads t
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -111,6 +112,10 @@ def _add_exchange(commands: "argparse._SubParsersAction[_Parser]") -> None:
     bring = commands.add_parser("import", help="convert the authors' model.ckpt or published folder to a model folder")
     bring.add_argument("--from", dest="origin", type=Path, required=True, metavar="FILE_OR_FOLDER")
     bring.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder, such as models/authors")
+    bring.add_argument(
+        "--adapter", action="append", default=[], metavar="FOLDER[=WEIGHT]",
+        help="merge a trained adapter, times a weight (default: 1); may be given several times",
+    )  # fmt: skip
     bring.set_defaults(command=_import)
     export = commands.add_parser("export", help="convert a model to a format of other tools")
     export.add_argument("--model", default=DEFAULT_MODEL, help="a registered model or a folder (default: %(default)s)")
@@ -208,7 +213,8 @@ def _project_registry() -> str | None:
 
 
 def _load(folder: Path) -> "Painter":
-    with hidden_module("scipy"):  # diffusers and transformers import it for schedulers and losses that are not used
+    # diffusers and transformers import these for schedulers, losses and adapters that are not used
+    with hidden_module("scipy"), hidden_module("peft"), hidden_module("accelerate"):
         from pbe.method.painter import Painter
 
     return Painter.from_pretrained(folder)
@@ -240,13 +246,42 @@ def _progress_bar(total: int) -> Iterator["Progress"]:
 def _import(options: argparse.Namespace) -> None:
     if not options.origin.exists():
         raise UserError(f"--from {options.origin}: no such file or folder")
+    adapters = [_weighted(text) for text in options.adapter]
     check_new(options.out)
     from pbe.interchange.ldm import read_ldm
 
     painter = _load(options.origin) if options.origin.is_dir() else read_ldm(options.origin)
+    _merge(painter, adapters)
     with atomic_folder(options.out) as part:
         painter.save_pretrained(part)
     print(f"{options.out}: a model of {painter.image_px} px; use it with: pbe edit --model {options.out} ...")
+
+
+def _merge(painter: "Painter", adapters: list[tuple[Path, float]]) -> None:
+    if not adapters:
+        return
+    from pbe.method.adapters import BASE, digest_painter, merge_adapter, read_adapter
+
+    base = digest_painter(painter)
+    for folder, weight in adapters:
+        adapter = read_adapter(folder)
+        if adapter.traits.get(BASE, base) != base:
+            print(f"{folder}: was trained on other weights than these", file=sys.stderr)
+        merge_adapter(painter, adapter, weight)
+
+
+def _weighted(text: str) -> tuple[Path, float]:
+    """Return folder and weight of FOLDER or FOLDER=WEIGHT; raises UserError unless the weight is a finite number."""
+    folder, equals, weight = text.rpartition("=")
+    if Path(text).is_dir() or not equals:
+        return Path(text), 1.0
+    try:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"--adapter {text}: the weight {weight!r} is not a number")
+    return Path(folder), number
 
 
 def _export(options: argparse.Namespace) -> None:

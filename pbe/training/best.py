@@ -5,6 +5,7 @@ A run can therefore deliver its last or its best weights without training again.
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -13,13 +14,13 @@ from torch import Tensor
 from pbe import settings
 from pbe.runtime.files import write_json
 from pbe.training.checkpoints import list_checkpoints, load_checkpoint
+from pbe.training.job import DELIVERED
 from pbe.training.journal import StepRecord
 from pbe.training.storage import Bucket, RunStorage
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "best"  # in the run's folder and in its bucket
-DELIVERED = "delivered.json"  # which weights a run delivered
 _KEEP = 2  # the one before as well: a killed run resumes before the newest, and on a GPU need not find it again
 
 
@@ -63,7 +64,7 @@ class BestWeights:
         return last
 
     @torch.no_grad()
-    def copy_to(self, step: int, weights: dict[str, Tensor]) -> None:
+    def copy_to(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Overwrite weights by those kept of a step."""
         for name, tensor in load_checkpoint(self.storage.fetch(_name(step))).items():
             weights[name].copy_(tensor)

@@ -12,6 +12,7 @@ from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import digest_files
 
 MODEL = "model"  # in a bucket: the averaged model
+DELIVERED = "delivered.json"  # which step's weights a run delivered
 STOPPED = "stopped.json"  # why a run stopped for good, with the batch of that step
 CODE = "pbe.training.worker"  # the module whose imports are the code that trains a model
 

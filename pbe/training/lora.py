@@ -45,9 +45,9 @@ def take_adapter(painter: Painter) -> Adapter | None:
     adapted = {name: module for name, module in painter.named_modules() if hasattr(module, "lora_A")}
     factors, scale = {}, 1.0
     for name, module in adapted.items():
-        layer: nn.Module = module.base_layer  # type: ignore[assignment]
+        layer: nn.Module = module.base_layer
         factors[name] = _factor(module, "lora_A"), _factor(module, "lora_B")
-        scale = float(module.scaling[_NAME])  # type: ignore[index]
+        scale = float(module.scaling[_NAME])
         parent, _, child = name.rpartition(".")
         setattr(painter.get_submodule(parent), child, layer)
     return Adapter(Path(ADAPTER), factors, scale, traits_of(painter)) if adapted else None

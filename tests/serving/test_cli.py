@@ -11,9 +11,12 @@ import pytest
 import torch
 from PIL import Image as PILImage
 
+from pbe.method.painter import Painter
 from pbe.runtime.devices import has_fast_bf16
 from pbe.serving import editor
 from pbe.serving.cli import _parser, _project_registry, main
+from pbe.training.lora import add_adapters, take_adapter, write_adapter
+from pbe.training.painting_loss import PaintingLoss
 
 
 def edit(images: Path, *more: str) -> int:
@@ -359,6 +362,34 @@ def test_a_model_exported_and_imported_in_either_format_paints_the_same(
         painted.append((images / "o.png").read_bytes())
     assert painted[0] == painted[1]
     assert not list(images.glob("*.tmp"))
+
+
+def written_adapter(model_folder: Path, folder: Path, rank: int) -> Path:
+    painter = Painter.from_pretrained(model_folder)
+    add_adapters(painter, rank, seed=rank)
+    with torch.no_grad():
+        for parameter in PaintingLoss(painter).trained().values():
+            parameter.fill_(0.1)
+    adapter = take_adapter(painter)
+    assert adapter
+    write_adapter(painter, adapter, folder)
+    return folder
+
+
+def test_adapters_are_merged_on_import(images: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = (written_adapter(model_folder, images / f"adapter{rank}", rank) for rank in (1, 2))
+    merged = images / "merged"
+    flags = [f"--from={model_folder}", f"--out={merged}", f"--adapter={one}", f"--adapter={two}=0.5"]
+    assert run("import", *flags) == 0
+    assert "trained on other weights" not in capsys.readouterr().err
+    before, after = (Painter.from_pretrained(f).conditioner.proj_out.weight for f in (model_folder, merged))
+    torch.testing.assert_close(after, before + 0.1 * 0.1 * 1 + 0.5 * 0.1 * 0.1 * 2)
+    assert run("import", f"--from={merged}", f"--out={images / 'again'}", f"--adapter={one}=-1") == 0
+    assert f"{one}: was trained on other weights than these" in capsys.readouterr().err
+    for adapter, words in ((f"{one}=half", "the weight 'half' is not a number"), (images, "not an adapter")):
+        assert run("import", f"--from={model_folder}", f"--out={images / 'no'}", f"--adapter={adapter}") == 2
+        assert words in capsys.readouterr().err
+    assert not (images / "no").exists()
 
 
 def test_mistakes_of_import_and_export_are_named(

@@ -14,9 +14,8 @@ from pbe.method.adapters import digest_painter, merge_adapter, read_adapter
 from pbe.method.diffusion import min_snr_weights
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Painter
-from pbe.training.best import DELIVERED
 from pbe.training.checkpoints import load_checkpoint
-from pbe.training.job import STOPPED, TrainJob
+from pbe.training.job import DELIVERED, STOPPED, TrainJob
 from pbe.training.journal import JOURNAL, TIMINGS, read_journal, read_lines
 from pbe.training.loop import NotFiniteError, Trainer, train_to_end
 from pbe.training.lora import ADAPTER
