@@ -39,7 +39,7 @@ def widen_input(unet: UNet) -> UNet:
     with torch.no_grad():
         new.weight.zero_()
         new.weight[:, :NUM_LATENT_CHANNELS] = old.weight
-        new.bias.copy_(old.bias)  # type: ignore[union-attr]
+        new.bias.copy_(old.bias)  # type: ignore[union-attr, arg-type]
     unet.conv_in = new
     unet.config["in_channels"] = num_channels
     return unet

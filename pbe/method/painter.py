@@ -97,7 +97,7 @@ class Painter(nn.Module):
         """
         self.to(device, dtype)
         if device.type == "cuda":
-            self.unet.to(memory_format=torch.channels_last)
+            self.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this one
             self.vae.to(memory_format=torch.channels_last)
             self._graphs = CudaGraphs(self.unet)
         return self

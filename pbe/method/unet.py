@@ -11,9 +11,9 @@ before the first cross attention once.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -47,6 +47,9 @@ class TimeEmbedding(nn.Module):
 
 class Level(nn.Module):
     """The residual blocks of a resolution, each followed by a transformer if the level has attention."""
+
+    downsamplers: nn.ModuleList  # on the way down, but for the last level: one
+    upsamplers: nn.ModuleList  # on the way up, but for the last level: one
 
     def __init__(self, resnets: list[ResidualBlock], attentions: list[Transformer]) -> None:
         super().__init__()
@@ -82,7 +85,7 @@ class UNet(nn.Module):
         embedded = self.time_embedding(timesteps)
         h = self.conv_in(latents.to(dtype))
         skips = [h]
-        for level in self.down_blocks:
+        for level in cast(Iterable[Level], self.down_blocks):
             for i, resnet in enumerate(level.resnets):
                 h = self._run(resnet, h, repeat_to(embedded, len(h)))
                 h = self._run(level.attentions[i], h, context) if level.attentions else h
@@ -94,7 +97,7 @@ class UNet(nn.Module):
         h = self._run(self.mid_block.resnets[0], repeat_to(h, len(context)), embedded)
         for transformer, resnet in zip(self.mid_block.attentions, self.mid_block.resnets[1:], strict=True):
             h = self._run(resnet, self._run(transformer, h, context), embedded)
-        for level in self.up_blocks:
+        for level in cast(Iterable[Level], self.up_blocks):
             for i, resnet in enumerate(level.resnets):
                 h = self._run(resnet, h, embedded, repeat_to(skips.pop(), len(h)))
                 h = self._run(level.attentions[i], h, context) if level.attentions else h

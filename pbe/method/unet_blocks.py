@@ -35,7 +35,8 @@ class ResidualBlock(nn.Module):
         h = self.conv1(norm_silu(self.norm1, x))
         h = h + self.time_emb_proj(F.silu(embedded))[:, :, None, None]
         h = self.conv2(norm_silu(self.norm2, h))
-        return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + h
+        shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return torch.as_tensor(shortcut + h)
 
 
 class Attention(nn.Module):
@@ -145,7 +146,8 @@ class Transformer(nn.Module):
         for block in self.transformer_blocks:
             h = block(h, context)
         h = F.linear(h, self.proj_out.weight.flatten(1), self.proj_out.bias)
-        return repeat_to(x, len(h)) + h.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        change = h.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        return torch.as_tensor(repeat_to(x, len(h)) + change)
 
 
 class Downsample(nn.Module):
