@@ -1,5 +1,6 @@
 """One worker of a distributed run, from the checkpoint to the saved model."""
 
+import os
 import shutil
 import socket
 from collections.abc import Callable
@@ -47,6 +48,8 @@ def run_worker(
     device = str(ray.train.torch.get_device()) if job.train.use_gpu else "cpu"
     if not job.train.use_gpu:
         limit_threads(job.train.cpus_per_worker)
+    # Compiling takes minutes: a run that starts again finds what it has compiled.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(job.folder / "inductor"))
     painter = initial_painter(job)
     trainer = Trainer(painter, open_source(job, device), job.train, context.get_world_rank(), device)
     storage = open_storage(job, ray.get_runtime_context().get_node_id())
