@@ -1,17 +1,18 @@
 """The GPU memory that fine-tuning at Stable Diffusion's size needs, by batch size and memory-saving switches.
 
-    .venv/bin/python benchmarks/memory.py [--size sd] [--image-px 512] [--batch-sizes 1 2 4 8 16]
+    .venv/bin/python benchmarks/memory.py [--size sd] [--image-px 512] [--lora-rank 16] [--batch-sizes 1 2 4 8 16 32]
 
-The figures are computed and do not need a GPU. Weights, gradients, moments and averages are counted by their number.
-The tensors that the forward pass saves for the backward pass are counted, each storage once, on a UNet that has shapes
-and no data, under bf16 autocast with CUDA's rule that norms stay in float32; they include autocast's copies of the
-weights. Not counted: temporary tensors of the backward pass, gaps of the allocator and the driver, about 1.5 GiB
-together. Training uses the cache, so that VAE and CLIP stay on the host.
+The figures are computed and do not need a GPU. They are those of training in bf16: weights and gradients are bf16, and
+masters, moments and average of the trained parameters fp32; frozen parameters are bf16 alone. The tensors that the
+forward pass saves for the backward pass are counted, each storage once, on a UNet that has shapes and no data; compiled
+blocks save fewer. Not counted: temporary tensors of the backward pass, gaps of the allocator and the driver, about
+1.5 GiB together. Training uses the cache, so that VAE and CLIP stay on the host.
 """
 
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,11 +20,15 @@ from sizes import SIZES, random_batch, random_painter
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pbe.method.unet_blocks import ResidualBlock, Transformer
+from pbe.training.lora import add_adapters
 from pbe.training.painting_loss import PaintingLoss
 
 GIB = 2**30
 MOMENTS_8BIT = 2 * (1 + 4 / 256)  # bytes per parameter: two moments, each with a float32 scale per 256 values
-CARD_GIB, LEFT_OUT_GIB = 24.0, 1.5
+CARDS_GB, LEFT_OUT_GIB = (12, 24, 80), 1.5
+PARTS = {"weights": 2.0, "gradients": 2.0, "masters": 4.0, "moments": 8.0, "average": 4.0}  # bytes a trained parameter
+EIGHT_BIT = PARTS | {"moments": MOMENTS_8BIT, "fp32 gradients": 4.0}  # bitsandbytes takes the gradients in fp32
 
 
 class Kept:
@@ -45,8 +50,8 @@ class Kept:
 
     def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self.block = id(module)
-        self.tensors.append(args[0])
-        self.inputs[storage(args[0])] = args[0].untyped_storage().nbytes()
+        self.tensors += args
+        self.inputs |= {storage(each): each.untyped_storage().nbytes() for each in args}
 
     def leave(self, *_: Any) -> None:
         self.block = None
@@ -66,63 +71,91 @@ def storage(tensor: Tensor) -> int:
 
 @contextmanager
 def watched(losses: PaintingLoss, kept: Kept) -> Iterator[None]:
-    """Run norms in float32 and record saved storages, by the blocks that `gradient_checkpointing` recomputes."""
-    norms = [m for m in losses.modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm)]
-    blocks = [m for m in losses.unet.modules() if type(m).__name__ in ("ResnetBlock2D", "BasicTransformerBlock")]
-    handles = [m.register_forward_pre_hook(lambda _, args: tuple(a.float() for a in args)) for m in norms]
-    handles += [m.register_forward_pre_hook(kept.enter) for m in blocks]
+    """Record saved storages, by the blocks that `gradient_checkpointing` computes again."""
+    blocks = [m for m in losses.unet.modules() if isinstance(m, ResidualBlock | Transformer)]
+    handles = [m.register_forward_pre_hook(kept.enter) for m in blocks]
     handles += [m.register_forward_hook(kept.leave) for m in blocks]
-    with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda t: t), torch.autocast("cpu", torch.bfloat16):
+    with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda t: t):
         yield
     for handle in handles:
         handle.remove()
 
 
-def activations(size: str, image_px: int, batch_size: int) -> tuple[int, int, int, int]:
-    """Return the bytes saved for the backward pass, plain and checkpointed, and the parameters, all and trained."""
-    with FakeTensorMode():
+@dataclass(frozen=True)
+class Counted:
+    """Bytes saved for the backward pass at a batch size, and numbers of parameters."""
+
+    plain: int
+    checkpointed: int
+    parameters: int
+    trained: int
+
+    def activations(self, checkpointing: bool) -> int:
+        return self.checkpointed if checkpointing else self.plain
+
+
+def fill(losses: PaintingLoss) -> None:
+    """Replace parameters on the device `meta` by bf16 ones, and buffers by fp32 ones, on the CPU."""
+    for module in losses.modules():
+        for name, p in module._parameters.items():
+            if p is not None:
+                empty = torch.empty(p.shape, dtype=torch.bfloat16)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=p.requires_grad)
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = torch.empty(buffer.shape)  # type: ignore[union-attr]
+
+
+def count(size: str, image_px: int, batch_size: int, lora_rank: int) -> Counted:
+    """Count one training step's forward pass with bf16 weights."""
+    with torch.device("meta"):
         painter = random_painter(size, image_px)
-        losses = PaintingLoss(painter).train()
+        if lora_rank:
+            add_adapters(painter, lora_rank, seed=0)
+    losses = PaintingLoss(painter).train()
+    with FakeTensorMode():
+        fill(losses)
         kept = Kept(losses)
         with watched(losses, kept):
             losses(random_batch(painter, batch_size, image_px)).mean()
         trained = sum(p.numel() for p in losses.trained().values())
-        return kept.plain(), kept.checkpointed(), sum(p.numel() for p in losses.parameters()), trained
+        return Counted(kept.plain(), kept.checkpointed(), sum(p.numel() for p in losses.parameters()), trained)
+
+
+def print_row(
+    name: str, one: Counted, two: Counted, parts: dict[str, float], checkpointing: bool, batch_sizes: list[int]
+) -> None:
+    """Print the GiB at each batch size and the largest batch of each card, from the counts at batch sizes 1 and 2."""
+    each = two.activations(checkpointing) - one.activations(checkpointing)
+    frozen = one.parameters - one.trained
+    base = PARTS["weights"] * frozen + sum(parts.values()) * one.trained + one.activations(checkpointing) - each
+    fits = [max(0, int((card * 1e9 - LEFT_OUT_GIB * GIB - base) // each)) for card in CARDS_GB]
+    sizes = "".join(f"{(base + n * each) / GIB:>7.1f}" for n in batch_sizes)
+    print(f"{name:<44}{sizes}   " + "".join(f"{n:>7}" for n in fits))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="sd")
     parser.add_argument("--image-px", type=int, default=512)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--lora-rank", type=int, default=16)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     options = parser.parse_args()
-    one, two = (activations(options.size, options.image_px, n) for n in (1, 2))
-    num_all, num_trained = one[2], one[3]
-    parts = {
-        "weights": 4 * num_all,
-        "gradients": 4 * num_trained,
-        "moments": 8 * num_trained,
-        "average": 4 * num_trained,
-    }
-    parts["moments in 8 bits"] = int(MOMENTS_8BIT * num_trained)
-    print(f"{num_all / 1e6:.0f} M parameters, {num_trained / 1e6:.0f} M trained; {options.image_px} px")
-    print("GiB: " + ", ".join(f"{name} {count / GIB:.2f}" for name, count in parts.items()))
-    variants = {
-        "defaults": (["weights", "gradients", "moments", "average"], 0),
-        "average: cpu": (["weights", "gradients", "moments"], 0),
-        "+ gradient_checkpointing": (["weights", "gradients", "moments"], 1),
-        "average: cpu, adamw8bit": (["weights", "gradients", "moments in 8 bits"], 0),
-        "+ gradient_checkpointing ": (["weights", "gradients", "moments in 8 bits"], 1),
-    }
-    print(
-        f"{'GiB at batch':<28}" + "".join(f"{n:>9}" for n in options.batch_sizes) + f"   largest in {CARD_GIB:.0f} GB"
-    )
-    for name, (held, column) in variants.items():
-        fixed, each = 2 * one[column] - two[column], two[column] - one[column]
-        base = sum(parts[part] for part in held) + fixed
-        total = [(base + n * each) / GIB for n in options.batch_sizes]
-        room = CARD_GIB * 1e9 - LEFT_OUT_GIB * GIB - base
-        print(f"{name:<28}" + "".join(f"{t:>9.1f}" for t in total) + f"{max(0, int(room // each)):>12}")
+    whole, lora = ([count(options.size, options.image_px, n, rank) for n in (1, 2)] for rank in (0, options.lora_rank))
+    print(f"{whole[0].parameters / 1e6:.0f} M parameters, {whole[0].trained / 1e6:.0f} M trained; "
+          f"adapters of rank {options.lora_rank}: {lora[0].trained / 1e6:.1f} M; {options.image_px} px")  # fmt: skip
+    print("GiB of a whole model: " + ", ".join(f"{k} {b * whole[0].trained / GIB:.1f}" for k, b in PARTS.items()))
+    heads = "".join(f"{n:>7}" for n in options.batch_sizes) + "   " + "".join(f"{card:>4} GB" for card in CARDS_GB)
+    print(f"{'GiB at batch; the largest batch that fits':<44}{heads}")
+    no_average = [{k: v for k, v in parts.items() if k != "average"} for parts in (PARTS, EIGHT_BIT)]
+    for name, counts, parts, checkpointing in (
+        ("defaults", whole, PARTS, False),
+        ("gradient_checkpointing", whole, PARTS, True),
+        ("average: cpu, gradient_checkpointing", whole, no_average[0], True),
+        ("the same, optimizer: adamw8bit", whole, no_average[1], True),
+        (f"lora_rank: {options.lora_rank}", lora, PARTS, False),
+        (f"lora_rank: {options.lora_rank}, gradient_checkpointing", lora, PARTS, True),
+    ):
+        print_row(name, *counts, parts, checkpointing, options.batch_sizes)
 
 
 if __name__ == "__main__":

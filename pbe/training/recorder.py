@@ -1,12 +1,14 @@
 """The first worker's records of a run: journal, timings, checkpoints, validation losses and pictures."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import cv2
+from torch import nn
 
+from pbe.method.painter import Painter
 from pbe.runtime.files import atomic_file
 from pbe.training.best import BestWeights
 from pbe.training.job import TrainJob
@@ -36,6 +38,21 @@ class Timings(Protocol):
 OpenTimings = Callable[[Trainer, Batch, Path], Timings]
 
 
+@contextmanager
+def frozen_parts_beside(painter: Painter) -> Iterator[None]:
+    """Have VAE and CLIP, which stay on the host while latents are cached, on the UNet's device for the block."""
+    device = painter.unet.conv_out.weight.device
+    parts: tuple[nn.Module, ...] = (painter.vae, painter.conditioner.model)
+    before = [next(part.parameters()).device for part in parts]
+    for part in parts:
+        part.to(device)
+    try:
+        yield
+    finally:
+        for part, place in zip(parts, before, strict=True):
+            part.to(place)
+
+
 class RunRecorder:
     """The loop's callbacks on the first worker; it validates with the averaged weights."""
 
@@ -62,7 +79,8 @@ class RunRecorder:
         with self.timings.excluded("validation"), trainer.averaged():
             trainer.painter.eval()
             trainer.losses.eval()
-            picture = self.cases.paint(trainer.painter)
+            with frozen_parts_beside(trainer.painter):
+                picture = self.cases.paint(trainer.painter)
             loss = trainer.validation_loss(self.samples)
             self.best.offer(trainer.step, loss, trainer.records, trainer.update.averaged_weights())
             trainer.losses.train()

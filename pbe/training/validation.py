@@ -21,6 +21,7 @@ from pbe.types import Image, Mask
 
 NUM_CASES = 8
 NUM_STEPS = 12
+_AT_ONCE = 2  # cases painted together: the VAE's activations take memory beside what training holds
 GUIDANCE_SCALE = 5.0  # if the painter was trained for guidance
 
 
@@ -38,14 +39,18 @@ class ValidationCases:
         Each column has the source with a grey hole, the exemplar, and the result.
         """
         scale = GUIDANCE_SCALE if painter.conditioner.guidance else 1.0
-        results = painter.paint(
-            self.sources, self.masks, self.exemplars,
-            guidance_scale=scale, num_steps=NUM_STEPS, seeds=range(len(self.sources)),
+        results = np.concatenate(
+            [self._paint(painter, scale, range(len(self.sources))[i : i + _AT_ONCE])
+             for i in range(0, len(self.sources), _AT_ONCE)]
         )  # fmt: skip
         side = self.sources.shape[1]
         holes = np.where(self.masks[..., None] == 1, np.uint8(128), self.sources)
         shown = np.stack([cv2.resize(e, (side, side), interpolation=cv2.INTER_CUBIC) for e in self.exemplars])
         return np.concatenate([np.concatenate(list(row), 1) for row in (holes, shown, results)], 0)
+
+    def _paint(self, painter: Painter, scale: float, part: range) -> NDArray[np.uint8]:
+        cases = [each[part.start : part.stop] for each in (self.sources, self.masks, self.exemplars)]
+        return painter.paint(*cases, guidance_scale=scale, num_steps=NUM_STEPS, seeds=part)
 
 
 def draw_cases(
