@@ -48,8 +48,8 @@ def run_worker(
     device = str(ray.train.torch.get_device()) if job.train.use_gpu else "cpu"
     if not job.train.use_gpu:
         limit_threads(job.train.cpus_per_worker)
-    # Compiling takes minutes: a run that starts again finds what it has compiled.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(job.folder / "inductor"))
+    # Compiling takes minutes: this run, started again, and later ones find what was compiled.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(job.folder.parent / "inductor"))
     painter = initial_painter(job)
     trainer = Trainer(painter, open_source(job, device), job.train, context.get_world_rank(), device)
     storage = open_storage(job, ray.get_runtime_context().get_node_id())
