@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -48,7 +49,7 @@ ROOT = Path(__file__).parents[1]
 WORKER = "ray::RayTrainWorker"  # Ray's name for the processes of training workers
 
 
-def drive(root: Path, name: str, steps: int) -> None:
+def drive(root: Path, name: str, steps: int, strategy: Literal["ddp", "fsdp"]) -> None:
     """Train on the cluster that RAY_ADDRESS names: the driver's process."""
     from pbe.runtime.ray_cluster import ray_cluster
     from pbe.training import run
@@ -57,7 +58,7 @@ def drive(root: Path, name: str, steps: int) -> None:
     settings = load_settings(ROOT / layout.PARAMS)
     train = settings.train.replace(
         cache=False, num_workers=2, steps=steps, batch_size=2, checkpoint_every=5, validate_every=40,
-        validation_samples=4, lr=1e-3,
+        validation_samples=4, lr=1e-3, strategy=strategy,
     )  # fmt: skip
     backbone, runs = ROOT / layout.TINY, root / f"runs-{name}"
     job = TrainJob(root / "images", root, backbone, root / "none", runs, settings.method, train, seed=0)
@@ -83,8 +84,8 @@ def write_scenes(root: Path, num_scenes: int = 16) -> None:
 class Fleet:
     """The simulated cluster and the driver that trains on it."""
 
-    def __init__(self, root: Path, name: str, steps: int) -> None:
-        self.root, self.name, self.steps = root, name, steps
+    def __init__(self, root: Path, name: str, steps: int, strategy: str) -> None:
+        self.root, self.name, self.steps, self.strategy = root, name, steps, strategy
         self.cluster = self._new_cluster()
         self.driver = self._new_driver()
 
@@ -97,7 +98,8 @@ class Fleet:
         return cluster
 
     def _new_driver(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "benchmarks.chaos", "--drive", self.name, str(self.root), str(self.steps)]
+        command = [sys.executable, "-m", "benchmarks.chaos", "--drive", self.name, str(self.root)]
+        command += ["--steps", str(self.steps), "--strategy", self.strategy]
         variables = os.environ | {"RAY_ADDRESS": self.cluster.address, "PYTHONPATH": str(ROOT)}
         log = (self.root / f"{self.name}.log").open("ab")
         return subprocess.Popen(command, env=variables, stdout=log, stderr=log, cwd=ROOT)
@@ -210,7 +212,7 @@ def plan(seed: int, number: int, steps: int, num_kills: int) -> list[tuple[int, 
 
 def disturbed_run(root: Path, number: int, args: argparse.Namespace) -> tuple[list[str], int]:
     """Run once with kills; return what was killed at which step, and the exit code of the last driver."""
-    fleet = Fleet(root, f"run{number}", args.steps)
+    fleet = Fleet(root, f"run{number}", args.steps, args.strategy)
     rng = np.random.default_rng([args.seed, number, 1])
     killed = []
     for moment, kind, pause_s in plan(args.seed, number, args.steps, args.kills):
@@ -231,16 +233,17 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=2, help="in each run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=240.0, help="seconds after the last kill")
-    parser.add_argument("--drive", nargs=3, metavar=("NAME", "ROOT", "STEPS"), help=argparse.SUPPRESS)
+    parser.add_argument("--strategy", choices=["ddp", "fsdp"], default="ddp")
+    parser.add_argument("--drive", nargs=2, metavar=("NAME", "ROOT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.drive:
-        drive(Path(args.drive[1]), args.drive[0], int(args.drive[2]))
+        drive(Path(args.drive[1]), args.drive[0], args.steps, args.strategy)
         return
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         root = Path(folder)
         write_scenes(root)
         began = time.monotonic()
-        code = Fleet(root, "quiet", args.steps).finish(args.limit)
+        code = Fleet(root, "quiet", args.steps, args.strategy).finish(args.limit)
         wanted = digest(root / "model-quiet")
         if code or wanted == "none":
             sys.exit(f"the undisturbed run failed:\n{(root / 'quiet.log').read_text()[-2000:]}")

@@ -124,13 +124,17 @@ class ShardedUpdate:
         if dist.get_rank() != 0:
             yield
             return
-        self.painter.place(self.device, torch.float32)  # in fp32, so that frozen parts keep their values
+        self._move_whole(self.device)
         self._is_swapped = True
         try:
             yield
         finally:
             self._is_swapped = False
-            self.painter.place(torch.device("cpu"), torch.float32)
+            self._move_whole(torch.device("cpu"))
+
+    def _move_whole(self, device: torch.device) -> None:
+        for module in (self.whole, self.painter):
+            module.to(device)
 
     @torch.no_grad()
     def copy_average_to_model(self) -> None:
