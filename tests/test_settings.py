@@ -71,7 +71,7 @@ def test_min_snr_weighting_and_zero_terminal_snr_exclude_each_other(tmp_path: Pa
     tree = changed("train.min_snr_gamma", 5.0)
     load(tmp_path, tree)
     tree["train"]["zero_terminal_snr"] = True
-    with pytest.raises(UserError, match=r"min_snr_gamma weights errors of the noise; train\.zero_terminal_snr predicts"):
+    with pytest.raises(UserError, match=r"min_snr_gamma weights errors of the noise; train\.zero_terminal_snr"):
         load(tmp_path, tree)
 
 

@@ -10,7 +10,9 @@ import torch
 
 from pbe.demo.endpoint import serve_bucket
 from pbe.errors import UnavailableError, UserError
+from pbe.training.best import BestWeights
 from pbe.training.checkpoints import load_checkpoint
+from pbe.training.journal import StepRecord
 from pbe.training.storage import Bucket, RunStorage
 
 
@@ -43,6 +45,22 @@ def test_another_node_loads_the_newest_checkpoint(s3: str, tmp_path: Path) -> No
     assert torch.equal(loaded["model"]["w"], state(6)["model"]["w"])
     first.remove_local_copies()
     assert not list((tmp_path / "a").iterdir())
+
+
+def test_another_node_delivers_the_best_weights_and_the_run_resumes_from_its_own(s3: str, tmp_path: Path) -> None:
+    run = RunStorage(tmp_path / "a", Bucket(f"{s3}/best"))
+    records = [StepRecord(i, 1.0, None, None, None, None, 1e-3, 1.0, loss) for i, loss in enumerate((0.5, 0.3, 0.4))]
+    for record in records:
+        loss, step = record.validation_loss, record.step + 1
+        assert loss is not None
+        BestWeights(run).offer(step, loss, records[:step], {"w": torch.full((2,), float(step))})
+        run.save(step, state(step), keep=1)
+    other = RunStorage(tmp_path / "b", Bucket(f"{s3}/best"))
+    assert other.newest() == "step-00000003"
+    chosen = BestWeights(other).choose("best", records)
+    weights = {"w": torch.zeros(2)}
+    BestWeights(other).copy_to(chosen.step, weights)
+    assert weights["w"].tolist() == [2, 2]
 
 
 def test_a_damaged_checkpoint_in_the_bucket_is_skipped_with_a_warning(

@@ -72,9 +72,7 @@ def train_prior(recipe: Recipe, out: Path) -> dict[str, float]:
     return {"loss": float(np.mean(losses[-500:]))}
 
 
-def denoising_loss(
-    unet: UNet, schedule: DDPMScheduler, latents: Tensor, context: Tensor, timesteps: Tensor
-) -> Tensor:
+def denoising_loss(unet: UNet, schedule: DDPMScheduler, latents: Tensor, context: Tensor, timesteps: Tensor) -> Tensor:
     noise = torch.randn_like(latents)
     predicted = unet(schedule.add_noise(latents, noise, timesteps), timesteps, context)
     return F.mse_loss(predicted, noise)
