@@ -17,7 +17,6 @@ import torch
 import torch._dynamo  # an optimizer imports it in its first step: here once for all workers
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import Tensor
 
 from pbe.method.initialization import build_painter
 from pbe.training.batches import BatchSource
@@ -27,6 +26,7 @@ from pbe.training.loop import Trainer, train_to_end
 from pbe.training.painting_loss import PaintingLoss
 from pbe.training.parallel import average_gradients
 from tests.support import parameters
+from tests.support.random_encodings import fetch
 
 STEPS, SAVED_AT, GLOBAL_BATCH = 4, 2, 4
 TIMEOUT_S = 200
@@ -65,17 +65,6 @@ GROUPS = [
     ["ddp-4", "ddp-4-resumed", "fsdp-4-from-ddp"],
     ["one-from-fsdp"],
 ]
-
-
-def fetch(indices: list[int], epochs: list[int]) -> dict[str, Tensor]:
-    """Return random encodings that follow from the samples' numbers."""
-    draws = [torch.Generator().manual_seed(i) for i in indices]
-    return {
-        "source_latents": torch.stack([torch.randn(4, 16, 16, generator=g) for g in draws]) * 0.2 + 0.5,
-        "masked_latents": torch.stack([torch.randn(4, 16, 16, generator=g) for g in draws]),
-        "mask": torch.ones(len(indices), 1, 16, 16),
-        "class_tokens": torch.stack([torch.randn(2, 1, 16, generator=g) for g in draws]),
-    }
 
 
 class Recorder:

@@ -17,16 +17,7 @@ from pbe.training.loop import NotFiniteError, Trainer, learning_rate, train_to_e
 from pbe.training.storage import RunStorage
 from pbe.training.worker import resume
 from tests.support import parameters
-
-
-def fetch(indices: list[int], epochs: list[int]) -> dict[str, Tensor]:
-    draws = [torch.Generator().manual_seed(i) for i in indices]
-    return {
-        "source_latents": torch.stack([torch.randn(4, 16, 16, generator=g) for g in draws]) * 0.2 + 0.5,
-        "masked_latents": torch.stack([torch.randn(4, 16, 16, generator=g) for g in draws]),
-        "mask": torch.ones(len(indices), 1, 16, 16),
-        "class_tokens": torch.stack([torch.randn(2, 1, 16, generator=g) for g in draws]),
-    }
+from tests.support.random_encodings import fetch
 
 
 def make(backbone: Path, **changes: Any) -> Trainer:
