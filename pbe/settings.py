@@ -271,6 +271,21 @@ class Evaluate(Section):
     encoder: str = Field(min_length=1, description="tower (the painter's own CLIP), or a folder of CLIP ViT-B/32")
     real: str | None = Field(description="folder of real images for FID and QS; null means curated train images")
     max_real_images: int = Field(ge=2)
+    protocol: Literal["corrected", "official", "both"] = Field(
+        description="official: the resizing, crops and batches of the authors' tools, bit by bit"
+    )
+    damaged: Literal["refuse", "skip"] = Field(description="what to do with a bench that has unusable cases")
+    baselines: tuple[Literal["copy_paste", "poisson", "text_inpainting", "stock"], ...] = Field(
+        description="what is scored beside the painter and the unchanged source"
+    )
+    identity: str = Field(
+        min_length=1, description="encoder that the painter never saw: efficientnet_lite0, none, or a folder"
+    )
+    lpips: str | None = Field(description="folder with the weights of LPIPS; null: it is not measured")
+    diversity_cases: int = Field(ge=0, description="cases painted with several seeds")
+    diversity_seeds: int = Field(ge=2)
+    confidence: float = Field(gt=0.5, lt=1.0, description="of intervals")
+    bootstrap_draws: int = Field(ge=100)
 
 
 class Register(Section):
