@@ -96,7 +96,7 @@ def score_all(
     that painting does not wait for them.
     """
     from pbe.demo.attribute_classifier import FOLDER, AttributeClassifier
-    from pbe.evaluation.encoders import open_encoder
+    from pbe.evaluation.encoders.loading import open_encoder
     from pbe.evaluation.report import write_gallery, write_report
     from pbe.evaluation.scoring import score_bench, write_metrics
     from pbe.method.conditioner import Conditioner

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from pbe.evaluation.attributes import AttributeClassifier, AttributeValues
 from pbe.evaluation.bench import Bench, Case
-from pbe.evaluation.encoders import FeatureEncoder, Features, encode_batch, encode_whole
-from pbe.evaluation.metrics import clip_scores, unmasked_max_abs_diff
+from pbe.evaluation.encoders.encode import encode_batch, encode_whole
+from pbe.evaluation.encoders.protocol import FeatureEncoder, Features
+from pbe.evaluation.metrics.clip_score import clip_scores
+from pbe.evaluation.metrics.preservation import unmasked_max_abs_diff
 from pbe.runtime.files import atomic_file
 from pbe.types import Image, Progress, no_progress
 

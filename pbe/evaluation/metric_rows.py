@@ -6,8 +6,9 @@ from typing import Any
 from pbe.evaluation.attributes import AttributeValues, accuracies
 from pbe.evaluation.bench import Bench
 from pbe.evaluation.case_scores import DIGITS, Scores
-from pbe.evaluation.encoders import Features
-from pbe.evaluation.metrics import QualityModel, frechet_distance
+from pbe.evaluation.encoders.protocol import Features
+from pbe.evaluation.metrics.frechet import frechet_distance
+from pbe.evaluation.metrics.quality import QualityModel
 
 Truth = Sequence[AttributeValues] | None  # of the exemplars
 Readings = Sequence[AttributeValues] | None

@@ -14,9 +14,10 @@ from pbe.evaluation import baselines
 from pbe.evaluation.attributes import AttributeClassifier, AttributeValues
 from pbe.evaluation.bench import Bench, Case, result_path, write_image
 from pbe.evaluation.case_scores import ResultOf, Scores, score_methods, write_case_scores
-from pbe.evaluation.encoders import FeatureEncoder, encode_images
+from pbe.evaluation.encoders.encode import encode_images
+from pbe.evaluation.encoders.protocol import FeatureEncoder
 from pbe.evaluation.metric_rows import classifier_row, method_row, sweep_rows
-from pbe.evaluation.metrics import fit_quality
+from pbe.evaluation.metrics.quality import fit_quality
 from pbe.evaluation.paint_plan import COPY_PASTE, METHOD, SOURCE, UNGUIDED_SCALE, GuidanceSweep
 from pbe.evaluation.painting import Sampling
 from pbe.runtime.files import write_text

@@ -9,14 +9,10 @@ from numpy.typing import NDArray
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from pbe.errors import UserError
-from pbe.evaluation.encoders import (
-    ClipEncoder,
-    FeatureEncoder,
-    encode_batch,
-    encode_images,
-    encode_whole,
-    open_encoder,
-)
+from pbe.evaluation.encoders.clip import ClipEncoder
+from pbe.evaluation.encoders.encode import encode_batch, encode_images, encode_whole
+from pbe.evaluation.encoders.loading import open_encoder
+from pbe.evaluation.encoders.protocol import FeatureEncoder
 from pbe.method.conditioner import CLIP_MEAN, CLIP_STD
 from pbe.method.painter import Painter
 

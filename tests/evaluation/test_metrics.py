@@ -8,13 +8,10 @@ from numpy.typing import NDArray
 from scipy import linalg
 from sklearn.mixture import GaussianMixture
 
-from pbe.evaluation.metrics import (
-    QualityModel,
-    clip_scores,
-    fit_quality,
-    frechet_distance,
-    unmasked_max_abs_diff,
-)
+from pbe.evaluation.metrics.clip_score import clip_scores
+from pbe.evaluation.metrics.frechet import frechet_distance
+from pbe.evaluation.metrics.preservation import unmasked_max_abs_diff
+from pbe.evaluation.metrics.quality import QualityModel, fit_quality
 
 
 def whitened(count: int, dimensions: int, seed: int) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ import pytest
 from pbe.demo.attribute_classifier import AttributeClassifier
 from pbe.errors import UserError
 from pbe.evaluation.bench import Bench
-from pbe.evaluation.encoders import FeatureEncoder
+from pbe.evaluation.encoders.protocol import FeatureEncoder
 from pbe.evaluation.figures import Losses, guidance_figure, read_losses, smooth, training_figure
 from pbe.evaluation.paint_plan import GuidanceSweep, paint_bench
 from pbe.evaluation.painting import Sampling

@@ -13,8 +13,11 @@ from pbe.demo.attribute_classifier import AttributeClassifier
 from pbe.evaluation.attributes import accuracies
 from pbe.evaluation.bench import Bench, Case, result_path, write_image
 from pbe.evaluation.case_scores import score_methods
-from pbe.evaluation.encoders import FeatureEncoder, encode_images
-from pbe.evaluation.metrics import clip_scores, fit_quality, frechet_distance
+from pbe.evaluation.encoders.encode import encode_images
+from pbe.evaluation.encoders.protocol import FeatureEncoder
+from pbe.evaluation.metrics.clip_score import clip_scores
+from pbe.evaluation.metrics.frechet import frechet_distance
+from pbe.evaluation.metrics.quality import fit_quality
 from pbe.evaluation.paint_plan import GuidanceSweep, paint_bench
 from pbe.evaluation.painting import Sampling
 from pbe.evaluation.reference_images import reference_images
