@@ -293,6 +293,15 @@ class Register(Section):
 
     name: str = Field(description="the registered model's name")
     min_clip_score_gain: float = Field(description="over the untouched source; with less, no model is promoted")
+    better: tuple[str, ...] = Field(
+        min_length=1, description="metrics of which a new champion is better in at least one, and worse in none"
+    )
+    hold: tuple[str, ...] = Field(description="further metrics that must not be worse than the champion's")
+    confidence: float = Field(gt=0.5, lt=1.0, description="of the intervals that decide")
+    bootstrap_draws: int = Field(ge=100, description="of these intervals")
+    replace_incomparable: bool = Field(
+        description="replace a champion that was evaluated in another way, without comparing the two"
+    )
     max_fid_increase: float = Field(ge=0.0, description="relative to the current champion")
     max_clip_score_drop: float = Field(ge=0.0, description="relative to the current champion")
 
