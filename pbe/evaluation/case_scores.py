@@ -3,23 +3,86 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pbe.evaluation.attributes import AttributeClassifier, AttributeValues
-from pbe.evaluation.bench import Bench, Case
+from pbe.evaluation.bench import Bench, Case, Origin
 from pbe.evaluation.encoders.encode import encode_batch, encode_whole
 from pbe.evaluation.encoders.protocol import FeatureEncoder, Features
 from pbe.evaluation.metrics.clip_score import clip_scores
 from pbe.evaluation.metrics.preservation import unmasked_max_abs_diff
 from pbe.runtime.files import atomic_file
-from pbe.types import Image, Progress, no_progress
+from pbe.types import Box, Image, Progress, no_progress
 
 DIGITS = 4  # of a metric; further digits differ between processors
 
 ResultOf = Callable[[Case], Image]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is scored: results on disk, or those that a baseline computes when they are asked for.
+
+    `key` changes whenever the results may have changed: scores of an interrupted run are reused under the same key.
+    `num_cases` is None when all cases have a result, otherwise only the first ones have.
+    """
+
+    name: str
+    result_of: ResultOf
+    key: str = ""
+    num_cases: int | None = None
+
+
+@dataclass(frozen=True)
+class CaseBatch:
+    """Cases that are scored together, for every method in turn; `origins` is None where the bench has none."""
+
+    cases: tuple[Case, ...]
+    origins: tuple[Origin, ...] | None = None
+    _shared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @cached_property
+    def boxes(self) -> tuple[Box, ...]:
+        """The bounding boxes of the masks."""
+        return tuple(case.box for case in self.cases)
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """Return what `make` returns, computed once for the batch: whatever does not depend on a method.
+
+        Every scorer that uses a key has to make the same; features of exemplars, for example, have the encoder's name
+        in their key.
+        """
+        if key not in self._shared:
+            self._shared[key] = make()
+        value: T = self._shared[key]
+        return value
+
+
+class CaseScorer(Protocol):
+    """Scores results case by case, in one or more columns."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, none of which another scorer has."""
+
+    @property
+    def key(self) -> str:
+        """What decides the scores apart from the code, such as a digest of weights and the size of its input."""
+
+    def score(self, batch: CaseBatch, results: Sequence[Image]) -> Mapping[str, NDArray[np.float64]]:
+        """Return a row for each case in every column, NaN where the score does not apply.
+
+        `results` has an image of its source's size for each case of the batch.
+        """
 
 
 @dataclass(frozen=True)
