@@ -6,6 +6,7 @@ artifacts that are not on this disk, and models that do not exist.
 """
 
 import hashlib
+import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,8 @@ ARTIFACT = "painter"  # the name of the painter's folder among the artifacts of 
 CONFIG = {"device": "auto", "precision": "auto"}  # logged with a model: MLflow lets a user change these keys at load
 
 ANSWER_WITHIN_S = 4.0
+
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 _SCHEMAS = ("dc11669786a5",)  # alembic_version of MLflow 3.17; a test compares it with the installed MLflow
 _VERSIONS = """
@@ -110,9 +113,15 @@ def local_folder(location: str) -> Path | None:
 
 
 def check_server(tracking_uri: str) -> None:
-    """Raise UnavailableError unless a tracking server answers; MLflow itself would try again for minutes."""
-    if not tracking_uri.startswith(("http://", "https://")):
-        return
+    """Raise UnavailableError unless a tracking server, or a database's server, answers; MLflow would try for minutes."""
+    scheme = tracking_uri.partition(":")[0].partition("+")[0]
+    if scheme in ("http", "https"):
+        _check_tracking_server(tracking_uri)
+    elif scheme in _DATABASE_PORTS:
+        _check_database_server(tracking_uri, _DATABASE_PORTS[scheme])
+
+
+def _check_tracking_server(tracking_uri: str) -> None:
     import http.client  # slow to import, and needed for a server alone
     import ssl
     import urllib.error
@@ -127,7 +136,20 @@ def check_server(tracking_uri: str) -> None:
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(getattr(error, "reason", None), ssl.SSLError):
             return  # MLflow has its own settings for certificates
-        raise UnavailableError(f"MLflow at {address} does not answer: {one_line(error)}") from None
+        raise _unavailable(tracking_uri, error) from None
+
+
+def _check_database_server(tracking_uri: str, usual_port: int) -> None:
+    address = urlsplit(tracking_uri)
+    try:
+        if address.hostname:  # without a host name, the database is reached through a local socket
+            socket.create_connection((address.hostname, address.port or usual_port), ANSWER_WITHIN_S).close()
+    except (OSError, ValueError) as error:  # a ValueError is a port that is no number
+        raise _unavailable(tracking_uri, error) from None
+
+
+def _unavailable(tracking_uri: str, error: Exception) -> UnavailableError:
+    return UnavailableError(f"MLflow at {_without_password(tracking_uri)} does not answer: {one_line(error)}")
 
 
 def _without_password(tracking_uri: str) -> str:
@@ -160,7 +182,7 @@ def _download(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
         if isinstance(error, OSError) and (user_error := disk_error(error)):
             raise user_error from None
         if isinstance(error.__context__, OSError):
-            raise UnavailableError(f"MLflow at {tracking_uri} does not answer: {one_line(error)}") from None
+            raise _unavailable(tracking_uri, error) from None
         raise UserError(f"no model {model_uri} in {tracking_uri}: {one_line(error)}") from None
 
 

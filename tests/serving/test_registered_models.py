@@ -1,5 +1,6 @@
 """Registered models found in MLflow's database without MLflow: the same answers, and MLflow where there is none."""
 
+import re
 import shutil
 import socket
 import sqlite3
@@ -14,7 +15,7 @@ import pytest
 
 from pbe.errors import UnavailableError, UserError
 from pbe.serving import registered_models
-from pbe.serving.registered_models import MissingFilesError, files_are_missing, painter_folder
+from pbe.serving.registered_models import MissingFilesError, check_server, files_are_missing, painter_folder
 
 NAME = "paint-by-example"
 CHAMPION = f"models:/{NAME}@champion"
@@ -216,3 +217,17 @@ class FakeServer:
     def download(self, artifact_uri: str, dst_path: str) -> None:
         self.downloads += 1
         shutil.copytree(self.artifacts, dst_path, dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg2", "mysql+pymysql"])
+def test_a_database_server_that_does_not_answer_is_named_without_its_password(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        check_server(f"{scheme}://user:secret@127.0.0.1:{port}/mlflow")
+    with pytest.raises(UnavailableError, match=rf"^MLflow at {re.escape(scheme)}://127\.0\.0\.1:{port}/mlflow does not"):
+        check_server(f"{scheme}://user:secret@127.0.0.1:{port}/mlflow")
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "postgresql:///mlflow", "mlruns"])
+def test_a_registry_without_a_server_is_not_asked(uri: str) -> None:
+    check_server(uri)
