@@ -97,7 +97,7 @@ def score_all(
     """
     from pbe.demo.attribute_classifier import FOLDER, AttributeClassifier
     from pbe.evaluation.encoders.loading import open_encoder
-    from pbe.evaluation.report import write_gallery, write_report
+    from pbe.evaluation.report.page import write_gallery, write_report
     from pbe.evaluation.scoring import score_bench, write_metrics
     from pbe.method.conditioner import Conditioner
     from pbe.runtime.devices import choose_device

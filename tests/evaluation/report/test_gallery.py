@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from pbe.evaluation.bench import Bench, Origin, result_path, write_image
-from pbe.evaluation.gallery import (
+from pbe.evaluation.report.gallery import (
     GalleryRow,
     case_captions,
     gallery_rows,

@@ -12,10 +12,10 @@ from pbe.demo.attribute_classifier import AttributeClassifier
 from pbe.errors import UserError
 from pbe.evaluation.bench import Bench
 from pbe.evaluation.encoders.protocol import FeatureEncoder
-from pbe.evaluation.figures import Losses, guidance_figure, read_losses, smooth, training_figure
 from pbe.evaluation.paint_plan import GuidanceSweep, paint_bench
 from pbe.evaluation.painting import Sampling
-from pbe.evaluation.report import (
+from pbe.evaluation.report.figures import Losses, guidance_figure, read_losses, smooth, training_figure
+from pbe.evaluation.report.page import (
     accuracy_names,
     format_number,
     read_counts,

@@ -14,9 +14,9 @@ from PIL import Image as PillowImage
 from pbe.errors import UserError
 from pbe.evaluation.bench import Bench
 from pbe.evaluation.case_scores import read_case_scores
-from pbe.evaluation.figures import guidance_figure, read_losses, training_figure
-from pbe.evaluation.gallery import GalleryRow, gallery_rows, spread_cases, worst_cases, write_gallery_png
 from pbe.evaluation.paint_plan import COPY_PASTE, METHOD, SOURCE, UNGUIDED_SCALE, GuidanceSweep, results_folder
+from pbe.evaluation.report.figures import guidance_figure, read_losses, training_figure
+from pbe.evaluation.report.gallery import GalleryRow, gallery_rows, spread_cases, worst_cases, write_gallery_png
 from pbe.method.exemplars import resize
 from pbe.runtime.files import write_text
 from pbe.types import Image
@@ -67,7 +67,7 @@ def write_report(
     accuracies = accuracy_names(metrics)
     page = (
         _environment()
-        .get_template("report.html.j2")
+        .get_template("page.html.j2")
         .render(
             metrics=metrics,
             methods=_METHODS,
