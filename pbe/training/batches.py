@@ -102,7 +102,7 @@ class BatchSource:
 class PrefetchedBatches:
     """A source that prepares the next step's batches in a thread while the device runs this step.
 
-    On a GPU the thread has a stream of its own, on which batches are copied (and from images encoded) beside the step.
+    On a GPU the thread uses a separate stream, on which batches are copied (and from images encoded) beside the step.
     """
 
     def __init__(self, source: BatchSource, device: str | torch.device = "cuda") -> None:

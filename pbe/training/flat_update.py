@@ -15,17 +15,18 @@ from torch import Tensor, nn
 
 from pbe import settings
 from pbe.training.optimizer import (
+    MOMENTS,
     Parts,
     Rates,
     adamw_rates,
     average_share,
     build_adamw8bit,
     follow_,
+    rate_factor,
     update_,
     update_on_cpu_,
 )
 
-CONV_IN = "unet.conv_in.weight"
 _ALIGNMENT = 64  # elements: every parameter begins at a multiple of 128 bytes, as fast matrix kernels need
 _CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}  # elements that an update which is not compiled takes at a time
 
@@ -250,8 +251,7 @@ class FlatUpdate:
             state["average"] = self._layout.views(self.average)
         if self._optimizer:
             return state | {"optimizer": self._optimizer.state_dict()}
-        names = ("exp_avg", "exp_avg_sq")
-        return state | {name: self._layout.views(t) for name, t in zip(names, self._moments, strict=True)}
+        return state | {name: self._layout.views(t) for name, t in zip(MOMENTS, self._moments, strict=True)}
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
@@ -270,7 +270,7 @@ class _Layout:
     """Where each parameter lies in the flat buffers: parameters with the same factor of the learning rate together."""
 
     def __init__(self, parameters: dict[str, nn.Parameter], train: settings.Train) -> None:
-        factors = {name: train.conv_in_lr_factor if name == CONV_IN else 1.0 for name in parameters}
+        factors = {name: rate_factor(name, train) for name in parameters}
         self.names_by_factor: dict[float, list[str]] = {}
         for name, factor in factors.items():
             self.names_by_factor.setdefault(factor, []).append(name)

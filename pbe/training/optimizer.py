@@ -21,6 +21,8 @@ from pbe import settings
 from pbe.errors import UserError
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+MOMENTS = ("exp_avg", "exp_avg_sq")  # m and v in checkpoints, by torch's names
+CONV_IN = "unet.conv_in.weight"
 
 
 class Rates(NamedTuple):
@@ -56,6 +58,11 @@ def adamw_rates(step: int, rate: float, train: settings.Train) -> Rates:
         (1 - BETA2**t) ** -0.5,
         average_share(step, train),
     )
+
+
+def rate_factor(name: str, train: settings.Train) -> float:
+    """Return what multiplies the learning rate for a parameter: `conv_in_lr_factor` for the UNet's first layer."""
+    return train.conv_in_lr_factor if name == CONV_IN else 1.0
 
 
 def average_share(step: int, train: settings.Train) -> float:

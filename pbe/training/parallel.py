@@ -30,7 +30,7 @@ def check_strategy(train: settings.Train) -> None:
 def average_gradients(module: nn.Module, bucket_mib: float = BUCKET_MIB) -> DistributedDataParallel:
     """Return the module such that a backward pass leaves the average of all workers' gradients, in their own dtype.
 
-    Gradients are reduced in buckets while the backward pass goes on (Li et al., 2020, PyTorch Distributed).
+    Gradients are reduced in buckets while the backward pass continues (Li et al., 2020, PyTorch Distributed).
     """
     return DistributedDataParallel(
         module, gradient_as_bucket_view=True, broadcast_buffers=False, bucket_cap_mb=bucket_mib

@@ -1,8 +1,8 @@
 """Fully sharded training: each worker keeps its share of weights, moments and average (ZeRO, Rajbhandari et al., 2020).
 
 A block's weights are gathered before it computes and freed after it, and its gradients are reduced to shards while the
-backward pass goes on: PyTorch's FSDP2 (Zhao et al., 2023), over the residual blocks and transformers of the UNet. With
-bf16, workers exchange weights and gradients in bf16; the shards that the optimizer updates stay fp32.
+backward pass continues: PyTorch's FSDP2 (Zhao et al., 2023), over the residual blocks and transformers of the UNet.
+With bf16, workers exchange weights and gradients in bf16; the shards that the optimizer updates stay fp32.
 
 Validation and delivery use a whole model with the averaged weights, on the first worker alone. Whatever collects whole
 tensors exchanges messages, so that every worker must call it in the same step.
@@ -23,11 +23,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from pbe import settings
 from pbe.method.painter import Painter
 from pbe.method.unet import UNet
-from pbe.training.optimizer import BETA1, BETA2, EPSILON, average_share
+from pbe.training.optimizer import BETA1, BETA2, EPSILON, MOMENTS, average_share, rate_factor
 from pbe.training.painting_loss import PaintingLoss
-
-CONV_IN = "unet.conv_in.weight"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class ShardedUpdate:
@@ -47,10 +44,10 @@ class ShardedUpdate:
         shard(self.module, device, dtype)
         self._sharded = self.module.trained()
         self._shards = {name: nn.Parameter(local(p)) for name, p in self._sharded.items()}  # the same memory
-        groups = [
-            {"params": [p for name, p in self._shards.items() if name != CONV_IN], "factor": 1.0},
-            {"params": [self._shards[CONV_IN]], "factor": train.conv_in_lr_factor},
-        ]
+        by_factor: dict[float, list[nn.Parameter]] = {}
+        for name, p in self._shards.items():
+            by_factor.setdefault(rate_factor(name, train), []).append(p)
+        groups = [{"params": params, "factor": factor} for factor, params in by_factor.items()]
         self._optimizer = torch.optim.AdamW(
             groups, lr=train.lr, betas=(BETA1, BETA2), eps=EPSILON, weight_decay=train.weight_decay, fused=True
         )
@@ -145,7 +142,7 @@ class ShardedUpdate:
     def state(self) -> dict[str, Any]:
         """Return weights, average and moments by name, whole, on the first worker, and empty on the others.
 
-        It equals the state of a worker that has all weights, so that a run may go on with another number of workers.
+        It equals the state of a worker that has all weights, so that a run may continue with another number of workers.
         """
         return {part: dict(self._whole(shards)) for part, shards in self._parts().items()}
 

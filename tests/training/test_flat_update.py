@@ -11,8 +11,17 @@ from torch import Tensor, nn
 
 from pbe.errors import UserError
 from pbe.training import flat_update
-from pbe.training.flat_update import CONV_IN, FlatUpdate
-from pbe.training.optimizer import Parts, Rates, adamw_rates, average_share, build_adamw8bit, update_, update_on_cpu_
+from pbe.training.flat_update import FlatUpdate
+from pbe.training.optimizer import (
+    CONV_IN,
+    Parts,
+    Rates,
+    adamw_rates,
+    average_share,
+    build_adamw8bit,
+    update_,
+    update_on_cpu_,
+)
 from tests.support import parameters
 
 
