@@ -7,8 +7,11 @@ from pbe.evaluation.attributes import AttributeValues, accuracies
 from pbe.evaluation.bench import Bench
 from pbe.evaluation.case_scores import DIGITS, Scores
 from pbe.evaluation.encoders.protocol import Features
+from pbe.evaluation.metric_table import METRICS, MetricSpec, metric_spec
 from pbe.evaluation.metrics.frechet import frechet_distance
 from pbe.evaluation.metrics.quality import QualityModel
+
+__all__ = ["METRICS", "MetricSpec", "classifier_row", "method_row", "metric_spec", "sweep_rows"]
 
 Truth = Sequence[AttributeValues] | None  # of the exemplars
 Readings = Sequence[AttributeValues] | None
