@@ -6,9 +6,10 @@ from pathlib import Path
 from flows.inputs import require
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
+from pbe.dataset.images import read_image
 from pbe.demo.accuracy import read_truth
 from pbe.evaluation import painting
-from pbe.evaluation.bench import Bench, read_bench, write_reference
+from pbe.evaluation.bench import Bench, Case, read_bench, result_path, write_reference
 from pbe.evaluation.case_selection import CaseRules, make_bench
 from pbe.evaluation.paint_plan import GuidanceSweep, bench_digest, paint_bench
 from pbe.evaluation.painting import Placement, Sampling
@@ -16,7 +17,7 @@ from pbe.evaluation.reference_images import reference_images
 from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import digest_folder
 from pbe.settings import Evaluate, Settings
-from pbe.types import ProgressBars, no_progress_bars
+from pbe.types import Image, ProgressBars, no_progress_bars
 
 OWN_BENCHES = ("demo", "boxes")  # values of `evaluate.bench` that are not folders
 
@@ -96,6 +97,7 @@ def score_all(
     that painting does not wait for them.
     """
     from pbe.demo.attribute_classifier import FOLDER, AttributeClassifier
+    from pbe.evaluation.case_scores import Method
     from pbe.evaluation.encoders.loading import open_encoder
     from pbe.evaluation.report.page import write_gallery, write_report
     from pbe.evaluation.scoring import score_bench, write_metrics
@@ -115,10 +117,19 @@ def score_all(
     metrics = score_bench(bench, out, sweep, sampling, references, encoder, classifier, progress)
     write_metrics(folder / layout.METRICS, metrics)
     counts = [folder / layout.counts(stage) for stage in ("acquire", "filter", "curate")]
-    write_report(folder / layout.PAGE, bench, out, sweep, metrics, losses=folder / layout.LOSSES, counts=counts)
-    write_gallery(folder / layout.GALLERY, bench, out, sweep)
+    shown = [
+        Method(job.folder.name, partial(read_result, job.folder), num_cases=job.num_cases)
+        for job in sweep.jobs(bench, out)
+    ]
+    write_report(folder / layout.PAGE, bench, shown, out, metrics, losses=folder / layout.LOSSES, counts=counts)
+    write_gallery(folder / layout.GALLERY, bench, shown)
     methods: Counts = metrics["methods"]
     return methods
+
+
+def read_result(folder: Path, case: Case) -> Image:
+    """Return a painted case."""
+    return read_image(result_path(folder, case.id))
 
 
 evaluate_flow = stage_flow("evaluate", evaluate)

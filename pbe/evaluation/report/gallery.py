@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from pbe.dataset.images import read_image
-from pbe.evaluation.bench import Bench, result_path, write_image
+from pbe.evaluation.bench import Bench, write_image
+from pbe.evaluation.case_scores import Method
 from pbe.types import Box, Image
 
 _PAPER = (255, 255, 255)
@@ -37,14 +37,17 @@ class GalleryRow:
     results: tuple[Image | None, ...]
 
 
-def gallery_rows(bench: Bench, ids: Sequence[int], columns: Mapping[str, Path]) -> list[GalleryRow]:
-    """Read the rows of the given cases; `columns` maps the caption of a column to its folder of results."""
+def gallery_rows(bench: Bench, ids: Sequence[int], columns: Mapping[str, Method]) -> list[GalleryRow]:
+    """Read the rows of the given cases; `columns` maps the caption of a column to the method it shows."""
     captions = dict(zip(bench.ids, case_captions(bench), strict=True))
     rows = []
     for case_id in ids:
         case = bench.case(case_id)
-        paths = [result_path(folder, case_id) for folder in columns.values()]
-        results = tuple(read_image(path) if path.is_file() else None for path in paths)
+        number = bench.ids.index(case_id)
+        results = tuple(
+            method.result_of(case) if method.num_cases is None or number < method.num_cases else None
+            for method in columns.values()
+        )
         rows.append(GalleryRow(case_id, captions[case_id], case.source, case.box, case.exemplar, results))
     return rows
 

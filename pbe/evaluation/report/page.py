@@ -13,8 +13,8 @@ from PIL import Image as PillowImage
 
 from pbe.errors import UserError
 from pbe.evaluation.bench import Bench
-from pbe.evaluation.case_scores import read_case_scores
-from pbe.evaluation.paint_plan import COPY_PASTE, METHOD, SOURCE, UNGUIDED_SCALE, GuidanceSweep, results_folder
+from pbe.evaluation.case_scores import Method, read_case_scores
+from pbe.evaluation.paint_plan import COPY_PASTE, METHOD, SOURCE, UNGUIDED_SCALE
 from pbe.evaluation.report.figures import guidance_figure, read_losses, training_figure
 from pbe.evaluation.report.gallery import GalleryRow, gallery_rows, spread_cases, worst_cases, write_gallery_png
 from pbe.method.exemplars import resize
@@ -46,22 +46,26 @@ class Count:
 def write_report(
     path: Path,
     bench: Bench,
+    methods: Sequence[Method],
     out: Path,
-    sweep: GuidanceSweep,
     metrics: Mapping[str, Any],
     *,
     losses: Path | None = None,
     counts: Sequence[Path] = (),
 ) -> None:
-    """Write the page of an evaluation in `out`, and of the training and the data that led to it.
+    """Write the page of an evaluation: of the painter beside baselines, or of any folders of results.
 
-    `losses` is reports/losses.csv, and `counts` are JSON files of counts by reason, such as reports/filter.json. Files
-    that do not exist are left out. Raises UserError when one that exists cannot be read.
+    `methods` are what was scored; the page shows some of their results. `out` is the folder with the scores
+    of every case, `metrics` the content of metrics.json, `losses` reports/losses.csv, and `counts` are JSON files
+    of counts by reason, such as reports/filter.json. Files that do not exist are left out. Raises UserError when one
+    that exists cannot be read.
     """
-    columns = _columns(out, sweep, sweep.shown)
-    complete = _columns(out, sweep, sorted({UNGUIDED_SCALE, sweep.scale}))
+    scale = metrics["guidance_scale"]
+    named = {method.name: method for method in methods}
+    columns = {f"guidance {s}": named[_scale_name(s, scale)] for s in metrics["guidance_sweep"]["scales"]}
+    complete = {f"guidance {s:g}": named[_scale_name(s, scale)] for s in sorted({UNGUIDED_SCALE, scale})}
     case_scores = read_case_scores(out / "case_scores.csv")
-    chosen = spread_cases(bench.head(sweep.num_cases), NUM_ROWS)
+    chosen = spread_cases(bench.head(metrics["guidance_sweep"]["num_cases"]), NUM_ROWS)
     worst = worst_cases(case_scores, NUM_WORST)
     scales = sorted(metrics["guidance_sweep"]["scales"].items(), key=lambda item: float(item[0]))
     accuracies = accuracy_names(metrics)
@@ -88,15 +92,16 @@ def write_report(
     write_text(path, page)
 
 
-def write_gallery(path: Path, bench: Bench, out: Path, sweep: GuidanceSweep, num_rows: int = 8, scale: int = 3) -> None:
-    """Write the first rows of the report's gallery as one image."""
-    columns = _columns(out, sweep, sweep.shown)
-    chosen = spread_cases(bench.head(sweep.num_cases), num_rows)
+def write_gallery(path: Path, bench: Bench, methods: Sequence[Method], num_rows: int = 8, scale: int = 3) -> None:
+    """Write the results of the first cases as one image."""
+    num_cases = min(method.num_cases or len(bench) for method in methods)
+    chosen = spread_cases(bench.head(num_cases), num_rows)
+    columns = {method.name: method for method in methods}
     write_gallery_png(gallery_rows(bench, chosen, columns), list(columns), path, scale)
 
 
-def _columns(out: Path, sweep: GuidanceSweep, scales: Sequence[float]) -> dict[str, Path]:
-    return {f"guidance {scale:g}": results_folder(out, sweep, scale) for scale in scales}
+def _scale_name(scale: float | str, evaluated: float) -> str:
+    return METHOD if float(scale) == evaluated else f"{METHOD}_guidance_{float(scale):g}"
 
 
 def _environment() -> Environment:

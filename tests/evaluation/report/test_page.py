@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pbe.dataset.images import read_image
 from pbe.demo.attribute_classifier import AttributeClassifier
 from pbe.errors import UserError
-from pbe.evaluation.bench import Bench
+from pbe.evaluation.bench import Bench, result_path
+from pbe.evaluation.case_scores import Method
 from pbe.evaluation.encoders.protocol import FeatureEncoder
 from pbe.evaluation.paint_plan import GuidanceSweep, paint_bench
 from pbe.evaluation.painting import Sampling
@@ -70,6 +72,14 @@ def metrics(
     return score_bench(bench, out, sweep, sampling, references, encoder, classifier)
 
 
+def methods_of(bench: Bench, sweep: GuidanceSweep, out: Path) -> list[Method]:
+    return [method_of(job.folder, job.num_cases) for job in sweep.jobs(bench, out)]
+
+
+def method_of(folder: Path, num_cases: int | None = None) -> Method:
+    return Method(folder.name, lambda case: read_image(result_path(folder, case.id)), num_cases=num_cases)
+
+
 def losses_csv(folder: Path) -> Path:
     path = folder / "losses.csv"
     path.write_text("step,loss,lr,grad_norm\n" + "".join(f"{i},{1 / i},{1e-3 / i},1\n" for i in range(1, 61)))
@@ -81,7 +91,15 @@ def test_the_page_is_complete_and_has_no_external_files(
 ) -> None:
     (tmp_path / "filter.json").write_text('{"rows": 90, "rejects": {"too_small": 30, "group_of": 0}}')
     counts = [tmp_path / "filter.json", tmp_path / "absent.json"]
-    write_report(tmp_path / "a.html", bench, out, sweep, metrics, losses=losses_csv(tmp_path), counts=counts)
+    write_report(
+        tmp_path / "a.html",
+        bench,
+        methods_of(bench, sweep, out),
+        out,
+        metrics,
+        losses=losses_csv(tmp_path),
+        counts=counts,
+    )
     text = (tmp_path / "a.html").read_text()
     page = Page(text)
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
@@ -99,7 +117,7 @@ def test_the_page_is_the_same_bytes_each_time(
 ) -> None:
     pages = []
     for name in ("a.html", "b.html"):
-        write_report(tmp_path / name, bench, out, sweep, metrics, losses=losses_csv(tmp_path))
+        write_report(tmp_path / name, bench, methods_of(bench, sweep, out), out, metrics, losses=losses_csv(tmp_path))
         pages.append((tmp_path / name).read_bytes())
     assert pages[0] == pages[1]
 
@@ -111,7 +129,9 @@ def test_a_bench_without_truth_has_a_page_without_accuracies(
     references = [bench.case(i).source for i in bench.ids]
     paint_bench(plain, sweep, sampling, Paster(), tmp_path, model_key="a")
     metrics = score_bench(plain, tmp_path, sweep, sampling, references, encoder, None)
-    write_report(tmp_path / "a.html", plain, tmp_path, sweep, json.loads(json.dumps(metrics)))
+    write_report(
+        tmp_path / "a.html", plain, methods_of(plain, sweep, tmp_path), tmp_path, json.loads(json.dumps(metrics))
+    )
     text = (tmp_path / "a.html").read_text()
     Page(text)
     assert "classifier" not in text
@@ -120,7 +140,7 @@ def test_a_bench_without_truth_has_a_page_without_accuracies(
 
 def test_the_gallery_is_a_png(bench: Bench, metrics: Metrics, out: Path, sweep: GuidanceSweep, tmp_path: Path) -> None:
     assert metrics["num_cases"] == 12
-    write_gallery(tmp_path / "gallery.png", bench, out, sweep, num_rows=3)
+    write_gallery(tmp_path / "gallery.png", bench, methods_of(bench, sweep, out), num_rows=3)
     assert (tmp_path / "gallery.png").read_bytes().startswith(b"\x89PNG")
 
 
