@@ -101,15 +101,14 @@ def score_all(
     from pbe.evaluation.encoders.loading import open_encoder
     from pbe.evaluation.report.page import write_gallery, write_report
     from pbe.evaluation.scoring import score_bench, write_metrics
-    from pbe.method.conditioner import Conditioner
     from pbe.runtime.devices import choose_device
 
     options, out = settings.evaluate, folder / layout.EVALUATION
     raw, curated = folder / layout.RAW, folder / layout.CURATED
     references = reference_images(raw, curated, options.real, settings.method.image_px, options.max_real_images)
     device = choose_device(options.device, "evaluate.device")
-    tower = Conditioner.from_pretrained(folder / layout.MODEL / "image_encoder")
-    encoder = open_encoder(options.encoder, tower, device)
+    tower = layout.MODEL / "image_encoder"
+    encoder = open_encoder(folder / (tower if options.encoder == "tower" else options.encoder), device)
     classifier = None
     if bench.exemplar_truth:
         classifier = AttributeClassifier.from_pretrained(folder / layout.TINY / FOLDER).to(device)

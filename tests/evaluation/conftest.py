@@ -30,6 +30,7 @@ class PixelEncoder:
     """Features that are every sixth value of the image at 4 x 4 pixels."""
 
     name = "pixels"
+    digest = "0"
     input_px = 4
     sees_tiles = False
 

@@ -13,6 +13,7 @@ from pbe.evaluation.encoders.clip import ClipEncoder
 from pbe.evaluation.encoders.encode import encode_batch, encode_images, encode_whole
 from pbe.evaluation.encoders.loading import open_encoder
 from pbe.evaluation.encoders.protocol import FeatureEncoder
+from pbe.evaluation.encoders.tower import TowerEncoder
 from pbe.method.conditioner import CLIP_MEAN, CLIP_STD
 from pbe.method.painter import Painter
 
@@ -41,7 +42,7 @@ def test_features_do_not_depend_on_the_batch_size(encoder: FeatureEncoder) -> No
 
 
 def test_the_tower_sees_a_whole_image_as_the_mean_of_its_tiles(painter: Painter) -> None:
-    encoder = open_encoder("tower", painter.conditioner)
+    encoder = TowerEncoder(painter.conditioner)
     side = encoder.input_px
     image, small = images(1, 2 * side)[0], images(1, side)[0]
     tiles = [image[y : y + side, x : x + side] for y in (0, side) for x in (0, side)]
@@ -78,14 +79,14 @@ def test_the_pixel_statistics_in_the_folder_are_used(clip_folder: Path) -> None:
 
 
 def test_the_name_of_the_painters_tower_has_its_architecture_and_input(painter: Painter) -> None:
-    encoder = open_encoder("tower", painter.conditioner)
+    encoder = TowerEncoder(painter.conditioner)
     assert encoder.name.startswith("the painter's own CLIP tower, ViT-4x16/8 at 16 px (class token")
     np.testing.assert_allclose(np.linalg.norm(encode_batch(encoder, images(3)), axis=1), 1.0, rtol=1e-5)
 
 
-def test_a_folder_without_a_model_is_refused(painter: Painter, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no CLIP model .*evaluate\.encoder"):
-        open_encoder(str(tmp_path), painter.conditioner)
+        open_encoder(tmp_path)
 
 
 def test_a_folder_with_damaged_or_missing_weights_is_refused(clip_folder: Path, tmp_path: Path) -> None:
@@ -95,3 +96,40 @@ def test_a_folder_with_damaged_or_missing_weights_is_refused(clip_folder: Path, 
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match=f"^{tmp_path}: cannot be loaded as a CLIP model: "):
         ClipEncoder(tmp_path)
+
+
+def test_what_lies_in_a_folder_decides_which_encoder_it_is(
+    painter: Painter, model_folder: Path, clip_folder: Path
+) -> None:
+    tower = open_encoder(model_folder / "image_encoder")
+    assert isinstance(tower, TowerEncoder)
+    assert tower.digest == TowerEncoder(painter.conditioner).digest
+    np.testing.assert_array_equal(
+        encode_batch(tower, images(2)), encode_batch(TowerEncoder(painter.conditioner), images(2))
+    )
+    assert isinstance(open_encoder(clip_folder), ClipEncoder)
+
+
+def test_the_digest_is_that_of_the_weights_whatever_file_holds_them(clip_folder: Path, tmp_path: Path) -> None:
+    model = CLIPVisionModelWithProjection.from_pretrained(clip_folder)
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    digest = ClipEncoder(clip_folder).digest
+    assert ClipEncoder(tmp_path).digest == digest
+    assert ClipEncoder(clip_folder, dtype=torch.bfloat16).digest != digest
+    with torch.no_grad():
+        model.visual_projection.weight[0, 0] += 1e-3
+    model.save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
+    assert ClipEncoder(tmp_path).digest != digest
+
+
+@pytest.mark.parametrize("kind", ["clip", "tower"])
+def test_in_bf16_features_are_near_those_of_fp32_and_the_name_says_so(
+    clip_folder: Path, model_folder: Path, kind: str
+) -> None:
+    folder = clip_folder if kind == "clip" else model_folder / "image_encoder"
+    exact, half = open_encoder(folder), open_encoder(folder, dtype=torch.bfloat16)
+    np.testing.assert_allclose(encode_batch(half, images(3)), encode_batch(exact, images(3)), atol=0.05)
+    assert "in bf16" in half.name
+    assert "bf16" not in exact.name

@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from pbe.errors import UserError, one_line
-from pbe.evaluation.encoders.precision import exact_convolutions
+from pbe.evaluation.encoders.precision import digest_weights, exact_convolutions
 from pbe.evaluation.encoders.protocol import Features
 from pbe.method.conditioner import CLIP_MEAN, CLIP_STD
+from pbe.runtime.devices import precision_name
 
 _CPU = torch.device("cpu")
 
@@ -22,23 +24,35 @@ class ClipEncoder:
 
     sees_tiles = False
 
-    def __init__(self, folder: Path, device: torch.device = _CPU) -> None:
-        self._model = _load_clip(folder)
-        self._model.to(device)  # type: ignore[arg-type]
-        config = self._model.config
-        input_px, patch_px = config.image_size, config.patch_size
+    def __init__(self, folder: Path, device: torch.device = _CPU, dtype: torch.dtype = torch.float32) -> None:
+        model = _load_clip(folder)
+        input_px, patch_px = model.config.image_size, model.config.patch_size
         assert isinstance(input_px, int)
         assert isinstance(patch_px, int)
-        self.input_px = input_px
-        self.name = f"CLIP {vit_name(config.hidden_size, config.num_hidden_layers, patch_px)} at {input_px} px"
         self._mean, self._std = _pixel_statistics(folder / "preprocessor_config.json")
+        self.input_px = input_px
+        precision = precision_name(dtype)
+        self.digest = digest_weights(model, self._mean, self._std, input_px, precision)
+        vit = vit_name(model.config.hidden_size, model.config.num_hidden_layers, patch_px)
+        self.name = f"CLIP {vit} at {input_px} px" + ("" if dtype == torch.float32 else f" in {precision}")
+        self._model = model
+        self._model.to(device, dtype)  # type: ignore[arg-type]
+
+    def __call__(self, images: NDArray[np.uint8]) -> Features:
+        return self.encode_pixels(self.to_pixels(images))
+
+    def to_pixels(self, images: NDArray[np.uint8]) -> Tensor:
+        """Return pixels of zero mean and unit variance over CLIP's training images; see `PixelEncoder`."""
+        device = self._model.device
+        pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous().float().div(255)
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self._mean, self._std))
+        return pixels.sub_(mean).div_(std)
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> Features:
-        pixels = torch.from_numpy(images).float().div(255)  # (B, H, W, 3)
-        pixels = ((pixels - torch.tensor(self._mean)) / torch.tensor(self._std)).permute(0, 3, 1, 2)
+    def encode_pixels(self, pixels: Tensor) -> Features:
+        """Return projected class tokens, not normalised; see `PixelEncoder`."""
         with exact_convolutions():
-            embeds: torch.Tensor = self._model(pixel_values=pixels.contiguous().to(self._model.device)).image_embeds
+            embeds: Tensor = self._model(pixel_values=pixels.to(self._model.dtype)).image_embeds
         return embeds.float().cpu().numpy()
 
 

@@ -4,24 +4,24 @@ from pathlib import Path
 
 import torch
 
-from pbe.evaluation.encoders.clip import ClipEncoder, vit_name
-from pbe.evaluation.encoders.protocol import FeatureEncoder
+from pbe.errors import UserError
+from pbe.evaluation.encoders.clip import ClipEncoder
+from pbe.evaluation.encoders.protocol import PixelEncoder
 from pbe.evaluation.encoders.tower import TowerEncoder
 from pbe.method.conditioner import Conditioner
+from pbe.runtime.files import read_json
 
 _CPU = torch.device("cpu")
 
 
-def open_encoder(encoder: str, tower: Conditioner, device: torch.device = _CPU) -> FeatureEncoder:
-    """Return the encoder that `evaluate.encoder` names: "tower" for `tower`, or the folder of a CLIP model.
+def open_encoder(folder: Path, device: torch.device = _CPU, dtype: torch.dtype = torch.float32) -> PixelEncoder:
+    """Return the encoder in a folder: a painter's image encoder (its tower), or a CLIP model.
 
-    It runs on `device`, in fp32. Raises UserError when the folder does not hold a CLIP model.
+    What lies in the folder decides. It runs on `device`, in `dtype`. Raises UserError when the folder holds neither.
     """
-    if encoder != "tower":
-        return ClipEncoder(Path(encoder), device)
-    tower = tower.to(device)
-    config = tower.config
-    patch_px = config.patch_size
-    assert isinstance(patch_px, int)
-    vit = vit_name(config.hidden_size, config.num_hidden_layers, patch_px)
-    return TowerEncoder(tower, f"the painter's own CLIP tower, {vit}")
+    config = folder / "config.json"
+    if not config.is_file():
+        raise UserError(f"{folder}: no CLIP model (config.json is missing); see evaluate.encoder")
+    if "proj_size" in read_json(config):  # of a painter's image encoder
+        return TowerEncoder(Conditioner.from_pretrained(folder), device, dtype)
+    return ClipEncoder(folder, device, dtype)
