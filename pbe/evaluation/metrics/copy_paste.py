@@ -41,7 +41,7 @@ def copy_paste_score(result: Image, mask: Mask, exemplar: Image) -> float:
     x0, y0, x1, y1 = mask_box(mask)
     size = _compared_size(x1 - x0, y1 - y0)
     region = resize(result[y0:y1, x0:x1], size[1], size[0])
-    masked = cv2.resize(mask[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA)
+    masked = np.asarray(cv2.resize(mask[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA), np.uint8)
     stretched = resize(exemplar, size[1], size[0])
     best = 0.0
     for start in (stretched, np.ascontiguousarray(stretched[:, ::-1])):
