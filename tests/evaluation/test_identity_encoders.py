@@ -20,9 +20,11 @@ from transformers import (
     ViTModel,
 )
 
+from pbe.demo.scenes import draw_scene
 from pbe.errors import UserError
 from pbe.evaluation.encoders.clip import ClipEncoder
 from pbe.evaluation.encoders.efficientnet import EfficientNetEncoder
+from pbe.evaluation.encoders.encode import encode_batch
 from pbe.evaluation.encoders.local import open_identity_encoder
 from pbe.evaluation.encoders.protocol import PixelEncoder
 
@@ -54,12 +56,12 @@ def test_efficientnet_features_are_those_of_the_package_before_its_last_block(
     np.testing.assert_allclose(efficientnet(batch), seen[0].mean((2, 3)).numpy(), atol=1e-4)
 
 
-def test_efficientnet_is_trained(efficientnet: EfficientNetEncoder) -> None:
-    """A brighter copy of a picture is nearer to it than another picture is."""
-    smooth = np.kron(images(2, 6), np.ones((1, 16, 16, 1), np.uint8))
-    first, second, brighter = efficientnet(np.stack([smooth[0], smooth[1], smooth[0] // 2 + 100]))
-    unit = [v / np.linalg.norm(v) for v in (first, second, brighter)]
-    assert unit[0] @ unit[2] > unit[0] @ unit[1] + 0.05
+def test_efficientnet_finds_the_mirror_image_of_an_object(efficientnet: EfficientNetEncoder) -> None:
+    scenes = [draw_scene(np.random.default_rng(seed), max_objects=1, rare_kinds=False) for seed in range(8)]
+    crops = [scene.image[y0:y1, x0:x1] for scene in scenes for x0, y0, x1, y1 in [scene.objects[0].box]]
+    first, mirrored = (encode_batch(efficientnet, each) for each in (crops, [crop[:, ::-1] for crop in crops]))
+    first, mirrored = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (first, mirrored))
+    assert ((first @ mirrored.T).argmax(1) == np.arange(8)).all()
 
 
 def test_efficientnet_of_other_sizes_has_other_features_and_another_digest(efficientnet: EfficientNetEncoder) -> None:
