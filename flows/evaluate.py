@@ -6,50 +6,49 @@ from pathlib import Path
 from flows.inputs import require
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
-from pbe.dataset.images import read_image
-from pbe.demo.accuracy import read_truth
+from pbe.dataset.images import image_size, read_image
 from pbe.evaluation import painting
-from pbe.evaluation.bench import Bench, Case, read_bench, result_path, write_reference
-from pbe.evaluation.case_selection import CaseRules, make_bench
-from pbe.evaluation.paint_plan import GuidanceSweep, bench_digest, paint_bench
+from pbe.evaluation.bench import Bench, Case, result_path
+from pbe.evaluation.bench_checks import CheckedBench, open_bench
+from pbe.evaluation.case_checks import Policy
+from pbe.evaluation.paint_plan import Diversity, GuidanceSweep, evaluation_jobs
+from pbe.evaluation.painted_methods import Models
 from pbe.evaluation.painting import Placement, Sampling
-from pbe.evaluation.reference_images import reference_images
-from pbe.runtime.code_digest import digest_code
-from pbe.runtime.files import digest_folder
 from pbe.settings import Evaluate, Settings
 from pbe.types import Image, ProgressBars, no_progress_bars
 
-OWN_BENCHES = ("demo", "boxes")  # values of `evaluate.bench` that are not folders
+_CHECKED = layout.STATE / "checked-bench.json"  # verdicts on the bench's files, for the next run
 
 
 def evaluate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
     """Paint and score the bench of `evaluate`, then write metrics.json, index.html and gallery.png."""
-    require(folder, *([layout.CURATED / "boxes.parquet"] if settings.evaluate.bench in OWN_BENCHES else []))
-    require(folder, layout.MODEL)
-    painting.prepare()
-    placement = placement_of(settings.evaluate)
-    bench = open_bench(settings, folder)
-    sweep, sampling = guidance_sweep(settings.evaluate), sampling_of(settings)
-    paint_all(folder, bench, sweep, sampling, placement, bars)
-    return score_all(settings, folder, bench, sweep, sampling, bars)
-
-
-def open_bench(settings: Settings, folder: Path) -> Bench:
-    """Read the COCOEE folder that `evaluate.bench` names, or make a bench of curated validation images."""
     options = settings.evaluate
-    if options.bench not in OWN_BENCHES:
-        bench = read_bench(folder / options.bench)
-        write_reference(folder / layout.BENCH, bench, bench_digest(bench))  # DVC expects the output
-        return bench
-    rules = CaseRules(
-        options.num_cases,
-        options.min_area_frac,
-        options.max_area_frac,
-        settings.method.image_px,
-        settings.method.exemplar.pad_frac,
+    require(folder, layout.MODEL, *({layout.BENCH} & {Path(options.bench)}))
+    if Path(options.real) == layout.CURATED:
+        require(folder, layout.CURATED / "boxes.parquet")
+    painting.prepare()
+    placement_of(options)  # an unknown device is an error before the bench is read
+    checked = check_bench(options, folder, bars)
+    sweep, sampling = guidance_sweep(options), sampling_of(settings)
+    paint_all(settings, folder, checked.bench, sweep, sampling, bars)
+    return score_all(settings, folder, checked, sweep, sampling, bars)
+
+
+def check_bench(options: Evaluate, folder: Path, bars: ProgressBars = no_progress_bars) -> CheckedBench:
+    """Open the bench that `evaluate.bench` names and check every case, before anything is painted.
+
+    Prints a line for each fault and note. Raises UserError for faulty cases when `evaluate.damaged` is refuse.
+    """
+    checked = open_bench(
+        folder / options.bench,
+        Policy(options.damaged, frozenset(options.accept)),
+        num_cases=options.num_cases,
+        cache=folder / _CHECKED,
+        progress=bars("cases checked"),
     )
-    raw, curated, out = folder / layout.RAW, folder / layout.CURATED, folder / layout.BENCH
-    return make_bench(raw, curated, out, rules, seed=settings.seed, truth=read_truth(raw))
+    for line in checked.report.lines():
+        print(f"{options.bench}: {line}", flush=True)
+    return checked
 
 
 def guidance_sweep(options: Evaluate) -> GuidanceSweep:
@@ -77,19 +76,24 @@ def placement_of(options: Evaluate) -> Placement:
 
 
 def paint_all(
-    folder: Path, bench: Bench, sweep: GuidanceSweep, sampling: Sampling, placement: Placement, bars: ProgressBars
+    settings: Settings, folder: Path, bench: Bench, sweep: GuidanceSweep, sampling: Sampling, bars: ProgressBars
 ) -> None:
-    """Paint the bench with the trained model, unless an interrupted run did with the same model and code."""
-    model = folder / layout.MODEL
-    paint = partial(painting.paint_cases, model, sampling=sampling, placement=placement)
-    kind = placement.devices[0].partition(":")[0]
-    model_key = f"{digest_folder(model)} {digest_code('pbe.evaluation.painting')} {kind} {placement.precision}"
-    progress = bars("cases painted")
-    paint_bench(bench, sweep, sampling, paint, folder / layout.EVALUATION, model_key=model_key, progress=progress)
+    """Paint the bench with the trained model and the baselines' models; pictures that exist are kept."""
+    options = settings.evaluate
+    models = Models(folder / layout.MODEL, folder / layout.BACKBONE)
+    diversity = Diversity(options.diversity_cases, options.diversity_seeds)
+    jobs = evaluation_jobs(bench, folder / layout.EVALUATION, sweep, diversity, options.baselines)
+    placement, progress = placement_of(options), bars("cases painted")
+    painting.paint_cases(models, bench, jobs, sampling=sampling, placement=placement, progress=progress)
 
 
 def score_all(
-    settings: Settings, folder: Path, bench: Bench, sweep: GuidanceSweep, sampling: Sampling, bars: ProgressBars
+    settings: Settings,
+    folder: Path,
+    checked: CheckedBench,
+    sweep: GuidanceSweep,
+    sampling: Sampling,
+    bars: ProgressBars,
 ) -> Counts:
     """Score what was painted, write metrics and report, and return each method's metrics.
 
@@ -99,21 +103,22 @@ def score_all(
     from pbe.demo.attribute_classifier import FOLDER, AttributeClassifier
     from pbe.evaluation.case_scores import Method
     from pbe.evaluation.encoders.loading import open_encoder
+    from pbe.evaluation.reference_images import reference_images
     from pbe.evaluation.report.page import write_gallery, write_report
     from pbe.evaluation.scoring import score_bench, write_metrics
     from pbe.runtime.devices import choose_device
 
-    options, out = settings.evaluate, folder / layout.EVALUATION
-    raw, curated = folder / layout.RAW, folder / layout.CURATED
-    references = reference_images(raw, curated, options.real, settings.method.image_px, options.max_real_images)
+    options, bench, out = settings.evaluate, checked.bench, folder / layout.EVALUATION
+    image_px = min(image_size(bench.files(bench.ids[0]).source))
+    references = reference_images(folder / options.real, folder / layout.RAW, image_px, options.max_real_images)
     device = choose_device(options.device, "evaluate.device")
-    tower = layout.MODEL / "image_encoder"
-    encoder = open_encoder(folder / (tower if options.encoder == "tower" else options.encoder), device)
+    encoder = open_encoder(folder / options.encoder, device)
     classifier = None
     if bench.exemplar_truth:
         classifier = AttributeClassifier.from_pretrained(folder / layout.TINY / FOLDER).to(device)
     progress = bars("cases scored")
     metrics = score_bench(bench, out, sweep, sampling, references, encoder, classifier, progress)
+    metrics["bench"] = checked.report.counts()
     write_metrics(folder / layout.METRICS, metrics)
     counts = [folder / layout.counts(stage) for stage in ("acquire", "filter", "curate")]
     shown = [

@@ -12,6 +12,7 @@ WRITTEN_BY = {
     layout.BACKBONE / "image_encoder": "backbone",
     layout.LATENTS: "encode",
     layout.MODEL: "train",
+    layout.BENCH: "bench",
     layout.METRICS: "evaluate",
 }
 

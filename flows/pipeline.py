@@ -37,7 +37,7 @@ from pbe.errors import UserError, one_line
 from pbe.runtime.locks import hold_lock
 from pbe.settings import load_settings
 
-StageName = Literal["acquire", "filter", "backbone", "curate", "encode", "train", "evaluate", "register"]
+StageName = Literal["acquire", "filter", "backbone", "curate", "encode", "train", "bench", "evaluate", "register"]
 STAGES: tuple[StageName, ...] = get_args(StageName)  # every stage comes after the stages whose outputs it reads
 RETRIES = {"acquire": 2}  # of the stages that talk to other machines
 RETRY_DELAYS_S = [10.0, 60.0]

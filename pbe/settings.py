@@ -9,14 +9,27 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pbe.errors import UserError, one_line
 
 Deliver = Literal["last", "best"]
 AverageDevice = Literal["device", "cpu", "none"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+AcceptedFault = Literal[
+    "misnamed", "wrong_size", "greyscale", "transparent", "soft_mask", "inverted", "tiny"
+]  # fmt: skip
 
+_OLD_VALUES = {
+    ("bench", "demo"): "data/bench",
+    ("bench", "boxes"): "data/bench",
+    ("encoder", "tower"): "models/pbe/image_encoder",
+    ("real", None): "data/curated",
+}
+_MOVED = {
+    "evaluate.min_area_frac": "is bench.min_area_frac now",
+    "evaluate.max_area_frac": "is bench.max_area_frac now",
+}
 _DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 _DEVICE_TEXT = "where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:1"
 _PRECISION_TEXT = "auto: bf16 where it is fast, a GPU or a CPU with instructions for it; else fp32"
@@ -250,11 +263,22 @@ class Train(Section):
     validation_samples: int = Field(ge=1, le=100_000, description="number of samples in the validation loss")
 
 
-class Evaluate(Section):
-    """The bench, in COCOEE's layout."""
+class Bench(Section):
+    """The project's own bench, data/bench: boxes of curated validation images."""
 
-    bench: str = Field(description="demo, boxes (both: from curated validation images), or a COCOEE folder")
-    num_cases: int = Field(ge=1)
+    num_cases: int = Field(ge=0, description="0: no bench is made, because evaluate.bench is another folder")
+    min_area_frac: float = Field(ge=0.0, le=1.0, description="smallest share of the source that a case repaints")
+    max_area_frac: float = Field(ge=0.0, le=1.0, description="largest share of the source that a case repaints")
+
+
+class Evaluate(Section):
+    """What is evaluated, on which bench, and how it is painted and scored.
+
+    `bench`, `real` and `encoder` are paths, which dvc.yaml lists as dependencies of the stage.
+    """
+
+    bench: str = Field(min_length=1, description="a folder in COCOEE's layout; data/bench is the project's own")
+    num_cases: int | None = Field(ge=1, description="the first cases of the bench; null means all")
     guidance_scale: float = Field(ge=0.0)
     sweep: tuple[float, ...] = Field(description="guidance scales shown in the gallery")
     sweep_cases: int = Field(ge=1, description="cases painted at the guidance scales that have no row in the table")
@@ -266,15 +290,21 @@ class Evaluate(Section):
     num_workers: int = Field(ge=1)
     device: str = Field(pattern=_DEVICE, description=_DEVICE_TEXT)
     precision: Precision = Field(description=_PRECISION_TEXT)
-    min_area_frac: float = Field(ge=0.0, le=1.0, description="smallest share of the source that a case repaints")
-    max_area_frac: float = Field(ge=0.0, le=1.0, description="largest share of the source that a case repaints")
-    encoder: str = Field(min_length=1, description="tower (the painter's own CLIP), or a folder of CLIP ViT-B/32")
-    real: str | None = Field(description="folder of real images for FID and QS; null means curated train images")
+    encoder: str = Field(
+        min_length=1, description="folder of CLIP ViT-B/32; models/pbe/image_encoder is the painter's own tower"
+    )
+    real: str = Field(
+        min_length=1,
+        description="real images for FID and QS: a folder, or a file of their statistics; data/curated: train images",
+    )
     max_real_images: int = Field(ge=2)
     protocol: Literal["corrected", "official", "both"] = Field(
         description="official: the resizing, crops and batches of the authors' tools, bit by bit"
     )
     damaged: Literal["refuse", "skip"] = Field(description="what to do with a bench that has unusable cases")
+    accept: tuple[AcceptedFault, ...] = Field(
+        description="faults that make no case unusable; docs/evaluation.md says what each means"
+    )
     baselines: tuple[Literal["copy_paste", "poisson", "text_inpainting", "stock"], ...] = Field(
         description="what is scored beside the painter and the unchanged source"
     )
@@ -286,6 +316,15 @@ class Evaluate(Section):
     diversity_seeds: int = Field(ge=2)
     confidence: float = Field(gt=0.5, lt=1.0, description="of intervals")
     bootstrap_draws: int = Field(ge=100)
+
+    @field_validator("bench", "encoder", "real", mode="before")
+    @classmethod
+    def _check_old_value(cls, value: Any, field: ValidationInfo) -> Any:
+        """Refuse the names that stood for a bench, an encoder and real images before these were paths."""
+        path = _OLD_VALUES.get((str(field.field_name), value)) if isinstance(value, str | None) else None
+        if path:
+            raise ValueError(f"this is a path now; write {path}")
+        return value
 
 
 class Register(Section):
@@ -317,6 +356,7 @@ class Settings(Section):
     method: Method
     encode: Encode
     train: Train
+    bench: Bench
     evaluate: Evaluate
     register_: Register = Field(alias="register")
 
@@ -371,7 +411,9 @@ def _describe(error: ValidationError) -> str:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(top level)"
         if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key{_suggest(item['loc'])}")
+            lines.append(
+                f"{key}: is {_MOVED[key]} now" if key in _MOVED else f"{key}: unknown key{_suggest(item['loc'])}"
+            )
         elif item["type"] == "missing":
             lines.append(f"{key}: missing; params.yaml must set every parameter")
         else:

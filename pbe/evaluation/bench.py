@@ -4,41 +4,48 @@
     GT_3500/{id:012d}_GT.png               the source
     Mask_bbox_3500/{id:012d}_mask.png      255 = repaint
     Ref_3500/{id:012d}_ref.png             the exemplar, any size
+    Ref_mask_3500/{id:012d}_ref_mask.png   optional, not part of COCOEE: 255 = the exemplar's object
     cases.csv                              optional, not part of COCOEE: the origin of each case (see `Origin`)
 
 The names of the folders are part of the layout, whatever the number of cases. Results are named `{id:012d}.png` and lie
-in a separate folder. A case is decoded each time it is read; a bench holds no pixels in memory.
+in a separate folder. A case is decoded each time it is read; a bench holds no pixels in memory. `bench_folder` finds a
+bench on disk, and `bench_checks` checks its cases.
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image as PillowImage
 
-from pbe.dataset.images import image_size, read_image
+from pbe.dataset.images import read_image
 from pbe.dataset.mask_images import read_mask
-from pbe.errors import UserError, one_line
 from pbe.evaluation.attributes import AttributeValues
 from pbe.method.windows import mask_box
-from pbe.runtime.files import atomic_file, atomic_folder, write_json
+from pbe.runtime.files import atomic_file
 from pbe.types import Box, Image, Mask
 
-_COLUMNS = ("case_id", "source_image_id", "source_box_id", "exemplar_box_id", "exemplar_label", "exemplar_caption")
-_EXEMPLAR, _SOURCE = "exemplar_", "source_"  # prefixes of the columns of attributes
-_MAX_NAMED = 3  # ids in an error about many
+ORIGIN_COLUMNS = (
+    "case_id", "source_image_id", "source_box_id", "exemplar_box_id", "exemplar_label", "exemplar_caption",
+)  # fmt: skip
+EXEMPLAR_PREFIX, SOURCE_PREFIX = "exemplar_", "source_"  # of the columns of attributes
 
 
 @dataclass(frozen=True)
 class Case:
-    """One edit: `source` (H, W, 3) and `exemplar` (h, w, 3) uint8 RGB, `mask` (H, W) uint8 0/1, 1 = repaint."""
+    """One edit: `source` (H, W, 3) and `exemplar` (h, w, 3) uint8 RGB, `mask` (H, W) uint8 0/1, 1 = repaint.
+
+    `exemplar_mask` (h, w) is 1 where the exemplar shows its object, None where that is not known. No painter sees it.
+    """
 
     id: int
     source: Image
     mask: Mask
     exemplar: Image
+    exemplar_mask: Mask | None = None
 
     @property
     def box(self) -> Box:
@@ -63,27 +70,55 @@ class Origin:
     source_truth: AttributeValues = field(default_factory=dict)
 
 
+class CaseFiles(NamedTuple):
+    """The files of one case."""
+
+    source: Path
+    mask: Path
+    exemplar: Path
+
+
 @dataclass(frozen=True)
 class Bench:
-    """A checked bench; `origins` is None for a bench without cases.csv, such as COCOEE."""
+    """The cases of a bench; `origins` is None for a bench without cases.csv, such as COCOEE.
+
+    `other_names` maps the path that a file has in COCOEE to the path that it has here, where they differ.
+    """
 
     folder: Path
     ids: tuple[int, ...]
     origins: tuple[Origin, ...] | None = None
+    other_names: Mapping[Path, Path] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def files(self, case_id: int) -> CaseFiles:
+        """Return the files of one case, whether they exist or not."""
+        expected = (path_of(self.folder, case_id) for path_of in (source_path, mask_path, exemplar_path))
+        return CaseFiles(*(self.other_names.get(path, path) for path in expected))
+
     def case(self, case_id: int) -> Case:
         """Decode one case."""
-        source = read_image(source_path(self.folder, case_id))
-        mask = read_mask(mask_path(self.folder, case_id))
-        return Case(case_id, source, mask, read_image(exemplar_path(self.folder, case_id)))
+        files = self.files(case_id)
+        shape = exemplar_mask_path(self.folder, case_id)
+        return Case(
+            case_id,
+            read_image(files.source),
+            read_mask(files.mask),
+            read_image(files.exemplar),
+            read_mask(shape) if shape.is_file() else None,
+        )
 
     def head(self, num_cases: int) -> "Bench":
         """Return the bench of the first `num_cases` cases."""
-        origins = None if self.origins is None else self.origins[:num_cases]
-        return Bench(self.folder, self.ids[:num_cases], origins)
+        return self.only(self.ids[:num_cases])
+
+    def only(self, ids: Collection[int]) -> "Bench":
+        """Return the bench of those cases whose id is in `ids`, in their present order."""
+        wanted = set(ids)
+        origins = None if self.origins is None else tuple(o for o in self.origins if o.case_id in wanted)
+        return replace(self, ids=tuple(i for i in self.ids if i in wanted), origins=origins)
 
     @property
     def num_reused_boxes(self) -> int:
@@ -117,6 +152,10 @@ def exemplar_path(folder: Path, case_id: int) -> Path:
     return folder / "Ref_3500" / f"{case_id:012d}_ref.png"
 
 
+def exemplar_mask_path(folder: Path, case_id: int) -> Path:
+    return folder / "Ref_mask_3500" / f"{case_id:012d}_ref_mask.png"
+
+
 def result_path(folder: Path, case_id: int) -> Path:
     return folder / f"{case_id:012d}.png"
 
@@ -128,122 +167,28 @@ def write_image(path: Path, image: Image) -> None:
 
 
 def write_case(folder: Path, case: Case) -> None:
-    """Write the three files of a case; missing folders are created."""
+    """Write the files of a case; missing folders are created."""
     write_image(source_path(folder, case.id), case.source)
     write_image(mask_path(folder, case.id), case.mask * np.uint8(255))
     write_image(exemplar_path(folder, case.id), case.exemplar)
+    if case.exemplar_mask is not None:
+        write_image(exemplar_mask_path(folder, case.id), case.exemplar_mask * np.uint8(255))
 
 
 def write_index(folder: Path, origins: Sequence[Origin]) -> None:
     """Write id_list.npy and cases.csv, in the order of `origins`."""
     rows = [_origin_row(origin) for origin in origins]
     names = dict.fromkeys(name for o in origins for truth in (o.exemplar_truth, o.source_truth) for name in truth)
-    attributes = [prefix + name for prefix in (_EXEMPLAR, _SOURCE) for name in names]
+    attributes = [prefix + name for prefix in (EXEMPLAR_PREFIX, SOURCE_PREFIX) for name in names]
     with (folder / "cases.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*_COLUMNS, *attributes], restval="", lineterminator="\n")
+        writer = csv.DictWriter(file, [*ORIGIN_COLUMNS, *attributes], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     np.save(folder / "id_list.npy", np.array([o.case_id for o in origins], np.int64))
 
 
 def _origin_row(origin: Origin) -> dict[str, str | int]:
-    row: dict[str, str | int] = {column: getattr(origin, column) for column in _COLUMNS}
-    for prefix, truth in ((_EXEMPLAR, origin.exemplar_truth), (_SOURCE, origin.source_truth)):
+    row: dict[str, str | int] = {column: getattr(origin, column) for column in ORIGIN_COLUMNS}
+    for prefix, truth in ((EXEMPLAR_PREFIX, origin.exemplar_truth), (SOURCE_PREFIX, origin.source_truth)):
         row |= {prefix + name: value for name, value in truth.items()}
     return row
-
-
-def write_reference(folder: Path, bench: Bench, digest: str) -> None:
-    """Write a folder that stands for a bench elsewhere: its ids, and in bench.json where it lies and its digest.
-
-    An evaluation of a given bench leaves it where a bench of the project's own images would be.
-    """
-    with atomic_folder(folder) as part:
-        np.save(part / "id_list.npy", np.array(bench.ids, np.int64))
-        write_json(part / "bench.json", {"folder": str(bench.folder), "num_cases": len(bench), "digest": digest})
-
-
-def read_bench(folder: Path) -> Bench:
-    """Open a bench and check every case.
-
-    Raises UserError naming the file and the ids when the list does not hold unique ids, a file is missing, a mask and
-    its source differ in size, a mask is empty, or cases.csv does not list the same ids.
-    """
-    ids = _read_ids(folder)
-    _check_present(folder, ids)
-    for case_id in ids:
-        _check_mask(folder, case_id)
-    return Bench(folder, ids, _read_origins(folder / "cases.csv", ids))
-
-
-def _read_ids(folder: Path) -> tuple[int, ...]:
-    path = folder / "id_list.npy"
-    if not path.is_file():
-        raise UserError(f"{path}: missing; a bench in COCOEE's layout has this file")
-    try:
-        ids = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{path}: not an array of ids: {one_line(error)}") from None
-    if ids.ndim != 1 or ids.dtype.kind not in "iu" or len(ids) == 0:
-        raise UserError(f"{path}: must be a list of integers, but is {ids.dtype} of shape {ids.shape}")
-    values, counts = np.unique(ids, return_counts=True)
-    if counts.max() > 1:
-        raise UserError(f"{path}: id {values[counts.argmax()]} is listed {counts.max()} times")
-    return tuple(int(i) for i in ids)
-
-
-def _check_present(folder: Path, ids: Sequence[int]) -> None:
-    for path_of in (source_path, mask_path, exemplar_path):
-        missing = [i for i in ids if not path_of(folder, i).is_file()]
-        if missing:
-            named = ", ".join(str(i) for i in missing[:_MAX_NAMED])
-            more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
-            raise UserError(f"{path_of(folder, missing[0])}: missing (ids without this file: {named}{more})")
-
-
-def _check_mask(folder: Path, case_id: int) -> None:
-    path = mask_path(folder, case_id)
-    mask = read_mask(path)
-    width, height = image_size(source_path(folder, case_id))
-    if mask.shape != (height, width):
-        mask_height, mask_width = mask.shape
-        raise UserError(
-            f"{path}: the mask of id {case_id} is {mask_width} x {mask_height} px, its source {width} x {height} px"
-        )
-    if not mask.any():
-        raise UserError(f"{path}: the mask of id {case_id} is empty: no pixel is marked for repainting")
-
-
-def _read_origins(path: Path, ids: Sequence[int]) -> tuple[Origin, ...] | None:
-    if not path.is_file():
-        return None
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or ()
-        missing = set(_COLUMNS) - set(columns)
-        if missing:
-            raise UserError(f"{path}: column {min(missing)} is missing")
-        rows = list(reader)
-    if [row["case_id"] for row in rows] != [str(i) for i in ids]:
-        raise UserError(f"{path}: does not list the same ids in the same order as id_list.npy")
-    attributes = [column for column in columns if column not in _COLUMNS]
-    return tuple(_origin(row, attributes) for row in rows)
-
-
-def _origin(row: Mapping[str, str | None], attributes: Sequence[str]) -> Origin:
-    case_id, source_image_id, source_box_id, *exemplar = (row[column] or "" for column in _COLUMNS)
-    exemplar_box_id, exemplar_label, exemplar_caption = exemplar
-    return Origin(
-        int(case_id),
-        source_image_id,
-        source_box_id,
-        exemplar_box_id,
-        exemplar_label,
-        exemplar_caption,
-        _truth(row, attributes, _EXEMPLAR),
-        _truth(row, attributes, _SOURCE),
-    )
-
-
-def _truth(row: Mapping[str, str | None], columns: Iterable[str], prefix: str) -> AttributeValues:
-    return {c.removeprefix(prefix): value for c in columns if c.startswith(prefix) and (value := row[c])}

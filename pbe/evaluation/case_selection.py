@@ -6,21 +6,24 @@ object that it replaces.
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from pbe.dataset.image_shards import LOCATION, ImageRef, ImageShards
+from pbe.dataset.object_masks import unpack_mask
 from pbe.errors import UserError
 from pbe.evaluation.attributes import BoxTruth
-from pbe.evaluation.bench import Bench, Case, Origin, read_bench, write_case, write_index
+from pbe.evaluation.bench import Bench, Case, Origin, write_case, write_index
 from pbe.method.exemplars import resize
 from pbe.method.windows import Window, box_in_window, box_mask, cut_window, square_window
 from pbe.runtime.files import atomic_folder
-from pbe.types import Box, Image
+from pbe.types import Box, Image, Mask
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ class _BoxRow:
     width: int
     is_clear: bool  # neither truncated nor occluded according to its flags
     image: ImageRef
+    object_mask: bytes | None  # see `pbe.dataset.object_masks`
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,11 @@ def make_bench(
     Sources are square windows resized to (image_px, image_px). Exemplars keep their resolution, up to image_px, and
     have a margin of pad_frac. When there are fewer boxes than cases, a box is repainted again with another exemplar, in
     another window. `truth` maps box ids to the true attributes, where they are known. The same arguments write the
-    same bytes. Raises UserError when the curated validation boxes allow no case, or when `out` is a folder of other
-    files.
+    same bytes. With 0 cases, no box is read, and the bench is empty. Raises UserError when the curated validation boxes
+    allow no case, or when `out` is a folder of other files.
     """
+    if rules.num_cases == 0:
+        return _write_bench(out, [], [])
     boxes = _read_boxes(curated / "boxes.parquet")
     plans = _plan_cases(boxes, rules, np.random.default_rng([seed, _STREAM]))
     if not plans:
@@ -77,13 +83,9 @@ def make_bench(
             f"{curated / 'boxes.parquet'}: none of {len(boxes)} validation boxes can be used; a case needs a box that "
             f"covers {rules.min_area_frac:g} to {rules.max_area_frac:g} of its window, and an exemplar of another image"
         )
-    _check_replaceable(out)
     shards = ImageShards(raw / "images")
-    with atomic_folder(out) as part:
-        for case_id, plan in enumerate(plans):
-            write_case(part, _render(case_id, plan, shards, rules))
-        write_index(part, [_origin(case_id, plan, truth) for case_id, plan in enumerate(plans)])
-    bench = read_bench(out)
+    cases = (_render(case_id, plan, shards, rules) for case_id, plan in enumerate(plans))
+    bench = _write_bench(out, cases, [_origin(case_id, plan, truth) for case_id, plan in enumerate(plans)])
     if len(bench) < rules.num_cases or bench.num_reused_boxes:
         logger.warning(
             "the bench has %d of %d cases; %d cases repaint the box of an earlier case",
@@ -107,6 +109,7 @@ def _read_boxes(path: Path) -> list[_BoxRow]:
             r["width"],
             not (r["is_truncated"] or r["is_occluded"]),
             ImageRef(*(r[name] for name in LOCATION)),
+            r.get("object_mask"),
         )
         for r in frame.iter_rows(named=True)
     ]
@@ -167,18 +170,36 @@ def _next_exemplar(queue: deque[_BoxRow], source: _BoxRow, used: set[tuple[str, 
 def _render(case_id: int, plan: _Plan, shards: ImageShards, rules: CaseRules) -> Case:
     source = cut_window(shards.read_image(plan.source.image), plan.window, rules.image_px)
     mask = box_mask(box_in_window(plan.source.xyxy, plan.window, rules.image_px), rules.image_px)
-    exemplar_image = shards.read_image(plan.exemplar.image)
-    return Case(case_id, source, mask, _crop(exemplar_image, plan.exemplar.xyxy, rules.pad_frac, rules.image_px))
+    box, image = plan.exemplar, shards.read_image(plan.exemplar.image)
+    exemplar = _crop(image, box.xyxy, rules.pad_frac, rules.image_px)
+    return Case(case_id, source, mask, exemplar, _exemplar_mask(box, image.shape[:2], exemplar.shape[:2], rules))
+
+
+def _exemplar_mask(
+    box: _BoxRow, image_size: tuple[int, int], exemplar_size: tuple[int, int], rules: CaseRules
+) -> Mask | None:
+    """Return where the exemplar shows its object, from the data's own mask of it."""
+    if box.object_mask is None:
+        return None
+    x0, y0, x1, y1 = box.xyxy
+    whole = np.zeros(image_size, np.uint8)
+    whole[y0:y1, x0:x1] = cv2.resize(unpack_mask(box.object_mask), (x1 - x0, y1 - y0), interpolation=cv2.INTER_NEAREST)
+    cut = _cut(whole, box.xyxy, rules.pad_frac)
+    return np.asarray(cv2.resize(cut, exemplar_size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def _crop(image: Image, box_xyxy: Box, pad_frac: float, max_px: int) -> Image:
     """Crop the box and its margin, and shrink the crop when its longer side exceeds `max_px`."""
-    height, width = image.shape[:2]
-    x0, y0, x1, y1 = box_xyxy
-    pad = round(pad_frac * max(x1 - x0, y1 - y0))
-    crop = image[max(0, y0 - pad) : min(height, y1 + pad), max(0, x0 - pad) : min(width, x1 + pad)]
+    crop = _cut(image, box_xyxy, pad_frac)
     shrink = min(1.0, max_px / max(crop.shape[:2]))
     return resize(crop, max(1, round(crop.shape[0] * shrink)), max(1, round(crop.shape[1] * shrink)))
+
+
+def _cut(pixels: NDArray[np.uint8], box_xyxy: Box, pad_frac: float) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    x0, y0, x1, y1 = box_xyxy
+    pad = round(pad_frac * max(x1 - x0, y1 - y0))
+    return pixels[max(0, y0 - pad) : min(height, y1 + pad), max(0, x0 - pad) : min(width, x1 + pad)]
 
 
 def _origin(case_id: int, plan: _Plan, truth: Mapping[str, BoxTruth]) -> Origin:
@@ -195,6 +216,15 @@ def _origin(case_id: int, plan: _Plan, truth: Mapping[str, BoxTruth]) -> Origin:
         exemplar_truth.values,
         source_truth.values,
     )
+
+
+def _write_bench(out: Path, cases: Iterable[Case], origins: Sequence[Origin]) -> Bench:
+    _check_replaceable(out)
+    with atomic_folder(out) as part:
+        for case in cases:
+            write_case(part, case)
+        write_index(part, origins)
+    return Bench(out, tuple(origin.case_id for origin in origins), tuple(origins))
 
 
 def _check_replaceable(out: Path) -> None:

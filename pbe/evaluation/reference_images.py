@@ -1,4 +1,4 @@
-"""The reference images of FID and QS: COCO test2017 in the paper, curated training images by default.
+"""The real images of FID and QS: COCO test2017 in the paper, curated training images by default.
 
 They are never the bench's own sources, from which the unchanged sources would have a distance of zero.
 """
@@ -12,44 +12,39 @@ import polars as pl
 from pbe.dataset.image_shards import LOCATION, ImageRef, ImageShards
 from pbe.dataset.images import read_image
 from pbe.errors import UserError
-from pbe.method.windows import cut_window
+from pbe.evaluation.bench_folder import IMAGE_SUFFIXES
+from pbe.evaluation.encoders.resizing import centre_square
 from pbe.types import Image
 
 Read = Callable[[], Image]
 
-_SUFFIXES = {".jpg", ".jpeg", ".png"}
+_LISTED = "images.parquet"  # of a folder that curation wrote
 
 
-def reference_images(raw: Path, curated: Path, folder: str | None, image_px: int, limit: int) -> Iterator[Image]:
-    """Return up to `limit` images, each decoded when it is taken: its centre square, (image_px, image_px, 3).
+def reference_images(folder: Path, raw: Path, image_px: int, limit: int) -> Iterator[Image]:
+    """Return up to `limit` images of `folder`, each decoded when it is taken: its centre square, of side image_px.
 
-    They come from `folder` (`evaluate.real`), or from the train images that curation kept, in the order of their names.
-    Raises UserError when there are fewer than two, and later naming a file that cannot be decoded.
+    `folder` (`evaluate.real`) holds image files, or is what curation wrote: then the images are the train images that
+    it kept, which lie in `raw`. Their order is that of their names. `image_px` is the side of the results that they are
+    compared with; the authors' tools use 512, COCOEE's. Raises UserError when there are fewer than two, and later
+    naming a file that cannot be decoded.
     """
-    images = _files_in(Path(folder)) if folder else _curated_train(raw, curated, limit)
+    images = _curated_train(raw, folder, limit) if (folder / _LISTED).is_file() else _files_in(folder)
     if len(images) < 2:
-        where = f"{folder} (evaluate.real)" if folder else f"{curated / 'images.parquet'}: train images"
-        raise UserError(f"{where}: FID and QS need at least two reference images, but there are {len(images)}")
+        raise UserError(f"{folder} (evaluate.real): FID needs at least two real images, but there are {len(images)}")
     return (centre_square(read(), image_px) for read in images[:limit])
-
-
-def centre_square(image: Image, size_px: int) -> Image:
-    """Return the largest square around the centre, resized to (size_px, size_px, 3)."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    return cut_window(image, ((width - side) // 2, (height - side) // 2, side), size_px)
 
 
 def _files_in(folder: Path) -> Sequence[Read]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; see evaluate.real")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     return [partial(read_image, path) for path in paths]
 
 
 def _curated_train(raw: Path, curated: Path, limit: int) -> Sequence[Read]:
     shards = ImageShards(raw / "images")
     kept = pl.col("verdict") == "keep"
-    images = pl.read_parquet(curated / "images.parquet").filter(kept & (pl.col("split") == "train"))
+    images = pl.read_parquet(curated / _LISTED).filter(kept & (pl.col("split") == "train"))
     locations = images.sort("image_id").head(limit).select(*LOCATION).iter_rows()
     return [partial(shards.read_image, ImageRef(*location)) for location in locations]

@@ -1,5 +1,6 @@
 """dvc.yaml against the design and the code: the stages, their imports, and what git ignores."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,19 @@ from pbe.runtime.code_digest import NO_RESULT
 from tests.support.parameters import PARAMETERS
 from tests.support.toy_project import ROOT
 
-DESIGN = ["acquire", "filter", "curate", "backbone", "encode", "train", "evaluate", "register"]
+DESIGN = ["acquire", "filter", "curate", "backbone", "encode", "train", "bench", "evaluate", "register"]
 # These decide how a stage runs, not its output; DVC tracks the settings' values as parameters.
 MACHINERY = {f"flows.{name}" for name in ("environment", "inputs", "progress", "provenance", "server", "stage")}
 
-PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def resolved(text: str) -> str:
+    """Return dvc.yaml with the values of params.yaml in place of `${section.key}`."""
+    parameters = PARAMETERS.model_dump(by_alias=True)
+    return re.sub(r"\$\{(\w+)\.(\w+)\}", lambda match: str(parameters[match[1]][match[2]]), text)
+
+
+PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load(resolved((ROOT / "dvc.yaml").read_text()))["stages"]
 
 
 def named(entries: list[Any]) -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.bench import bench
 from flows.curate import curate
 from flows.encode import encode
 from flows.evaluate import evaluate
@@ -23,7 +24,8 @@ STAGES: list[tuple[Work, list[tuple[Path, str]]]] = [
     (encode, [(layout.CURATED / "boxes.parquet", "curate"), (layout.BACKBONE / "image_encoder", "backbone")]),
     (train, [(layout.CURATED / "boxes.parquet", "curate"), (layout.BACKBONE / "image_encoder", "backbone"),
              (layout.LATENTS, "encode")]),
-    (evaluate, [(layout.CURATED / "boxes.parquet", "curate"), (layout.MODEL, "train")]),
+    (bench, [(layout.CURATED / "boxes.parquet", "curate")]),
+    (evaluate, [(layout.MODEL, "train"), (layout.BENCH, "bench"), (layout.CURATED / "boxes.parquet", "curate")]),
     (register, [(layout.METRICS, "evaluate")]),
 ]  # fmt: skip
 

@@ -20,7 +20,8 @@ WORK = {  # stage -> its function, and one that it calls
     "backbone": ("backbone", "flows.backbone.gather_backbone"),
     "encode": ("encode", "flows.encode.ray_cluster"),
     "train": ("train", "flows.train.run_key"),
-    "evaluate": ("evaluate", "flows.evaluate.read_truth"),
+    "bench": ("bench", "flows.bench.read_truth"),
+    "evaluate": ("evaluate", "flows.evaluate.open_bench"),
     "register": ("register", "flows.register.read_metrics"),
 }
 

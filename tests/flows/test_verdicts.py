@@ -62,4 +62,4 @@ def test_a_verdict_reruns_only_curate_and_the_stages_that_depend_on_it(pipeline:
     assert ended.returncode == 0, ended.stderr
     first, second = (pipeline.folder / "ran.txt").read_text().split("|")
     assert set(first.split()) == set(PIPELINE)
-    assert second.split() == ["curate", "encode", "train", "evaluate", "register"]
+    assert second.split() == ["curate", "encode", "train", "bench", "evaluate", "register"]
