@@ -9,6 +9,7 @@ its own evidence. It is defined where labels are known and a class has two exemp
 classified in the same way, show the most that an edit can reach.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,12 @@ class ClassMeans:
         first = {box: n for n, box in reversed(list(enumerate(box_ids))) if labels[n]}
         rows = sorted(first.values())
         return cls(_units(features[rows]), tuple(labels[n] for n in rows), tuple(box_ids[n] for n in rows))
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest, 32 hex digits, of the exemplars."""
+        names = repr((self.labels, self.box_ids)).encode()
+        return hashlib.blake2b(names + self.units.tobytes(), digest_size=16).hexdigest()
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
