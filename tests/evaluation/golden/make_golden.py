@@ -7,28 +7,27 @@ it from the repository's root, and only to add a number:
 """
 
 import json
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from scipy import linalg
 from sklearn.mixture import GaussianMixture
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-NUM_CASES, NUM_REAL, SIDE, INPUT = (
-    53,
-    330,
-    48,
-    16,
-)  # three results fill no batch of 50; 330 images support 20 components
+NUM_CASES, NUM_REAL = 53, 330  # three results fill no batch of 50; 330 images support 20 components
+SIDE, INPUT = 48, 16
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 DIMENSIONS = 8
 IDS = [7 * i + 3 for i in range(NUM_CASES)]
 GOLDEN = Path(__file__).parent / "golden.json"
 
 
-def photograph(height, width, rng):
+def photograph(height: int, width: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Smooth colours, a sharp edge and grain: what resizing changes."""
     y, x = np.mgrid[0:height, 0:width] / 48
     waves = rng.uniform(0.5, 6, (3, 2))
@@ -37,7 +36,7 @@ def photograph(height, width, rng):
     return np.clip(out + rng.normal(0, 12, out.shape), 0, 255).astype(np.uint8)
 
 
-def write_inputs(folder):
+def write_inputs(folder: Path) -> None:
     """Write a bench in COCOEE's layout, results, real images and a CLIP folder: the same at every call."""
     rng = np.random.default_rng(14)
     for part in ("GT_3500", "Mask_bbox_3500", "Ref_3500", "results", "real", "clip"):
@@ -61,7 +60,7 @@ def write_inputs(folder):
     clip_model(rng).save_pretrained(folder / "clip")
 
 
-def clip_model(rng):
+def clip_model(rng: np.random.Generator) -> CLIPVisionModelWithProjection:
     """A small CLIP tower whose weights are numpy's, so that they do not depend on torch's version."""
     config = CLIPVisionConfig(
         hidden_size=16,
@@ -82,34 +81,34 @@ def clip_model(rng):
     return model
 
 
-def encode(model, pixels):
+def encode(model: CLIPVisionModelWithProjection, pixels: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
     """(B, 3, 16, 16) normalised => (B, 8)"""
     with torch.no_grad():
         return model(pixel_values=torch.as_tensor(np.array(pixels), dtype=torch.float32)).image_embeds.double().numpy()
 
 
-def normalised(image):
+def normalised(image: Image.Image) -> NDArray[np.float64]:
     return ((np.asarray(image, np.float32) / 255 - np.array(MEAN)) / np.array(STD)).transpose(2, 0, 1)
 
 
-def short_side(image, side, filter):
+def short_side(image: Image.Image, side: int, resampling: Image.Resampling) -> Image.Image:
     """torchvision's Resize(side) and CenterCrop(side) of a Pillow image."""
     width, height = image.size
     size = (side, int(side * height / width)) if width < height else (int(side * width / height), side)
-    image = image.resize(size, filter)
-    left, top = (int(round((length - side) / 2)) for length in image.size)
+    image = image.resize(size, resampling)
+    left, top = (round((length - side) / 2) for length in image.size)
     return image.crop((left, top, left + side, top + side))
 
 
-def clip_preprocess(image):
+def clip_preprocess(image: Image.Image) -> NDArray[np.float64]:
     return normalised(short_side(image, INPUT, Image.BICUBIC))
 
 
-def read(folder, name):
+def read(folder: Path, name: str) -> Image.Image:
     return Image.open(folder / name).convert("RGB")
 
 
-def crops(folder):
+def crops(folder: Path) -> tuple[list[NDArray[np.floating]], list[NDArray[np.floating]]]:
     """The repainted boxes: as the official tool cuts and resizes them, and as they should be."""
     official, corrected = [], []
     for case in IDS:
@@ -124,30 +123,30 @@ def crops(folder):
     return official, corrected
 
 
-def frechet(a, b):
+def frechet(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     s1, s2 = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     return np.square(a.mean(0) - b.mean(0)).sum() + np.trace(s1 + s2 - 2 * np.real(linalg.sqrtm(s1 @ s2)))
 
 
-def quality(mixture, features):
+def quality(mixture: GaussianMixture, features: NDArray[np.float64]) -> float:
     return 100 * np.clip(mixture.score_samples(features) / 300, 0, 1).mean()
 
 
-def cosines(a, b):
+def cosines(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     return 100 * ((a / np.linalg.norm(a, axis=1)[:, None]) * (b / np.linalg.norm(b, axis=1)[:, None])).sum(1)
 
 
-def kid(a, b):
+def kid(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """The unbiased estimate, pair by pair."""
 
-    def kernel(x, y):
+    def kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
         return (np.dot(x, y) / len(x) + 1) ** 3
 
     within = [np.mean([kernel(x, y) for i, x in enumerate(z) for j, y in enumerate(z) if i != j]) for z in (a, b)]
     return sum(within) - 2 * np.mean([kernel(x, y) for x in a for y in b])
 
 
-def compute(folder):
+def compute(folder: Path) -> dict[str, float | list[float]]:
     model = CLIPVisionModelWithProjection.from_pretrained(folder / "clip").eval()
     results = encode(model, [clip_preprocess(read(folder, f"results/{case:012d}.png")) for case in IDS])
     squares = [short_side(read(folder, f"real/{n:06d}.png"), SIDE, Image.BILINEAR) for n in range(NUM_REAL)]
@@ -170,9 +169,7 @@ def compute(folder):
     }
 
 
-def main():
-    import tempfile
-
+def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder))
         numbers = compute(Path(folder))
