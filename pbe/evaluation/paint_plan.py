@@ -1,25 +1,23 @@
-"""Which cases an evaluation paints at which guidance scales, and when the results of an interrupted run are reused.
+"""Which cases an evaluation paints with which methods, guidance scales and seeds.
 
     out/results/paint_by_example/               all cases at the evaluated guidance scale
     out/results/paint_by_example_guidance_1/    all cases without guidance; the same for each other scale, fewer cases
-    out/results/key.json                        what the results depend on
+    out/results/paint_by_example_seed_1/        the first cases with another seed; the same for each further seed
+    out/results/text_inpainting/                all cases painted by a baseline; the same for each that needs a model
 
 Neither this module nor `painting` imports the model's code, so that painting starts before the code that scores loads.
 """
 
 import hashlib
-import json
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pbe.evaluation.bench import Bench, exemplar_path, mask_path, source_path
-from pbe.evaluation.painting import Paint, PaintJob, Sampling
-from pbe.runtime.files import write_text
-from pbe.types import Progress, no_progress
+from pbe.evaluation.painted_methods import METHOD, PAINTED_METHODS
+from pbe.evaluation.painting import PaintJob
 
-METHOD, COPY_PASTE, SOURCE = "paint_by_example", "copy_paste", "source"  # the names of methods in scores and folders
+COPY_PASTE, SOURCE = "copy_paste", "source"  # the names of methods in scores and folders
 UNGUIDED_SCALE = 1.0
 
 
@@ -56,27 +54,33 @@ def results_folder(out: Path, sweep: GuidanceSweep, scale: float) -> Path:
     return out / "results" / sweep.method_name(scale)
 
 
-def paint_bench(
-    bench: Bench,
-    sweep: GuidanceSweep,
-    sampling: Sampling,
-    paint: Paint,
-    out: Path,
-    *,
-    model_key: str,
-    progress: Progress = no_progress,
-) -> None:
-    """Paint the cases of `sweep` into `out`.
+@dataclass(frozen=True)
+class Diversity:
+    """The first `num_cases` cases are painted with `num_seeds` seeds, of which the first is that of the evaluation."""
 
-    Results that an interrupted run left are reused if they belong to the same `model_key` (any string that changes with
-    the weights, the code, the kind of device and the precision), bench, sampling and sweep; all others are removed.
-    `progress` counts painted cases.
-    """
-    jobs = sweep.jobs(bench, out)
-    settings = {"guidance_scale": sweep.scale, "sweep_cases": sweep.num_cases, **asdict(sampling)}
-    key = {"model": model_key, "bench": bench_digest(bench), **settings}
-    _remove_stale_results(out / "results", {job.folder.name for job in jobs}, key)
-    paint(bench, jobs, progress=progress)
+    num_cases: int
+    num_seeds: int
+
+    def jobs(self, scale: float, bench: Bench, out: Path) -> list[PaintJob]:
+        """Return the work that is left for `out`, a job for each further seed."""
+        number = min(self.num_cases, len(bench))
+        folders = {draw: out / "results" / f"{METHOD}_seed_{draw}" for draw in range(1, self.num_seeds)}
+        return [PaintJob(scale, number, folder, draw=draw) for draw, folder in folders.items()] if number else []
+
+
+def baseline_jobs(names: Sequence[str], scale: float, bench: Bench, out: Path) -> list[PaintJob]:
+    """Return the work that is left for `out` of those baselines that paint with a model."""
+    return [
+        PaintJob(scale, len(bench), out / "results" / name, method=name) for name in names if name in PAINTED_METHODS
+    ]
+
+
+def evaluation_jobs(
+    bench: Bench, out: Path, sweep: GuidanceSweep, diversity: Diversity, baselines: Sequence[str]
+) -> list[PaintJob]:
+    """Return all that an evaluation paints into `out`: the sweep, the further seeds, and the baselines."""
+    seeds = diversity.jobs(sweep.scale, bench, out)
+    return [*sweep.jobs(bench, out), *seeds, *baseline_jobs(baselines, sweep.scale, bench, out)]
 
 
 def bench_digest(bench: Bench) -> str:
@@ -86,15 +90,3 @@ def bench_digest(bench: Bench) -> str:
         for path_of in (source_path, mask_path, exemplar_path):
             digest.update(path_of(bench.folder, case_id).read_bytes())
     return digest.hexdigest()
-
-
-def _remove_stale_results(results: Path, names: set[str], key: Mapping[str, object]) -> None:
-    """Remove the results of an evaluation with another key, and the folders of scales that are not painted."""
-    text = json.dumps(key, indent=2) + "\n"
-    path = results / "key.json"
-    if not (path.is_file() and path.read_text() == text):
-        shutil.rmtree(results, ignore_errors=True)
-        write_text(path, text)
-    for folder in results.iterdir():
-        if folder.is_dir() and folder.name not in names | {COPY_PASTE}:
-            shutil.rmtree(folder)

@@ -1,42 +1,44 @@
 """Painting a whole bench: batches of cases over worker processes, results as files; existing results are kept.
 
 Each GPU has one process. On a CPU, small networks run faster in several processes of one thread than in one process of
-several. The cases of a batch depend on their place in the bench and not on the worker, so that the pixels are the same
-for any number of workers.
+several. The pixels of a case depend neither on the worker nor on the other cases of its batch (`window_painting`).
 """
 
 import multiprocessing
 import multiprocessing.forkserver
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from pbe.evaluation.bench import Bench, result_path, write_image
-from pbe.method.exemplars import resize
-from pbe.method.regions import Regions, cut_regions, find_regions, put_back_regions, region_seeds
+from pbe.evaluation.bench import Bench, result_path
+from pbe.evaluation.painted_methods import METHOD, PAINTED_METHODS, Models, check_methods, recipe_of
+from pbe.evaluation.picture_keys import case_digests, keep_results, picture_key, write_painted
+from pbe.evaluation.window_painting import CasePainter, PaintSettings, Request
 from pbe.runtime.child_processes import exit_with_parent
 from pbe.types import Progress, no_progress
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
 
-    from pbe.method.painter import Painter
+CPU_CALL_SIZE = 8  # squares in a call of the model on a CPU: a larger call is no faster
 
 
 @dataclass(frozen=True)
 class PaintJob:
-    """Paint the first `num_cases` cases of a bench at one guidance scale, into a separate folder."""
+    """Paint the first `num_cases` cases of a bench with a method at one guidance scale, into a separate folder."""
 
     guidance_scale: float
     num_cases: int
     folder: Path
+    method: str = METHOD
+    draw: int = 0  # which noise of a case; diversity compares several
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,26 @@ class Paint(Protocol):
     def __call__(self, bench: Bench, jobs: Sequence[PaintJob], *, progress: Progress = no_progress) -> None: ...
 
 
+class Painting(NamedTuple):
+    """A picture to be painted."""
+
+    case_id: int
+    seed: int
+    text: str
+    path: Path
+    key: str
+
+
+class Task(NamedTuple):
+    """The pictures that a worker paints at once, all with one method at one guidance scale."""
+
+    method: str
+    guidance_scale: float
+    pictures: tuple[Painting, ...]
+
+
 def paint_cases(
-    painter_folder: Path,
+    models: Models,
     bench: Bench,
     jobs: Sequence[PaintJob],
     *,
@@ -73,27 +93,29 @@ def paint_cases(
     placement: Placement,
     progress: Progress = no_progress,
 ) -> None:
-    """Paint the jobs with the model in `painter_folder`, in processes of one thread each.
+    """Paint the jobs with the models, in processes of one thread each; the devices take turns.
 
-    The devices take the batches in turn. A batch is painted unless all of its results exist. Each case has its own
-    seed, the same at every guidance scale.
-    `progress` counts cases, including those that existed. Raises what the painter raises.
+    The folders of all jobs have one parent, which afterwards holds the pictures of these jobs and no others. A picture
+    is painted unless one with the same key exists (`picture_keys`). Each case has its own seed, the same for every
+    method and at every guidance scale. `progress` counts pictures, including those that existed. Raises what loading a
+    model raises.
     """
-    batches = [(job, ids) for job in jobs for ids in _batches(bench.ids[: job.num_cases], sampling.batch_size)]
-    missing = [(job, ids) for job, ids in batches if not all(result_path(job.folder, i).is_file() for i in ids)]
-    total = sum(len(ids) for _, ids in batches)
-    done = total - sum(len(ids) for _, ids in missing)
+    check_methods({job.method for job in jobs}, bench, models)
+    settings = paint_settings(sampling, placement)
+    paintings = plan_pictures(models, bench, jobs, sampling.seed, settings)
+    wanted = {picture.path: picture.key for pictures in paintings.values() for picture in pictures}
+    missing = keep_results(jobs[0].folder.parent, wanted)
+    tasks = [task for job, pictures in paintings.items() for task in _tasks(job, pictures, missing, sampling, settings)]
+    done, total = len(wanted) - len(missing), len(wanted)
     progress(done, total)
-    if not missing:
+    if not tasks:
         return
-    for job in jobs:
-        job.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        pools = [stack.enter_context(_pool(min(placement.num_workers, len(missing)))) for _ in placement.devices]
-        turns = zip(missing, cycle(zip(pools, placement.devices, strict=True)))
+        pools = [stack.enter_context(_pool(min(placement.num_workers, len(tasks)))) for _ in placement.devices]
+        turns = zip(tasks, cycle(zip(pools, placement.devices, strict=True)))
         futures: list[Future[int]] = [
-            pool.submit(paint_batch, painter_folder, bench, ids, job, sampling, device, placement.precision)
-            for (job, ids), (pool, device) in turns
+            pool.submit(paint_task, models, bench, task, paint_settings(sampling, placement, device))
+            for task, (pool, device) in turns
         ]
         try:
             for future in as_completed(futures):
@@ -104,57 +126,73 @@ def paint_cases(
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _batches(ids: Sequence[int], batch_size: int) -> list[Sequence[int]]:
-    return [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
+def paint_settings(sampling: Sampling, placement: Placement, device: str | None = None) -> PaintSettings:
+    """Return how a model paints on a device, by default the first of the placement."""
+    device = device or placement.devices[0]
+    call_size = CPU_CALL_SIZE if device == "cpu" else sampling.batch_size
+    return PaintSettings(device, placement.precision, sampling.num_steps, sampling.max_magnification, call_size)
 
 
-def paint_batch(
-    painter_folder: Path,
-    bench: Bench,
-    ids: Sequence[int],
+def plan_pictures(
+    models: Models, bench: Bench, jobs: Sequence[PaintJob], seed: int, settings: PaintSettings
+) -> dict[PaintJob, list[Painting]]:
+    """Return the pictures of every job, with their seeds, texts and keys."""
+    digests = case_digests(bench, bench.ids[: max(job.num_cases for job in jobs)])
+    methods = {job.method for job in jobs}
+    recipes = {method: recipe_of(method, models, settings) for method in methods}
+    texts = {method: make(bench) if (make := PAINTED_METHODS[method].texts) else {} for method in methods}
+    return {job: _plan(job, bench, digests, recipes[job.method], texts[job.method], seed) for job in jobs}
+
+
+def _plan(
     job: PaintJob,
+    bench: Bench,
+    digests: Mapping[int, str],
+    recipe: Mapping[str, object],
+    texts: Mapping[int, str],
+    seed: int,
+) -> list[Painting]:
+    pictures = []
+    for case_id in bench.ids[: job.num_cases]:
+        noise, text = case_seed(seed, case_id, job.draw), texts.get(case_id, "")
+        key = picture_key(
+            {**recipe, "guidance_scale": job.guidance_scale, "seed": noise, "text": text, "case": digests[case_id]}
+        )
+        pictures.append(Painting(case_id, noise, text, result_path(job.folder, case_id), key))
+    return pictures
+
+
+def _tasks(
+    job: PaintJob,
+    pictures: Sequence[Painting],
+    missing: Mapping[Path, str],
     sampling: Sampling,
-    device: str = "cpu",
-    precision: str = "fp32",
-) -> int:
-    """Paint cases of a bench as `pbe edit` does, write the results into the job's folder, and return their number."""
-    painter = _load_painter(painter_folder, device, precision)
-    cases = [bench.case(i) for i in ids]
-    side = painter.exemplar_px
-    regions = [find_regions(case.mask, painter.image_px, sampling.max_magnification) for case in cases]
-    cuts = [cut_regions(case.source, each, painter.image_px) for case, each in zip(cases, regions, strict=True)]
-    counts = [len(each) for each in cuts]
-    squares = painter.paint(
-        np.stack([cut.source for each in cuts for cut in each]),
-        np.stack([cut.mask for each in cuts for cut in each]),
-        np.repeat(np.stack([resize(case.exemplar, side, side) for case in cases]), counts, axis=0),
-        guidance_scale=job.guidance_scale,
-        num_steps=sampling.num_steps,
-        seeds=[seed for i, each in zip(ids, regions, strict=True) for seed in _seeds(sampling, i, each)],
-    )
-    painted = np.split(squares, np.cumsum(counts)[:-1])
-    for case, each, own in zip(cases, regions, painted, strict=True):
-        write_image(result_path(job.folder, case.id), put_back_regions(case.source, each, list(own)))
-    return len(ids)
+    settings: PaintSettings,
+) -> list[Task]:
+    left = [picture for picture in pictures if picture.path in missing]
+    size = max(sampling.batch_size, settings.call_size)
+    return [
+        Task(job.method, job.guidance_scale, tuple(left[start : start + size])) for start in range(0, len(left), size)
+    ]
 
 
-def _seeds(sampling: Sampling, case_id: int, regions: Regions) -> list[int]:
-    return region_seeds(case_seed(sampling.seed, case_id), regions)
+def paint_task(models: Models, bench: Bench, task: Task, settings: PaintSettings) -> int:
+    """Paint the pictures of a task, write them with their keys, and return their number."""
+    painter = _load(task.method, models, settings)
+    requests = [Request(bench.case(picture.case_id), picture.seed, picture.text) for picture in task.pictures]
+    for picture, image in zip(task.pictures, painter(requests, task.guidance_scale), strict=True):
+        write_painted(picture.path, image, picture.key)
+    return len(task.pictures)
 
 
-def case_seed(seed: int, case_id: int) -> int:
-    """Return the seed, 32 bits, of one case's noise."""
-    return int(np.random.SeedSequence([seed, case_id]).generate_state(1)[0])
+def case_seed(seed: int, case_id: int, draw: int = 0) -> int:
+    """Return the seed, 32 bits, of one case's noise; each draw has another."""
+    return int(np.random.SeedSequence([seed, case_id, draw]).generate_state(1)[0])
 
 
 @lru_cache(maxsize=1)
-def _load_painter(folder: Path, device: str, precision: str) -> "Painter":
-    import torch
-
-    from pbe.method.painter import Painter
-    from pbe.runtime.devices import DTYPES
-
-    return Painter.from_pretrained(folder).place(torch.device(device), DTYPES[precision])
+def _load(method: str, models: Models, settings: PaintSettings) -> CasePainter:
+    return PAINTED_METHODS[method].load(models, settings)
 
 
 def prepare() -> None:
@@ -175,8 +213,10 @@ def _context() -> "ForkServerContext":
 
 def _start_worker() -> None:
     import torch
+    from transformers.utils import logging
 
     torch.set_num_threads(1)
+    logging.disable_progress_bar()  # of loading weights
     parent = multiprocessing.parent_process()
     assert parent is not None
     exit_with_parent(parent.join)  # a pool whose process is killed leaves its workers waiting forever

@@ -134,11 +134,37 @@ class Painter(nn.Module):
         is 0. Raises ValueError for shapes that do not match, a negative guidance scale or a number of steps below 1 or
         above the schedule's, and UserError for guidance with a model that was trained without it.
         """
-        self._check(sources, masks, exemplars, guidance_scale, seeds)
+        self._check(sources, masks, len(exemplars), guidance_scale, seeds)
+        pixels = to_pixels(exemplars, self.exemplar_px).to(next(self.parameters()).device)
+        return self.paint_context(
+            sources,
+            masks,
+            self.conditioner(self.conditioner.tokens(pixels)),
+            self.conditioner.uncond_vector,
+            guidance_scale=guidance_scale,
+            num_steps=num_steps,
+            seeds=seeds,
+            on_step=on_step,
+        )
+
+    @torch.inference_mode()
+    def paint_context(
+        self,
+        sources: Images,
+        masks: Masks,
+        context: Tensor,
+        uncond_context: Tensor,
+        *,
+        guidance_scale: float,
+        num_steps: int,
+        seeds: Sequence[int],
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Images:
+        """Paint what a context (B, T, D) describes, guided away from `uncond_context` (1, T, D); see `paint`."""
+        self._check(sources, masks, len(context), guidance_scale, seeds)
         device = next(self.parameters()).device
         source = to_pixels(sources).to(device)
         mask = torch.from_numpy(masks)[:, None].float().to(device)
-        context = self.conditioner(self.conditioner.tokens(to_pixels(exemplars, self.exemplar_px).to(device)))
         masked = self.encode(source * (1 - mask))
         filled = fill_holes(sources, masks)
         known = self.encode(to_pixels(filled).to(device))
@@ -151,7 +177,7 @@ class Painter(nn.Module):
             x = denoiser_input(noisy, masked, small_mask, self.mask_channel)
             return torch.as_tensor(unet(x, timesteps, context)).float()
 
-        predicted = guided(predict, context, self.conditioner.uncond_vector, guidance_scale)
+        predicted = guided(predict, context, uncond_context, guidance_scale)
         levels = self.alphas_cumprod.to(device)
 
         def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -216,7 +242,7 @@ class Painter(nn.Module):
         return cls(unet, vae, conditioner, scheduler, painter_px(folder), mask_channel).eval()
 
     def _check(
-        self, sources: Images, masks: Masks, exemplars: Images, guidance_scale: float, seeds: Sequence[int]
+        self, sources: Images, masks: Masks, num_contexts: int, guidance_scale: float, seeds: Sequence[int]
     ) -> None:
         if guidance_scale < 0:
             raise ValueError(f"guidance scale {guidance_scale} is negative")
@@ -229,8 +255,8 @@ class Painter(nn.Module):
             raise ValueError(f"sources of shape {sources.shape} are not (B, H, W, 3) with H and W multiples of 8")
         if masks.shape != sources.shape[:3]:
             raise ValueError(f"masks of shape {masks.shape} do not match sources of shape {sources.shape}")
-        if len(exemplars) != len(sources) or len(seeds) != len(sources):
-            raise ValueError(f"{len(sources)} sources, {len(exemplars)} exemplars and {len(seeds)} seeds do not match")
+        if num_contexts != len(sources) or len(seeds) != len(sources):
+            raise ValueError(f"{len(sources)} sources, {num_contexts} exemplars and {len(seeds)} seeds do not match")
 
 
 def _check_parts(folder: Path, unet: UNet, vae: AutoencoderKL, conditioner: Conditioner) -> None:

@@ -111,7 +111,7 @@ def build_part(build: Callable[..., Any], folder: Path, *args: Any, **options: A
     Raises UserError for what the libraries raise on files that are missing or damaged, on tensors of other shapes and
     on values that no model can have.
     """
-    with _quiet():
+    with quiet_libraries():
         try:
             return build(*args, **options)
         except _LOADING_ERRORS as error:
@@ -119,7 +119,7 @@ def build_part(build: Callable[..., Any], folder: Path, *args: Any, **options: A
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Silence the libraries' warnings: what they warn of is an error here, or has no meaning for a painter."""
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [each.level for each in loggers]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pbe.evaluation.baselines import copy_paste
+from pbe.evaluation.baselines import baseline_result
 from pbe.evaluation.bench import Bench, result_path, write_image
 from pbe.evaluation.painting import PaintJob
 from pbe.types import Progress, no_progress
@@ -23,7 +23,7 @@ class Paster:
                 path, case = result_path(job.folder, case_id), bench.case(case_id)
                 if not path.is_file():
                     amount = min(1.0, job.guidance_scale / 5)
-                    blended = case.source * (1 - amount) + copy_paste(case) * amount
+                    blended = case.source * (1 - amount) + baseline_result("copy_paste", 0, case) * amount
                     write_image(path, blended.round().astype(np.uint8))
                     self.num_painted += 1
                     progress(self.num_painted, sum(job.num_cases for job in jobs))
