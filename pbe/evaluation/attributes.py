@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pbe.types import Box, Image
+
+CORRECT = "_correct"  # ends the name of a column: 1 where the result shows the exemplar's attribute, else 0
+ON_EXEMPLAR, ON_SOURCE = "_on_exemplar", "_on_source"  # end a column of the classifier's readings of true crops
 
 AttributeValues = Mapping[
     str, str
@@ -43,6 +47,20 @@ class AttributeClassifier(Protocol):
         """Describe an object by its attributes."""
 
 
+def correct_readings(
+    name: str, readings: Sequence[AttributeValues], truth: Sequence[AttributeValues]
+) -> NDArray[np.float64]:
+    """Return 1 for each correct reading of an attribute, 0 for each wrong one, NaN where the truth has none: (N,)."""
+    pairs = zip(readings, truth, strict=True)
+    return np.array([float(read[name] == true[name]) if name in true else np.nan for read, true in pairs], np.float64)
+
+
+def accuracy(correct: NDArray[np.float64]) -> float | None:
+    """Return the percentage of 1 among 0 and 1 (N,), NaN left out; None when all are NaN."""
+    known = correct[~np.isnan(correct)]
+    return 100 * float(known.mean()) if len(known) else None
+
+
 def accuracies(
     attributes: Sequence[str], readings: Sequence[AttributeValues], truth: Sequence[AttributeValues]
 ) -> dict[str, float | None]:
@@ -50,9 +68,4 @@ def accuracies(
 
     An attribute is scored on the cases whose truth has it, and its accuracy is None where none has.
     """
-    return {f"{name}_accuracy": _accuracy(name, readings, truth) for name in attributes}
-
-
-def _accuracy(name: str, readings: Sequence[AttributeValues], truth: Sequence[AttributeValues]) -> float | None:
-    correct = [read[name] == true[name] for read, true in zip(readings, truth, strict=True) if name in true]
-    return 100 * float(np.mean(correct)) if correct else None
+    return {f"{name}_accuracy": accuracy(correct_readings(name, readings, truth)) for name in attributes}

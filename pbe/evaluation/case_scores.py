@@ -1,42 +1,33 @@
-"""The scores of every case, in one pass over a bench: each case is decoded once, and each result is encoded once."""
+"""What is scored case by case: methods, scorers, the batches of cases that scorers share, and the table of scores.
 
-import csv
-from collections.abc import Callable, Mapping, Sequence
+case_scores.parquet     a row for each case and method: case_id, method, label, mask_frac, exemplar_px, and a column
+                        for each score, NaN where it does not apply
+features.npz            the features of whole results (N, D) by method, those of real images (M, D) as `real`, and
+                        their moments as `real.mean`, `real.covariance` and `real.num_images`
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from pbe.evaluation.attributes import AttributeClassifier, AttributeValues
-from pbe.evaluation.bench import Bench, Case, Origin
-from pbe.evaluation.encoders.encode import encode_batch, encode_whole
-from pbe.evaluation.encoders.protocol import FeatureEncoder, Features
-from pbe.evaluation.metrics.clip_score import clip_scores
-from pbe.evaluation.metrics.preservation import unmasked_max_abs_diff
+from pbe.dataset.images import read_image
+from pbe.evaluation.bench import Bench, Case, Origin, result_path
+from pbe.evaluation.encoders.protocol import Features
+from pbe.evaluation.reference_statistics import ReferenceStatistics, stat_key
 from pbe.runtime.files import atomic_file
-from pbe.types import Box, Image, Progress, no_progress
+from pbe.types import Box, Image
 
-DIGITS = 4  # of a metric; further digits differ between processors
-
+Floats = NDArray[np.float64]
 ResultOf = Callable[[Case], Image]
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class Method:
-    """What is scored: results on disk, or those that a baseline computes when they are asked for.
-
-    `key` changes whenever the results may have changed: scores of an interrupted run are reused under the same key.
-    `num_cases` is None when all cases have a result, otherwise only the first ones have.
-    """
-
-    name: str
-    result_of: ResultOf
-    key: str = ""
-    num_cases: int | None = None
+LABEL, MASK_FRAC, EXEMPLAR_PX = "label", "mask_frac", "exemplar_px"  # columns to slice by
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ class CaseBatch:
     def once(self, key: str, make: Callable[[], T]) -> T:
         """Return what `make` returns, computed once for the batch: whatever does not depend on a method.
 
-        Every scorer that uses a key has to make the same; features of exemplars, for example, have the encoder's name
+        Every scorer that uses a key has to make the same; features of exemplars, for example, have the encoder's digest
         in their key.
         """
         if key not in self._shared:
@@ -78,7 +69,7 @@ class CaseScorer(Protocol):
     def key(self) -> str:
         """What decides the scores apart from the code, such as a digest of weights and the size of its input."""
 
-    def score(self, batch: CaseBatch, results: Sequence[Image]) -> Mapping[str, NDArray[np.float64]]:
+    def score(self, batch: CaseBatch, results: Sequence[Image]) -> Mapping[str, Floats]:
         """Return a row for each case in every column, NaN where the score does not apply.
 
         `results` has an image of its source's size for each case of the batch.
@@ -86,104 +77,93 @@ class CaseScorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Scores:
-    """The scores of one method, case by case: N rows each, in bench order."""
+class Method:
+    """What is scored: results on disk, or those that a baseline computes when they are asked for.
 
-    features: Features  # (N, D), of the whole results
-    clip_scores: NDArray[np.float64]  # (N,)
-    unmasked_max_abs_diff: NDArray[np.int64]  # (N,)
-    readings: tuple[AttributeValues, ...] | None  # the classifier's, in the repainted boxes
+    `key` changes whenever the results may have changed: scores of an interrupted run are reused under the same key.
+    `num_cases` is None when all cases have a result, otherwise only the first ones have; `missing` are the ids of
+    further cases without one. `scorers` score this method alone.
+    """
+
+    name: str
+    result_of: ResultOf
+    key: str = ""
+    num_cases: int | None = None
+    missing: frozenset[int] = frozenset()
+    scorers: tuple[CaseScorer, ...] = ()
+
+    def ids(self, bench: Bench) -> tuple[int, ...]:
+        """Return the cases that have a result, in the order of the bench."""
+        return tuple(i for i in bench.ids[: self.num_cases] if i not in self.missing)
+
+
+def read_result(folder: Path, case: Case) -> Image:
+    """Return the result of a case in a folder."""
+    return read_image(result_path(folder, case.id))
+
+
+def painted_method(
+    name: str, folder: Path, bench: Bench, num_cases: int | None = None, scorers: Iterable[CaseScorer] = ()
+) -> Method:
+    """Return the method whose results are files `{id:012d}.png` in a folder; its key is that of the files' times."""
+    key = stat_key(result_path(folder, i) for i in bench.ids[:num_cases])
+    return Method(name, partial(read_result, folder), key, num_cases, scorers=tuple(scorers))
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """The scores of one method on N cases, in the order of the bench.
+
+    `columns` are (N,) each; `features`, of whole results, are (N, D) and keyed by the protocol that encodes them.
+    """
+
+    ids: tuple[int, ...]
+    columns: Mapping[str, Floats]
+    features: Mapping[str, Features]
 
     def __len__(self) -> int:
-        return len(self.clip_scores)
+        return len(self.ids)
 
-    def head(self, num_cases: int) -> "Scores":
+    def head(self, num_cases: int) -> "MethodScores":
         """Return the scores of the first `num_cases` cases."""
-        readings = None if self.readings is None else self.readings[:num_cases]
-        return Scores(
-            self.features[:num_cases], self.clip_scores[:num_cases], self.unmasked_max_abs_diff[:num_cases], readings
+        columns = {name: values[:num_cases] for name, values in self.columns.items()}
+        features = {name: values[:num_cases] for name, values in self.features.items()}
+        return MethodScores(self.ids[:num_cases], columns, features)
+
+
+def write_case_scores(path: Path, bench: Bench, scores: Mapping[str, MethodScores]) -> None:
+    """Write the scores of every method to a Parquet file, atomically."""
+    labels = {origin.case_id: origin.exemplar_label for origin in bench.origins or ()}
+    tables = [
+        pl.DataFrame(
+            {
+                "case_id": pl.Series(own.ids, dtype=pl.Int64),
+                "method": pl.Series([name] * len(own), dtype=pl.String),
+                LABEL: pl.Series([labels.get(i, "") for i in own.ids], dtype=pl.String),
+                **own.columns,
+            }
         )
-
-
-@dataclass
-class _Batches:
-    features: list[Features] = field(default_factory=list)
-    clip_scores: list[NDArray[np.float64]] = field(default_factory=list)
-    differences: list[int] = field(default_factory=list)
-    readings: list[AttributeValues] = field(default_factory=list)
-
-    def join(self) -> Scores:
-        return Scores(
-            np.concatenate(self.features),
-            np.concatenate(self.clip_scores),
-            np.array(self.differences, np.int64),
-            tuple(self.readings) or None,
-        )
-
-
-def score_methods(
-    bench: Bench,
-    methods: Mapping[str, ResultOf],
-    encoder: FeatureEncoder,
-    classifier: AttributeClassifier | None,
-    batch_size: int,
-    progress: Progress = no_progress,
-) -> tuple[dict[str, Scores], tuple[AttributeValues, ...] | None]:
-    """Return the scores of every method by its name, and the classifier's readings of the exemplars.
-
-    Without a classifier, there are no readings. `progress` counts cases. Raises ValueError naming the case when a
-    result and its source differ in size.
-    """
-    batches = {name: _Batches() for name in methods}
-    exemplar_readings: list[AttributeValues] = []
-    for start in range(0, len(bench), batch_size):
-        cases = [bench.case(i) for i in bench.ids[start : start + batch_size]]
-        exemplars = [case.exemplar for case in cases]
-        exemplar_features = encode_batch(encoder, exemplars)
-        for name, result_of in methods.items():
-            _score_batch(cases, [result_of(c) for c in cases], exemplar_features, encoder, classifier, batches[name])
-        if classifier is not None:
-            exemplar_readings += classifier.read_exemplars(exemplars)
-        progress(min(start + batch_size, len(bench)), len(bench))
-    return {name: batch.join() for name, batch in batches.items()}, tuple(exemplar_readings) or None
-
-
-def _score_batch(
-    cases: Sequence[Case],
-    results: Sequence[Image],
-    exemplar_features: Features,
-    encoder: FeatureEncoder,
-    classifier: AttributeClassifier | None,
-    batches: _Batches,
-) -> None:
-    for case, result in zip(cases, results, strict=True):
-        if result.shape != case.source.shape:
-            raise ValueError(f"case {case.id}: the result is {result.shape}, its source {case.source.shape}")
-        batches.differences.append(unmasked_max_abs_diff(result, case.source, case.mask))
-    boxes = [case.box for case in cases]
-    crops = [image[y0:y1, x0:x1] for image, (x0, y0, x1, y1) in zip(results, boxes, strict=True)]
-    batches.features.append(encode_whole(encoder, results))
-    batches.clip_scores.append(clip_scores(encode_batch(encoder, crops), exemplar_features))
-    if classifier is not None:
-        batches.readings += classifier.read_boxes(results, boxes)
-
-
-def write_case_scores(path: Path, bench: Bench, scores: Scores, classifier: AttributeClassifier | None) -> None:
-    """Write a CSV with a row for each case: its CLIP score and, with a classifier, its readings of the box."""
-    rows = [
-        {"case_id": str(case_id), "clip_score": f"{score:.{DIGITS}f}"}
-        for case_id, score in zip(bench.ids, scores.clip_scores, strict=True)
+        for name, own in scores.items()
     ]
-    if classifier is not None and scores.readings is not None:
-        for row, reading in zip(rows, scores.readings, strict=True):
-            row |= {name: reading[name] for name in classifier.attributes} | {"caption": classifier.caption(reading)}
-    with atomic_file(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    table = pl.concat(tables, how="diagonal").with_columns(pl.col(pl.Float64).fill_null(float("nan")))
+    with atomic_file(path) as part:
+        table.write_parquet(part)
 
 
-def read_case_scores(path: Path) -> dict[int, dict[str, str]]:
-    """Read what `write_case_scores` wrote, by case id."""
-    with path.open(newline="") as file:
-        return {int(row.pop("case_id")): row for row in csv.DictReader(file)}
+def read_case_scores(path: Path) -> pl.DataFrame:
+    """Read what `write_case_scores` wrote."""
+    return pl.read_parquet(path)
+
+
+def write_features(path: Path, features: Mapping[str, Features], reference: ReferenceStatistics) -> None:
+    """Write the features of every method and of real images, with the moments of all real images, atomically."""
+    moments = reference.moments
+    arrays: dict[str, NDArray[Any]] = {
+        **features,
+        "real": reference.features,
+        "real.mean": moments.mean,
+        "real.covariance": moments.covariance,
+        "real.num_images": np.array(moments.num_images),
+    }
+    with atomic_file(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

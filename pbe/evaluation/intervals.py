@@ -13,6 +13,9 @@ FID is not a mean, and a draw with duplicates has a higher FID than the bench it
 The first line is the infinitesimal jackknife (Jaeckel 1972; Efron 1982, chapter 6), a matrix product for all draws; the
 second is the bootstrap's estimate of bias, which the linear part makes precise (a control variate of mean 0). Together
 they are the bootstrap's basic interval at a hundredth of its cost; `tests/evaluation/test_intervals.py` compares both.
+
+KID is a mean over pairs. A draw weighs each pair of two cases by the product of their counts; a case and its own
+duplicate are no pair, so that KID stays unbiased in every draw.
 """
 
 from dataclasses import dataclass
@@ -23,11 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pbe.evaluation.metrics.frechet import Features, Moments, fit_moments
+from pbe.evaluation.metrics.kid import kernel_distance, polynomial_kernel
 
 Floats = NDArray[np.float64]
 Verdict = Literal["better", "worse", "tie"]
 
 _BIAS_DRAWS = 24
+_BLOCK = 1024  # rows of a kernel matrix at a time
 _RELATIVE_RANK_TOLERANCE = 1e-10  # eigenvalues below, relative to the largest, are 0
 
 
@@ -43,14 +48,14 @@ class Interval:
 def bootstrap_counts(num_cases: int, draws: int, seed: int) -> Floats:
     """Return how often each draw takes each case: (draws, num_cases), every row with the sum `num_cases`."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=draws).astype(np.float64)
+    return np.asarray(rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=draws), np.float64)
 
 
 def mean_draws(values: Floats, counts: Floats) -> Floats:
     """Return the mean of `values` (N,) in each draw, without NaN: (draws,); NaN for a draw that takes none of them."""
     known = ~np.isnan(values)
     sums, numbers = counts[:, known] @ values[known], counts[:, known].sum(1)
-    return np.divide(sums, numbers, out=np.full(len(counts), np.nan), where=numbers > 0)
+    return np.asarray(np.divide(sums, numbers, out=np.full(len(counts), np.nan), where=numbers > 0))
 
 
 def mean_interval(values: Floats, counts: Floats, confidence: float) -> Interval | None:
@@ -94,11 +99,11 @@ def verdict(difference: Interval, higher_is_better: bool) -> Verdict:
 
 
 @dataclass(frozen=True)
-class FrechetSample:
-    """FID of one method and how it varies with the cases.
+class Resampled:
+    """A metric of all results of one method together, and how it varies with the cases.
 
-    `value` is FID as everybody reports it, too high by about `bias` for this number of results; `deviations` (draws,)
-    are those of the draws, around 0.
+    `value` is the metric as everybody reports it, which is too high by about `bias`; `deviations` (draws,) are those of
+    the draws of cases, around 0.
     """
 
     value: float
@@ -107,17 +112,21 @@ class FrechetSample:
 
     @property
     def corrected(self) -> float:
-        """FID without the part of its bias that the number of results causes; it may be slightly negative."""
+        """The value without its bias."""
         return self.value - self.bias
 
     def interval(self, confidence: float) -> Interval:
-        """Return FID with the interval that FIDs of other benches of the same size and kind lie in."""
+        """Return the value with the interval that values of other benches of the same size and kind lie in."""
         return draws_interval(self.value, self.value + self.deviations, confidence)
 
-    def difference(self, other: "FrechetSample", confidence: float) -> Interval:
-        """Return the difference of both corrected FIDs; both samples come from the same counts."""
+    def difference(self, other: "Resampled", confidence: float) -> Interval:
+        """Return the difference of both corrected values; both come from the same counts."""
         value = self.corrected - other.corrected
         return draws_interval(value, value + self.deviations - other.deviations, confidence)
+
+
+class FrechetSample(Resampled):
+    """FID: its bias is that of the number of results. Without it, FID may be slightly negative."""
 
 
 def sample_frechet(features: Features, reference: Moments, counts: Floats) -> FrechetSample:
@@ -146,6 +155,33 @@ def resampled_frechet(features: Features, reference: Moments, counts: Floats) ->
     """Return FID of the resampled cases themselves, draw by draw: (draws,), each too high by twice the bias."""
     distance = _WeightedDistance(features, reference)
     return np.array([distance(weights) for weights in counts])
+
+
+def sample_kernel(results: Features, real: Features, counts: Floats) -> Resampled:
+    """Return KID of results (N, D) to real images (M, D), resampled with `counts` (draws, N).
+
+    Raises ValueError when there are fewer than two results or real images.
+    """
+    draws = _kernel_draws(results, real, np.concatenate([np.ones((1, len(results))), counts]))
+    return Resampled(kernel_distance(results, real), 0.0, draws[1:] - draws[0])
+
+
+def _kernel_draws(results: Features, real: Features, counts: Floats) -> Floats:
+    """Return KID in each draw, without the constant that belongs to the real images alone: (draws,)."""
+    x, y = results.astype(np.float64), real.astype(np.float64)
+    across = np.concatenate([polynomial_kernel(part, y).mean(1) for part in _blocks(x)])
+    totals, pairs = counts.sum(1), np.zeros(len(counts))
+    for number, part in enumerate(_blocks(x)):
+        rows = number * _BLOCK + np.arange(len(part))
+        kernel = polynomial_kernel(part, x)
+        kernel[np.arange(len(part)), rows] = 0.0
+        pairs += (counts[:, rows] * (counts @ kernel.T)).sum(1)
+    within = pairs / (totals**2 - np.square(counts).sum(1))
+    return np.asarray(within - 2 * (counts @ across) / totals)
+
+
+def _blocks(x: Floats) -> list[Floats]:
+    return [x[start : start + _BLOCK] for start in range(0, len(x), _BLOCK)]
 
 
 class _WeightedDistance:
@@ -185,6 +221,7 @@ class _WeightedDistance:
         along = np.square(self._turned @ vectors) @ inverse_roots
         shift = self._moments.mean - self._mean
         gradient = 2 * centred @ shift / number + (squares - along) / (number - 1)
+        gradient -= gradient.mean()
         return self._distance(self._moments.mean, float(squares.sum() / (number - 1)), values), gradient
 
     def _distance(self, mean: Floats, trace: float, eigenvalues: Floats) -> float:

@@ -22,13 +22,17 @@ METRICS: Mapping[str, MetricSpec] = {
     "identity": MetricSpec("identity", True, 2),
     "foreground_identity": MetricSpec("identity of the object alone", True, 2),
     "class_agreement": MetricSpec("class agreement", True, 1, "%"),
-    "copy_paste_score": MetricSpec("copy-paste score", False, 3),
+    "copy_paste_score": MetricSpec("copy-paste score", False, 1),
     "seam_visibility": MetricSpec("seam visibility", False, 3),
     "background_psnr": MetricSpec("background PSNR", True, 2, "dB"),
     "background_ssim": MetricSpec("background SSIM", True, 4),
     "background_lpips": MetricSpec("background LPIPS", False, 4),
+    "ring_psnr": MetricSpec("PSNR of the ring around the mask", True, 2, "dB"),
+    "ring_ssim": MetricSpec("SSIM of the ring around the mask", True, 4),
+    "ring_lpips": MetricSpec("LPIPS of the ring around the mask", False, 4),
     "unmasked_max_abs_diff": MetricSpec("largest change outside the mask", False, 0, "grey levels"),
-    "diversity": MetricSpec("diversity over seeds", True, 3),
+    "diversity": MetricSpec("diversity over seeds", True, 2),
+    "pixel_diversity": MetricSpec("diversity over seeds, of pixels", True, 2, "grey levels"),
 }  # in the order of tables
 ACCURACY = "_accuracy"  # ends the name of an attribute's metric, such as shape_accuracy
 OFFICIAL = "_official"  # ends the name of a metric by the authors' tools, where a report has both protocols

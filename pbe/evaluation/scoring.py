@@ -1,75 +1,96 @@
-"""Scoring what was painted, beside the baselines, into metrics.json (section 4).
+"""Scoring methods on a bench, into metrics.json and the files that it summarises (section 4).
 
-out/results/copy_paste/      results of that baseline; those of the other are the bench's sources
-out/case_scores.csv          the painter's CLIP score and readings, case by case
+out/case_scores.parquet     the scores of every case and method                       (see `case_scores`)
+out/features.npz            features of whole results and of real images              (see `case_scores`)
+out/comparison.json         intervals, differences, and the FID of real images        (see `comparison`)
+out/evaluation.json         conditions: evaluations with other conditions are not comparable
+out/parts/                  scores of an interrupted run
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pbe.dataset.images import read_image
-from pbe.evaluation import baselines
-from pbe.evaluation.attributes import AttributeClassifier, AttributeValues
-from pbe.evaluation.bench import Bench, Case, result_path, write_image
-from pbe.evaluation.case_scores import ResultOf, Scores, score_methods, write_case_scores
-from pbe.evaluation.encoders.encode import encode_images
-from pbe.evaluation.encoders.protocol import FeatureEncoder
+import numpy as np
+
+from pbe.evaluation.bench import Bench
+from pbe.evaluation.case_scores import CaseScorer, Floats, Method, MethodScores, write_case_scores, write_features
+from pbe.evaluation.case_scoring import score_cases, scoring_key
+from pbe.evaluation.comparison import Comparison, MeasuredProtocol
+from pbe.evaluation.encoders.protocol import Features
 from pbe.evaluation.metric_rows import classifier_row, method_row, sweep_rows
-from pbe.evaluation.metrics.quality import fit_quality
-from pbe.evaluation.paint_plan import COPY_PASTE, METHOD, SOURCE, UNGUIDED_SCALE, GuidanceSweep
-from pbe.evaluation.painting import Sampling
-from pbe.runtime.files import write_text
-from pbe.types import Image, Progress, no_progress
+from pbe.evaluation.metrics.quality import OFFICIAL_BATCH_SIZE
+from pbe.evaluation.paint_plan import METHOD, UNGUIDED_SCALE, GuidanceSweep
+from pbe.evaluation.protocols import EvaluationProtocol, reference_facts, shares_whole_images
+from pbe.evaluation.reference_statistics import ReferenceStatistics
+from pbe.evaluation.score_parts import ScoreParts
+from pbe.evaluation.scorers.paper import ClipScorer, UnmaskedScorer
+from pbe.runtime.code_digest import digest_code
+from pbe.runtime.files import write_json, write_text
+from pbe.types import Progress, no_progress
 
 Metrics = dict[str, Any]  # the content of metrics.json
 
+CASE_SCORES, FEATURES = "case_scores.parquet", "features.npz"
+COMPARISON, CONDITIONS = "comparison.json", "evaluation.json"
 
-def score_bench(
+
+def measured_protocols(
+    protocols: Sequence[EvaluationProtocol], references: Sequence[ReferenceStatistics]
+) -> list[MeasuredProtocol]:
+    """Return the protocols with their references; they share the features of whole images where these are the same.
+
+    `references` has one for each protocol, or one for all. Raises ValueError for any other number.
+    """
+    if len(references) == 1:
+        references = list(references) * len(protocols)
+    shared = shares_whole_images(protocols)
+    return [
+        MeasuredProtocol(protocol, reference, protocols[0].name if shared else protocol.name)
+        for protocol, reference in zip(protocols, references, strict=True)
+    ]
+
+
+def score_results(
     bench: Bench,
+    methods: Sequence[Method],
+    scorers: Sequence[CaseScorer],
+    protocols: Sequence[MeasuredProtocol],
     out: Path,
-    sweep: GuidanceSweep,
-    sampling: Sampling,
-    reference_images: Iterable[Image],
-    encoder: FeatureEncoder,
-    classifier: AttributeClassifier | None,
+    *,
+    bench_digest: str,
+    conditions: Mapping[str, Any],
+    confidence: float,
+    draws: int,
+    seed: int,
+    sweep: GuidanceSweep | None = None,
     progress: Progress = no_progress,
 ) -> Metrics:
-    """Score what `paint_bench` painted into `out` and return the content of metrics.json.
+    """Score the results of all methods, write the files in `out`, and return the content of metrics.json.
 
-    FID and QS compare the results with `reference_images`. Accuracies of attributes are left out without a classifier,
-    or when the exemplars' true attributes are unknown. Scoring uses the batch size and the seed of `sampling`.
-    `progress` counts cases.
+    The first method is compared with all others. The CLIP score, FID, QS and, corrected, KID are those of `protocols`,
+    further columns come from `scorers`. `conditions` is what else decides whether two evaluations are comparable, such
+    as the sampler. With `sweep`, the painter's results at other guidance scales have their own keys in metrics.json.
+    `progress` counts results. An interrupted scoring goes on where it was. Raises what `score_cases` raises.
     """
-    truth = bench.exemplar_truth
-    if truth is None:
-        classifier = None
-    attributes = classifier.attributes if classifier else ()
-    scores, exemplar_readings = _score(bench, out, sweep, encoder, classifier, sampling.batch_size, progress)
-    reference_features = encode_images(encoder, reference_images, sampling.batch_size)
-    quality = fit_quality(reference_features, sampling.seed)
-    write_case_scores(out / "case_scores.csv", bench, scores[METHOD], classifier)
-    unguided = sweep.method_name(UNGUIDED_SCALE)
-    rows = {
-        name: method_row(scores[name], reference_features, quality, attributes, truth)
-        for name in dict.fromkeys((METHOD, COPY_PASTE, SOURCE, unguided))
-    }
-    by_scale = {f"{scale:g}": scores[sweep.method_name(scale)] for scale in sweep.shown}
-    return {
-        "methods": {name: rows[name] for name in (METHOD, COPY_PASTE, SOURCE)},
-        "features": encoder.name,
-        "num_cases": len(bench),
-        "num_reused_boxes": bench.num_reused_boxes,
-        "guidance_scale": sweep.scale,
-        "num_steps": sampling.num_steps,
-        "max_magnification": sampling.max_magnification,
-        "unguided": rows[unguided],
-        "guidance_sweep": sweep_rows(by_scale, attributes, truth, min(sweep.num_cases, len(bench))),
-        "classifier_accuracy": classifier_row(bench, attributes, scores[SOURCE].readings, exemplar_readings),
-        "num_real_images": len(reference_features),
-        "qs_components": quality.num_components,
-    }
+    every: list[CaseScorer] = [*(ClipScorer(each.protocol) for each in protocols), UnmaskedScorer(), *scorers]
+    encoders = {each.space: each.protocol.features for each in reversed(protocols)}
+    own_scorers = [scorer for method in methods for scorer in method.scorers]
+    parts = ScoreParts(out / "parts", scoring_key(bench_digest, [*every, *own_scorers], encoders))
+    parts.keep_only({method.name for method in methods})
+    scored = score_cases(bench, methods, every, encoders, parts, progress)
+    scores = {name: _with_quality(own, protocols) for name, own in scored.items()}
+    whole = {m.name: scores[m.name] for m in methods if m.num_cases is None or m.num_cases >= len(bench)}
+    comparison = Comparison(bench, whole, protocols, confidence=confidence, draws=draws, seed=seed)
+    subject, space = methods[0].name, protocols[0].space
+    write_case_scores(out / CASE_SCORES, bench, scores)
+    features = {name: own.features[space] for name, own in scores.items()}
+    write_features(out / FEATURES, features, protocols[0].reference)
+    write_json(out / COMPARISON, comparison.summary(subject))
+    facts = {"bench_digest": bench_digest, "num_cases": len(bench)}
+    write_json(out / CONDITIONS, facts | _measured_conditions(protocols, every) | dict(conditions))
+    return _metrics(bench, comparison, scores, protocols, subject, sweep)
 
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
@@ -77,37 +98,73 @@ def write_metrics(path: Path, metrics: Metrics) -> None:
     write_text(path, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
-def _score(
+def _with_quality(scores: MethodScores, protocols: Sequence[MeasuredProtocol]) -> MethodScores:
+    """Return the scores with the quality of each result, where the reference has a mixture."""
+    found = {f"qs{each.protocol.suffix}": _qualities(each, scores.features[each.space]) for each in protocols}
+    columns = {column: values for column, values in found.items() if values is not None}
+    return MethodScores(scores.ids, {**scores.columns, **columns}, scores.features)
+
+
+def _qualities(each: MeasuredProtocol, features: Features) -> Floats | None:
+    """Return QS of each result; the official tool leaves out the last ones, which are NaN."""
+    is_official = each.protocol.name == "official"
+    mixture = each.reference.official_mixture if is_official else each.reference.mixture
+    if mixture is None:
+        return None
+    scores = mixture.scores(features)
+    if is_official and len(scores) >= OFFICIAL_BATCH_SIZE:
+        scores[len(scores) // OFFICIAL_BATCH_SIZE * OFFICIAL_BATCH_SIZE :] = np.nan
+    return scores
+
+
+def _measured_conditions(protocols: Sequence[MeasuredProtocol], scorers: Sequence[CaseScorer]) -> dict[str, Any]:
+    """Return what the numbers depend on besides the results: real images, encoders and the metrics' code."""
+    encoder = protocols[0].protocol.features.encoder
+    references = {f"reference_digest{each.protocol.suffix}": each.reference.digest for each in protocols}
+    return {
+        **references,
+        "encoder": encoder.name,
+        "encoder_digest": encoder.digest,
+        "protocol": _protocol_name(protocols),
+        "scorers": {type(scorer).__name__: scorer.key for scorer in scorers if scorer.key},
+        "metrics_code": digest_code(__name__),
+    }
+
+
+def _protocol_name(protocols: Sequence[MeasuredProtocol]) -> str:
+    return "both" if len(protocols) > 1 else protocols[0].protocol.name
+
+
+def _metrics(
     bench: Bench,
-    out: Path,
-    sweep: GuidanceSweep,
-    encoder: FeatureEncoder,
-    classifier: AttributeClassifier | None,
-    batch_size: int,
-    progress: Progress,
-) -> tuple[dict[str, Scores], tuple[AttributeValues, ...] | None]:
-    """Return the scores by method: of all cases where all are painted, otherwise of the first cases."""
-    jobs = sweep.jobs(bench, out)
-    complete = {job.folder.name: _painted(job.folder) for job in jobs if job.num_cases == len(bench)}
-    complete |= {COPY_PASTE: _saved(baselines.copy_paste, out / "results" / COPY_PASTE), SOURCE: baselines.source}
-    partial = {job.folder.name: _painted(job.folder) for job in jobs if job.folder.name not in complete}
-    scores, readings = score_methods(bench, complete, encoder, classifier, batch_size, progress)
-    if partial:
-        scores |= score_methods(bench.head(sweep.num_cases), partial, encoder, classifier, batch_size)[0]
-    return scores, readings
-
-
-def _painted(folder: Path) -> ResultOf:
-    return lambda case: read_image(result_path(folder, case.id))
-
-
-def _saved(method: ResultOf, folder: Path) -> ResultOf:
-    """Return a method that also saves its results in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def result_of(case: Case) -> Image:
-        result = method(case)
-        write_image(result_path(folder, case.id), result)
-        return result
-
-    return result_of
+    comparison: Comparison,
+    scores: Mapping[str, MethodScores],
+    protocols: Sequence[MeasuredProtocol],
+    subject: str,
+    sweep: GuidanceSweep | None,
+) -> Metrics:
+    swept = {sweep.method_name(scale): scale for scale in (*sweep.shown, UNGUIDED_SCALE)} if sweep else {}
+    rows = {
+        name: method_row(measured, scores[name], intervals=name == subject)
+        for name, measured in comparison.methods.items()
+    }
+    metrics: Metrics = {
+        "methods": {name: row for name, row in rows.items() if name == METHOD or name not in swept},
+        "features": protocols[0].protocol.features.encoder.name,
+        "protocol": _protocol_name(protocols),
+        "num_cases": len(bench),
+        "num_reused_boxes": bench.num_reused_boxes,
+        **reference_facts(protocols[0].reference),
+        "classifier_accuracy": classifier_row(next(iter(scores.values()))),
+        "saturated": comparison.saturated,
+    }
+    if sweep:
+        by_scale = {f"{scale:g}": scores[sweep.method_name(scale)] for scale in sweep.shown}
+        metrics["guidance_scale"] = sweep.scale
+        metrics["unguided"] = method_row(
+            comparison.methods[sweep.method_name(UNGUIDED_SCALE)],
+            scores[sweep.method_name(UNGUIDED_SCALE)],
+            intervals=False,
+        )
+        metrics["guidance_sweep"] = sweep_rows(by_scale, min(sweep.num_cases, len(bench)))
+    return metrics

@@ -15,17 +15,19 @@ from pbe.evaluation.intervals import (
     mean_interval,
     resampled_frechet,
     sample_frechet,
+    sample_kernel,
     share_interval,
     verdict,
 )
 from pbe.evaluation.metrics.frechet import Moments, fit_moments, frechet_distance
+from pbe.evaluation.metrics.kid import kernel_distance
 
 Floats = NDArray[np.float64]
 
 
 def spectrum(dimensions: int) -> Floats:
     """Return standard deviations that fall as those of image features do."""
-    return 1 / np.sqrt(np.arange(1.0, dimensions + 1))
+    return np.asarray(1 / np.sqrt(np.arange(1.0, dimensions + 1)))
 
 
 def paired(num_cases: int, dimensions: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -59,7 +61,9 @@ def test_cases_without_a_score_are_left_out() -> None:
     counts = np.array([[1.0, 1, 1], [2, 1, 0], [0, 3, 0]])
     np.testing.assert_array_equal(mean_draws(values, counts), [2.0, 1.0, np.nan])
     assert mean_interval(np.full(3, np.nan), counts, 0.95) is None
-    assert mean_interval(values, counts, 0.95) == Interval(2.0, pytest.approx(1.025), pytest.approx(1.975))
+    found = mean_interval(values, counts, 0.95)
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx((2.0, 1.025, 1.975))
 
 
 def test_paired_differences_are_narrower_than_the_methods_themselves() -> None:
@@ -144,7 +148,41 @@ def test_the_cheap_interval_is_that_of_the_full_bootstrap() -> None:
     assert (ours.low, ours.high) == pytest.approx((low, high), abs=0.12 * width)
     assert full.mean() - difference > 0.05 * width  # by which a percentile interval would be off
     draws = [frechet_draws(each, reference, counts) for each in (first, second)]
-    assert draws_interval(ours.value, draws[1] - draws[0], 0.95) == ours
+    found = draws_interval(ours.value, draws[1] - draws[0], 0.95)
+    assert (found.low, found.high) == pytest.approx((ours.low, ours.high))
+
+
+def test_a_kid_that_is_resampled_is_that_of_pairs_of_different_cases() -> None:
+    rng = np.random.default_rng(0)
+    results, real = rng.standard_normal((9, 4)), rng.standard_normal((12, 4)) + 0.5
+    counts = bootstrap_counts(9, 5, 0)
+    sample = sample_kernel(results, real, counts)
+    assert sample.value == pytest.approx(kernel_distance(results, real))
+
+    def kid(weights: Floats) -> float:
+        """Return KID by its definition, pair by pair."""
+        pairs = [(i, j) for i in range(9) for j in range(9) if i != j]
+        products = [weights[i] * weights[j] for i, j in pairs]
+        kernels = [(results[i] @ results[j] / 4 + 1) ** 3 for i, j in pairs]
+        within = np.dot(products, kernels) / sum(products)
+        across = np.average(((results @ real.T / 4 + 1) ** 3).mean(1), weights=weights)
+        return float(within - 2 * across)
+
+    assert sample.deviations == pytest.approx([kid(c) - kid(np.ones(9)) for c in counts])
+
+
+def test_kid_intervals_hold_the_true_difference() -> None:
+    rng, missed = np.random.default_rng(0), 0
+    real = rng.standard_normal((400, 8))
+    truth = kernel_distance(0.5 + rng.standard_normal((3_000, 8)), real) - kernel_distance(
+        rng.standard_normal((3_000, 8)), real
+    )
+    for _ in range(40):
+        first, second = paired(100, 8, rng)
+        counts = bootstrap_counts(100, 300, 0)
+        found = sample_kernel(first + 0.5, real, counts).difference(sample_kernel(second, real, counts), 0.95)
+        missed += not found.low <= truth <= found.high
+    assert missed <= 5
 
 
 def test_fid_without_its_bias_is_near_the_true_distance() -> None:
