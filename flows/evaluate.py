@@ -1,21 +1,30 @@
 """Stage evaluate: paint the bench, score it beside the baselines, and write the report, into reports/."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flows.inputs import require
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
-from pbe.dataset.images import image_size, read_image
 from pbe.evaluation import painting
-from pbe.evaluation.bench import Bench, Case, result_path
+from pbe.evaluation.bench import Bench
 from pbe.evaluation.bench_checks import CheckedBench, open_bench
 from pbe.evaluation.case_checks import Policy
-from pbe.evaluation.paint_plan import Diversity, GuidanceSweep, evaluation_jobs
-from pbe.evaluation.painted_methods import Models
+from pbe.evaluation.paint_plan import SOURCE, Diversity, GuidanceSweep, baseline_jobs, evaluation_jobs
+from pbe.evaluation.painted_methods import METHOD, TEXT_INPAINTING, Models
 from pbe.evaluation.painting import Placement, Sampling
+from pbe.runtime.code_digest import digest_code
+from pbe.runtime.files import digest_folder
 from pbe.settings import Evaluate, Settings
-from pbe.types import Image, ProgressBars, no_progress_bars
+from pbe.types import Progress, ProgressBars, no_progress_bars
+
+if TYPE_CHECKING:
+    import torch
+
+    from pbe.evaluation.case_scores import CaseScorer, Method
+    from pbe.evaluation.comparison import MeasuredProtocol
 
 _CHECKED = layout.STATE / "checked-bench.json"  # verdicts on the bench's files, for the next run
 
@@ -29,9 +38,9 @@ def evaluate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_
     painting.prepare()
     placement_of(options)  # an unknown device is an error before the bench is read
     checked = check_bench(options, folder, bars)
-    sweep, sampling = guidance_sweep(options), sampling_of(settings)
-    paint_all(settings, folder, checked.bench, sweep, sampling, bars)
-    return score_all(settings, folder, checked, sweep, sampling, bars)
+    baselines = usable_baselines(options, checked.bench)
+    paint_all(settings, folder, checked.bench, baselines, bars)
+    return score_all(settings, folder, checked, baselines, bars)
 
 
 def check_bench(options: Evaluate, folder: Path, bars: ProgressBars = no_progress_bars) -> CheckedBench:
@@ -75,65 +84,132 @@ def placement_of(options: Evaluate) -> Placement:
     return Placement(tuple(map(str, devices)), num_workers, precision_name(dtype))
 
 
-def paint_all(
-    settings: Settings, folder: Path, bench: Bench, sweep: GuidanceSweep, sampling: Sampling, bars: ProgressBars
-) -> None:
+def usable_baselines(options: Evaluate, bench: Bench) -> list[str]:
+    """Return `evaluate.baselines` without the one that needs class names, for a bench that has none, as COCOEE."""
+    if bench.origins is not None or TEXT_INPAINTING not in options.baselines:
+        return list(options.baselines)
+    print(f"{options.bench}: no cases.csv says what the exemplars are, so {TEXT_INPAINTING} is left out", flush=True)
+    return [name for name in options.baselines if name != TEXT_INPAINTING]
+
+
+def paint_all(settings: Settings, folder: Path, bench: Bench, baselines: Sequence[str], bars: ProgressBars) -> None:
     """Paint the bench with the trained model and the baselines' models; pictures that exist are kept."""
     options = settings.evaluate
     models = Models(folder / layout.MODEL, folder / layout.BACKBONE)
     diversity = Diversity(options.diversity_cases, options.diversity_seeds)
-    jobs = evaluation_jobs(bench, folder / layout.EVALUATION, sweep, diversity, options.baselines)
+    jobs = evaluation_jobs(bench, folder / layout.EVALUATION, guidance_sweep(options), diversity, baselines)
     placement, progress = placement_of(options), bars("cases painted")
-    painting.paint_cases(models, bench, jobs, sampling=sampling, placement=placement, progress=progress)
+    painting.paint_cases(models, bench, jobs, sampling=sampling_of(settings), placement=placement, progress=progress)
 
 
 def score_all(
-    settings: Settings,
-    folder: Path,
-    checked: CheckedBench,
-    sweep: GuidanceSweep,
-    sampling: Sampling,
-    bars: ProgressBars,
+    settings: Settings, folder: Path, checked: CheckedBench, baselines: Sequence[str], bars: ProgressBars
 ) -> Counts:
-    """Score what was painted, write metrics and report, and return each method's metrics.
+    """Score what was painted and the baselines, write metrics and report, and return the painter's metrics.
 
     The encoders run in fp32 on the first device that paints. The libraries that scoring needs are imported here, so
     that painting does not wait for them.
     """
-    from pbe.demo.attribute_classifier import FOLDER, AttributeClassifier
-    from pbe.evaluation.case_scores import Method
-    from pbe.evaluation.encoders.loading import open_encoder
-    from pbe.evaluation.reference_images import reference_images
     from pbe.evaluation.report.page import write_gallery, write_report
-    from pbe.evaluation.scoring import score_bench, write_metrics
+    from pbe.evaluation.scoring import score_results, write_metrics
     from pbe.runtime.devices import choose_device
 
     options, bench, out = settings.evaluate, checked.bench, folder / layout.EVALUATION
-    image_px = min(image_size(bench.files(bench.ids[0]).source))
-    references = reference_images(folder / options.real, folder / layout.RAW, image_px, options.max_real_images)
     device = choose_device(options.device, "evaluate.device")
-    encoder = open_encoder(folder / options.encoder, device)
-    classifier = None
-    if bench.exemplar_truth:
-        classifier = AttributeClassifier.from_pretrained(folder / layout.TINY / FOLDER).to(device)
-    progress = bars("cases scored")
-    metrics = score_bench(bench, out, sweep, sampling, references, encoder, classifier, progress)
+    methods = scored_methods(settings, folder, bench, baselines)
+    metrics = score_results(
+        bench,
+        methods,
+        case_scorers(options, folder, bench, device),
+        protocols(settings, folder, bench, device, bars("real images encoded")),
+        out,
+        bench_digest=checked.digest,
+        conditions=conditions(settings),
+        confidence=options.confidence,
+        draws=options.bootstrap_draws,
+        seed=settings.seed,
+        sweep=guidance_sweep(options),
+        progress=bars("results scored"),
+    )
     metrics["bench"] = checked.report.counts()
     write_metrics(folder / layout.METRICS, metrics)
     counts = [folder / layout.counts(stage) for stage in ("acquire", "filter", "curate")]
-    shown = [
-        Method(job.folder.name, partial(read_result, job.folder), num_cases=job.num_cases)
-        for job in sweep.jobs(bench, out)
-    ]
-    write_report(folder / layout.PAGE, bench, shown, out, metrics, losses=folder / layout.LOSSES, counts=counts)
-    write_gallery(folder / layout.GALLERY, bench, shown)
-    methods: Counts = metrics["methods"]
-    return methods
+    write_report(folder / layout.PAGE, bench, methods, out, metrics, losses=folder / layout.LOSSES, counts=counts)
+    write_gallery(folder / layout.GALLERY, bench, [method for method in methods if method.name != SOURCE])
+    return {**metrics["methods"][METHOD], "bench": metrics["bench"]}
 
 
-def read_result(folder: Path, case: Case) -> Image:
-    """Return a painted case."""
-    return read_image(result_path(folder, case.id))
+def conditions(settings: Settings) -> dict[str, Any]:
+    """Return how the results were painted: evaluations that differ in it are not comparable."""
+    options = settings.evaluate
+    return {
+        "guidance_scale": options.guidance_scale,
+        "max_magnification": options.max_magnification,
+        "num_steps": options.num_steps,
+        "precision": placement_of(options).precision,
+        "seed": settings.seed,
+    }
+
+
+def scored_methods(settings: Settings, folder: Path, bench: Bench, baselines: Sequence[str]) -> "list[Method]":
+    """Return what is scored, the painter first: painted results, and baselines that are computed while scoring."""
+    from pbe.evaluation.baselines import BASELINES, baseline_result
+    from pbe.evaluation.case_scores import Method, painted_method
+
+    sweep, out, seed = guidance_sweep(settings.evaluate), folder / layout.EVALUATION, settings.seed
+    key = f"{digest_code('pbe.evaluation.baselines')} {seed}"
+    names = [name for name in dict.fromkeys((SOURCE, *baselines)) if name in BASELINES]
+    computed = [Method(name, partial(baseline_result, name, seed), key) for name in names]
+    jobs = [*sweep.jobs(bench, out), *baseline_jobs(baselines, sweep.scale, bench, out)]
+    painted = [painted_method(job.folder.name, job.folder, bench, job.num_cases) for job in jobs]
+    return [painted[0], *computed, *painted[1:]]
+
+
+def protocols(
+    settings: Settings, folder: Path, bench: Bench, device: "torch.device", progress: Progress
+) -> "list[MeasuredProtocol]":
+    """Return the protocols of `evaluate.protocol`, with the statistics of the real images as each one encodes them."""
+    from pbe.evaluation.opened_protocols import open_measured_protocols
+
+    options = settings.evaluate
+    return open_measured_protocols(
+        options.protocol,
+        folder / options.encoder,
+        folder / options.real,
+        folder / layout.RAW,
+        bench,
+        limit=options.max_real_images,
+        seed=settings.seed,
+        cache=folder / layout.STATE,
+        device=device,
+        progress=progress,
+    )
+
+
+def case_scorers(options: Evaluate, folder: Path, bench: Bench, device: "torch.device") -> "list[CaseScorer]":
+    """Return the scorers of single cases: pixels, identity, and the attributes of the demo world."""
+    from pbe.evaluation.scorers.opening import open_scorers
+
+    scorers = open_scorers(
+        bench,
+        identity=options.identity,
+        lpips=None if options.lpips is None else folder / options.lpips,
+        foreground=None if options.foreground is None else folder / options.foreground,
+        batch_size=options.batch_size,
+        device=device,
+    )
+    return [*scorers, *attribute_scorers(folder, bench, device)]
+
+
+def attribute_scorers(folder: Path, bench: Bench, device: "torch.device") -> "list[CaseScorer]":
+    """Return the scorer of the demo world's attributes, for a bench that has their true values."""
+    if not bench.exemplar_truth:
+        return []
+    from pbe.demo.attribute_classifier import FOLDER, AttributeClassifier
+    from pbe.evaluation.scorers.attributes import AttributeScorer
+
+    weights = folder / layout.TINY / FOLDER
+    return [AttributeScorer(AttributeClassifier.from_pretrained(weights).to(device), digest_folder(weights))]
 
 
 evaluate_flow = stage_flow("evaluate", evaluate)

@@ -312,6 +312,9 @@ class Evaluate(Section):
         min_length=1, description="encoder that the painter never saw: efficientnet_lite0, none, or a folder"
     )
     lpips: str | None = Field(description="folder with the weights of LPIPS; null: it is not measured")
+    foreground: str | None = Field(
+        description="U2-Net as an ONNX file, which finds objects in results; null: what was repainted counts as object"
+    )
     diversity_cases: int = Field(ge=0, description="cases painted with several seeds")
     diversity_seeds: int = Field(ge=2)
     confidence: float = Field(gt=0.5, lt=1.0, description="of intervals")

@@ -31,7 +31,7 @@ from pbe.dataset.images import decode_image
 from pbe.dataset.mask_images import decode_mask
 from pbe.dataset.opened_images import opened_image
 from pbe.errors import UserError
-from pbe.evaluation.bench import Bench, exemplar_path, mask_path, source_path
+from pbe.evaluation.bench import Bench, exemplar_mask_path, exemplar_path, mask_path, source_path
 from pbe.evaluation.bench_folder import BenchListing, list_bench
 from pbe.evaluation.case_checks import CheckReport, Fault, Finding, Policy, Verdict, check_files, report_cases
 from pbe.method.windows import mask_box
@@ -52,6 +52,11 @@ class CheckedBench:
     bench: Bench
     report: CheckReport
 
+    @property
+    def digest(self) -> str:
+        """A digest, 64 hex digits, of the ids and bytes of the usable cases."""
+        return digest_bytes([f"{case_id} {digest}".encode() for case_id, digest in self.report.digests.items()])
+
 
 def open_bench(
     folder: Path,
@@ -69,7 +74,7 @@ def open_bench(
     listing = list_bench(folder)
     bench = listing.bench if num_cases is None else listing.bench.head(num_cases)
     verdicts = check_files(
-        {i: bench.files(i) for i in bench.ids},
+        {i: (*bench.files(i), exemplar_mask_path(bench.folder, i)) for i in bench.ids},
         partial(check_case, bench),
         cache=cache,
         version=_VERSION,
@@ -114,11 +119,24 @@ def check_case(bench: Bench, case_id: int) -> Verdict:
     source, of_source = examine_picture(data[0], files.source, MIN_SOURCE_PX)
     mask, of_mask, measures = _examine_mask(data[1], files.mask)
     _, of_exemplar = examine_picture(data[2], files.exemplar, MIN_EXEMPLAR_PX)
-    findings = [*_other_names(bench, case_id), *of_source, *of_mask, *of_exemplar]
+    of_object = _examine_object(exemplar_mask_path(bench.folder, case_id), data)
+    findings = [*_other_names(bench, case_id), *of_source, *of_mask, *of_exemplar, *of_object]
     if source is not None and mask is not None and source.shape[:2] != mask.shape:
         findings.append(Finding("mask_size", f"{files.mask}: {_size(mask)}, but its source is {_size(source)}"))
     order = get_args(Fault)
     return Verdict(tuple(sorted(findings, key=lambda f: order.index(f.fault))), digest_bytes(data), measures)
+
+
+def _examine_object(path: Path, data: list[bytes]) -> list[Finding]:
+    """Check the mask of the exemplar's object, which a case need not have, and append its bytes to those of the case."""
+    if not path.is_file():
+        return []
+    data.append(path.read_bytes())
+    try:
+        decode_mask(data[-1], path)
+    except UserError as error:
+        return [Finding("unreadable", str(error))]
+    return []
 
 
 def digest_bytes(contents: Sequence[bytes]) -> str:

@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flows.evaluate import evaluate, guidance_sweep, open_bench, paint_all, placement_of, sampling_of
+from flows.bench import bench as make_bench
+from flows.evaluate import check_bench, evaluate, paint_all, placement_of
 from pbe import layout
 from pbe.demo.attribute_classifier import FOLDER
 from pbe.errors import UserError
+from pbe.evaluation.bench import source_path
 from pbe.evaluation.painting import Placement
 from pbe.settings import Settings
 from pbe.types import Progress
@@ -31,7 +34,17 @@ class Bars:
 
 
 @pytest.fixture
-def project(demo: Path, model_folder: Path, tmp_path: Path) -> Path:
+def settings() -> Settings:
+    options = parameters.evaluate(
+        sweep=(1.0, 5.0, 7.0), sweep_cases=3, num_steps=2, batch_size=3, num_workers=2, diversity_cases=2,
+        diversity_seeds=2, baselines=("copy_paste",), identity="none", bootstrap_draws=100,
+    )  # fmt: skip
+    sections = {"bench": parameters.bench(num_cases=6), "method": parameters.method(image_px=32), "evaluate": options}
+    return parameters.PARAMETERS.model_copy(update=sections)
+
+
+@pytest.fixture
+def project(demo: Path, model_folder: Path, tmp_path: Path, settings: Settings) -> Path:
     """A folder with the outputs of the earlier stages."""
     tiny = parameters.ROOT / layout.TINY / FOLDER
     for path, target in (
@@ -42,57 +55,62 @@ def project(demo: Path, model_folder: Path, tmp_path: Path) -> Path:
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).symlink_to(target)
+    make_bench(settings, tmp_path)
     return tmp_path
 
 
-@pytest.fixture
-def settings() -> Settings:
-    options = parameters.evaluate(
-        num_cases=6, sweep=(1.0, 5.0, 7.0), sweep_cases=3, num_steps=2, batch_size=3, num_workers=2
-    )
-    return parameters.PARAMETERS.model_copy(update={"evaluate": options, "method": parameters.method(image_px=32)})
+def changed(settings: Settings, **changes: Any) -> Settings:
+    return settings.model_copy(update={"evaluate": settings.evaluate.replace(**changes)})
 
 
 def test_the_stage_paints_then_scores_and_reuses_its_results(project: Path, settings: Settings) -> None:
     first, second = Bars(), Bars()
-    methods = evaluate(settings, project, first)
-    assert list(first.last) == ["cases painted", "cases scored"]
-    assert (first.first["cases painted"], first.last["cases painted"]) == ((0, 15), (15, 15))
-    assert first.last["cases scored"] == (6, 6)
+    counts = evaluate(settings, project, first)
+    assert list(first.last) == ["cases checked", "cases painted", "real images encoded", "results scored"]
+    assert (first.first["cases painted"], first.last["cases painted"]) == ((0, 17), (17, 17))  # 6 + 6 + 3 and 2 seeds
+    assert first.last["results scored"] == (27, 27)  # and the source and the pasted exemplar
     metrics = (project / layout.METRICS).read_bytes()
-    assert json.loads(metrics)["methods"] == methods
-    assert "second_colour_accuracy" in methods["paint_by_example"]
+    content = json.loads(metrics)
+    assert list(content["methods"]) == ["paint_by_example", "source", "copy_paste"]
+    assert content["bench"] == counts["bench"] == {"cases": 6, "usable": 6}
+    assert "second_colour_accuracy" in content["methods"]["paint_by_example"]
     assert all((project / path).is_file() for path in (layout.PAGE, layout.GALLERY))
 
-    assert evaluate(settings, project, second) == methods
-    assert second.first["cases painted"] == (15, 15)
+    assert evaluate(settings, project, second) == counts
+    assert (second.first["cases painted"], second.first["results scored"]) == ((17, 17), (27, 27))
+    assert "real images encoded" not in second.last
     assert (project / layout.METRICS).read_bytes() == metrics
 
 
-def test_a_given_bench_is_painted_and_recorded_and_the_projects_own_can_follow(
-    project: Path, settings: Settings, tmp_path: Path
+def test_a_bench_as_cocoees_authors_give_it_is_evaluated_and_what_is_damaged_refused_before_painting(
+    project: Path, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluate(settings, project, Bars())
-    given = tmp_path / "given"
+    given = tmp_path / "download" / "COCOEE" / "test_bench"
+    given.parent.mkdir(parents=True)
     (project / layout.BENCH).rename(given)
-    options = settings.evaluate.replace(bench=str(given))
-    evaluate(settings.model_copy(update={"evaluate": options}), project, Bars())
-    reference = json.loads((project / layout.BENCH / "bench.json").read_text())
-    assert (reference["folder"], reference["num_cases"]) == (str(given), 6)
-    assert len(reference["digest"]) == 64
+    for name in ("id_list.npy", "cases.csv"):
+        (given / name).unlink()
+    path = source_path(given, 4)
+    path.write_bytes(path.read_bytes()[:-60])
+    names = ("copy_paste", "text_inpainting")
+    settings = changed(settings, bench=str(tmp_path / "download"), baselines=names, sweep=(5.0,), diversity_cases=0)
+    bars = Bars()
+    with pytest.raises(UserError, match=r"1 of 6 cases cannot be used: 1 unreadable; first: .*4_GT\.png: .*truncated"):
+        evaluate(settings, project, bars)
+    assert "cases painted" not in bars.first
+    counts = evaluate(changed(settings, damaged="skip", num_cases=5), project, bars)
+    assert counts["bench"] == {"cases": 5, "usable": 4, "skipped": {"unreadable": 1}, "notes": {"ids_from_files": 5}}
+    assert bars.last["cases painted"] == (8, 8)  # with guidance and without
+    printed = capsys.readouterr().out
+    assert "id_list.npy is missing; the 5 ids are those of the files" in printed
+    assert "so text_inpainting is left out" in printed
 
-    evaluate(settings, project, Bars())
-    assert not (project / layout.BENCH / "bench.json").exists()
-    assert len(list((project / layout.BENCH / "GT_3500").iterdir())) == 6
 
-
-def painted_again(settings: Settings, project: Path, **changes: str) -> bool:
+def painted_again(settings: Settings, project: Path, **changes: Any) -> bool:
     """Paint with these changes of `evaluate`; return whether the results so far were of no use."""
     bars = Bars()
-    changed = settings.model_copy(update={"evaluate": settings.evaluate.replace(**changes)})
-    bench = open_bench(changed, project)
-    placement = placement_of(changed.evaluate)
-    paint_all(project, bench, guidance_sweep(changed.evaluate), sampling_of(changed), placement, bars)
+    settings = changed(settings, **changes)
+    paint_all(settings, project, check_bench(settings.evaluate, project).bench, [], bars)
     return bars.first["cases painted"] != bars.last["cases painted"]
 
 
@@ -105,6 +123,12 @@ def test_results_are_kept_for_auto_and_what_it_means_and_not_for_another_precisi
     assert painted_again(settings, project, **auto)
     assert not painted_again(settings, project, device=kind, precision=placement.precision)
     assert painted_again(settings, project, device=kind, precision=other)
+
+
+def test_a_project_without_a_bench_names_the_stage_that_makes_it(project: Path, settings: Settings) -> None:
+    (project / layout.BENCH).rename(project / "elsewhere")
+    with pytest.raises(UserError, match=r"data/bench: no such file or folder; run the bench stage first"):
+        evaluate(settings, project, Bars())
 
 
 @pytest.mark.parametrize("change", [{"device": "cuda:99"}, {"device": "cpu", "precision": "fp16"}])

@@ -50,6 +50,10 @@ def train(**changes: Any) -> settings.Train:
     return PARAMETERS.train.replace(**changes)
 
 
+def bench(**changes: Any) -> settings.Bench:
+    return PARAMETERS.bench.replace(**changes)
+
+
 def evaluate(**changes: Any) -> settings.Evaluate:
     return PARAMETERS.evaluate.replace(**changes)
 
