@@ -71,8 +71,9 @@ def score_results(
 
     The first method is compared with all others. The CLIP score, FID, QS and, corrected, KID are those of `protocols`,
     further columns come from `scorers`. `conditions` is what else decides whether two evaluations are comparable, such
-    as the sampler. With `sweep`, the painter's results at other guidance scales have their own keys in metrics.json.
-    `progress` counts results. An interrupted scoring goes on where it was. Raises what `score_cases` raises.
+    as the sampler; metrics.json has it, too. With `sweep`, the painter's results at other guidance scales have their
+    own keys in metrics.json. `progress` counts results. An interrupted scoring goes on where it was. Raises what
+    `score_cases` raises.
     """
     every: list[CaseScorer] = [*(ClipScorer(each.protocol) for each in protocols), UnmaskedScorer(), *scorers]
     encoders = {each.space: each.protocol.features for each in reversed(protocols)}
@@ -90,7 +91,7 @@ def score_results(
     write_json(out / COMPARISON, comparison.summary(subject))
     facts = {"bench_digest": bench_digest, "num_cases": len(bench)}
     write_json(out / CONDITIONS, facts | _measured_conditions(protocols, every) | dict(conditions))
-    return _metrics(bench, comparison, scores, protocols, subject, sweep)
+    return _metrics(bench, comparison, scores, protocols, subject, sweep) | dict(conditions)
 
 
 def write_metrics(path: Path, metrics: Metrics) -> None:

@@ -93,6 +93,7 @@ def test_metrics_json_has_the_documented_keys(score: Score) -> None:
     assert list(metrics["classifier_accuracy"]) == accuracy_keys
     assert (metrics["features"], metrics["num_cases"], metrics["num_real_images"]) == ("pixels", 12, 60)
     assert (metrics["guidance_scale"], metrics["qs_components"], metrics["protocol"]) == (5.0, 3, "corrected")
+    assert metrics["num_steps"] == 2  # a condition
 
 
 def test_a_painter_that_pastes_scores_as_the_pasted_baseline_and_is_a_tie(score: Score, tmp_path: Path) -> None:
