@@ -16,6 +16,7 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from pbe.errors import UserError
+from pbe.evaluation.metric_table import ACCURACY, metric_spec
 
 Floats = NDArray[np.float64]
 
@@ -47,7 +48,9 @@ _STYLE: Any = {
     "ytick.major.size": 0,
 }
 
-_MAX_ATTRIBUTES = 3  # more lines in one figure would be hard to read
+_MAX_ATTRIBUTES, _MAX_PANELS = 3, 3  # more in one figure would be hard to read
+_PANELS = ("identity", "clip_score", "copy_paste_score", "fid", "seam_visibility")
+_MAX_POINTS = 1500  # of a curve: more than a screen shows
 
 
 @dataclass(frozen=True)
@@ -81,46 +84,69 @@ def smooth(values: Floats, window: int) -> Floats:
 
 def training_figure(losses: Losses) -> str:
     """Return a figure of the loss, raw and smoothed, above the learning rate."""
+    window = max(1, len(losses.loss) // 30)
+    every = max(1, -(-len(losses.loss) // _MAX_POINTS))
+    steps = losses.steps[::every]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.6, 4.2), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        window = max(1, len(losses.loss) // 30)
-        upper.plot(losses.steps, losses.loss, color=_SERIES[0], linewidth=0.8, alpha=0.3)
-        upper.plot(losses.steps, smooth(losses.loss, window), color=_SERIES[0], linewidth=2)
+        upper.plot(steps, losses.loss[::every], color=_SERIES[0], linewidth=0.8, alpha=0.3)
+        upper.plot(steps, smooth(losses.loss, window)[::every], color=_SERIES[0], linewidth=2)
         if len(losses.loss) and losses.loss.min() > 0:
             upper.set_yscale("log")
             upper.yaxis.set_major_formatter("{x:g}")
             upper.yaxis.set_minor_formatter(NullFormatter())
-        upper.set_title(f"loss of each step, and its mean over {window} steps")
-        lower.plot(losses.steps, losses.lr, color=_SERIES[1], linewidth=2)
+        which = "each step" if every == 1 else f"one step in {every}"
+        upper.set_title(f"loss of {which}, and its mean over {window} steps")
+        lower.plot(steps, losses.lr[::every], color=_SERIES[1], linewidth=2)
         lower.set_title("learning rate")
         lower.set_xlabel("step")
         return _svg(figure)
 
 
-def guidance_figure(scales: Mapping[str, Mapping[str, float | None]], accuracies: Mapping[str, str]) -> str:
-    """Return a figure of the CLIP score, and of the accuracies of the first attributes, over the guidance scale.
-
-    `accuracies` maps their keys, such as "shape_accuracy", to their names.
-    """
+def guidance_figure(scales: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a figure of metrics over the guidance scale: a panel for each of the first three, one for accuracies."""
     x = [float(scale) for scale in scales]
-    shown = [key for key in accuracies if all(row.get(key) is not None for row in scales.values())][:_MAX_ATTRIBUTES]
+    measured = [m for m in next(iter(scales.values())) if all(_number(row, m) for row in scales.values())]
+    attributes = [m for m in measured if m.endswith(ACCURACY)][:_MAX_ATTRIBUTES]
+    panels = [m for m in _PANELS if m in measured][: _MAX_PANELS - bool(attributes)]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.6, 3.2), layout="constrained")
-        axes = figure.subplots(1, 2 if shown else 1, squeeze=False)[0]
-        _line(axes[0], x, [row["clip_score"] for row in scales.values()], _SERIES[0])
-        axes[0].set_title("CLIP score")
-        for colour, key in zip(_SERIES, shown, strict=False):
-            _line(axes[1], x, [row[key] for row in scales.values()], colour, accuracies[key])
-        if shown:
-            axes[1].set_title("found in the repainted box, %")
-            axes[1].set_ylim(0, 100)
-            axes[1].legend(frameon=False, loc="best", ncols=len(shown), handlelength=1.2, columnspacing=1.2)
+        axes = figure.subplots(1, max(1, len(panels) + bool(attributes)), squeeze=False)[0]
+        for each, metric in zip(axes, panels, strict=False):
+            _draw_metric(each, x, scales, metric)
+        if attributes:
+            _draw_attributes(axes[-1], x, scales, attributes)
         for each in axes:
             each.set_xlabel("guidance scale")
             each.set_xticks(x)
             each.margins(x=0.06)
         return _svg(figure)
+
+
+def _number(row: Mapping[str, Any], metric: str) -> bool:
+    return isinstance(row.get(metric), int | float)
+
+
+def _draw_metric(axes: Axes, x: Sequence[float], scales: Mapping[str, Mapping[str, Any]], metric: str) -> None:
+    """Draw a metric, with its interval where every scale has one."""
+    rows, colour = list(scales.values()), _SERIES[0]
+    _line(axes, x, [row[metric] for row in rows], colour)
+    if all(_number(row, f"{metric}_low") and _number(row, f"{metric}_high") for row in rows):
+        low, high = ([row[f"{metric}_{end}"] for row in rows] for end in ("low", "high"))
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.set_title(metric_spec(metric).title)
+
+
+def _draw_attributes(
+    axes: Axes, x: Sequence[float], scales: Mapping[str, Mapping[str, Any]], attributes: Sequence[str]
+) -> None:
+    for colour, metric in zip(_SERIES, attributes, strict=False):
+        name = metric.removesuffix(ACCURACY).replace("_", " ")
+        _line(axes, x, [row[metric] for row in scales.values()], colour, name)
+    axes.set_title("found in the box, %")
+    axes.set_ylim(0, 105)
+    axes.legend(frameon=False, loc="best", fontsize=9, handlelength=1.2)
 
 
 def _line(axes: Axes, x: Sequence[float], y: Sequence[float | None], colour: str, label: str | None = None) -> None:

@@ -1,56 +1,91 @@
-"""The report's page, gallery and counts."""
+"""The report's page: complete, self-contained, below its limit at any resolution, and the same bytes each time."""
 
-import json
 import re
+from dataclasses import dataclass, replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
-from pbe.dataset.images import read_image
-from pbe.demo.attribute_classifier import AttributeClassifier
 from pbe.errors import UserError
-from pbe.evaluation.bench import Bench, result_path
+from pbe.evaluation.bench import Bench, Case, Origin
 from pbe.evaluation.case_scores import Method
-from pbe.evaluation.encoders.protocol import FeatureEncoder
-from pbe.evaluation.paint_plan import GuidanceSweep, paint_bench
-from pbe.evaluation.painting import Sampling
-from pbe.evaluation.report.figures import Losses, guidance_figure, read_losses, smooth, training_figure
-from pbe.evaluation.report.page import (
-    accuracy_names,
-    format_number,
-    read_counts,
-    relative_accuracies,
-    write_gallery,
-    write_report,
-)
-from pbe.evaluation.scoring import Metrics, score_bench
-from tests.support.paster import Paster
+from pbe.evaluation.report.page import MAX_BYTES, write_gallery, write_report
+from pbe.types import Image
+from tests.support.report_files import sweep_metrics, write_evaluation
 
-VOID = {"meta", "link", "img", "br"}
+NAMES = ("paint_by_example", "copy_paste", "source", "poisson", "text_inpainting", "stock")
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 class Page(HTMLParser):
-    """The images and addresses of a page; its construction fails when tags do not match."""
+    """The elements of a page; its construction fails when tags do not match."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.images: list[dict[str, str | None]] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
-        self.addresses: list[str] = []
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.addresses += [v or "" for k, v in attrs if k in ("src", "href", "srcset")]
-        if tag == "img":
-            self.images.append(dict(attrs))
+        self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@dataclass(frozen=True)
+class NoisyBench(Bench):
+    """A bench whose pictures are all the same noise, which no encoding makes small."""
+
+    size_px: int = 32
+
+    def case(self, case_id: int) -> Case:
+        return replace(noisy_case(self.size_px), id=case_id)
+
+
+@cache
+def noisy_case(size_px: int) -> Case:
+    rng = np.random.default_rng(0)
+    mask = np.zeros((size_px, size_px), np.uint8)
+    mask[size_px // 4 : size_px // 2, size_px // 4 : size_px // 2] = 1
+    return Case(0, noise(rng, size_px), mask, noise(rng, size_px // 2))
+
+
+def noisy_bench(num_cases: int, size_px: int) -> NoisyBench:
+    labels = ("Star", "Ring")
+    origins = tuple(Origin(i, "a", f"a{i}", f"b{i}", labels[i % 2], f"a star {i}") for i in range(num_cases))
+    return NoisyBench(Path("absent"), tuple(range(num_cases)), origins, size_px=size_px)
+
+
+def noise(rng: np.random.Generator, size_px: int) -> Image:
+    return rng.integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
+
+
+def flipped(case: Case) -> Image:
+    return np.ascontiguousarray(case.source[::-1])
+
+
+def method(name: str, num_cases: int | None = None) -> Method:
+    return Method(name, (lambda case: case.source) if name == "source" else flipped, num_cases=num_cases)
+
+
+METHODS = [*map(method, NAMES), method("paint_by_example_guidance_1"), method("paint_by_example_guidance_7", 4)]
+
+
+@pytest.fixture(scope="module")
+def small() -> Bench:
+    return noisy_bench(14, 32)
 
 
 @pytest.fixture(scope="module")
@@ -59,25 +94,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def metrics(
-    bench: Bench,
-    encoder: FeatureEncoder,
-    classifier: AttributeClassifier,
-    sweep: GuidanceSweep,
-    sampling: Sampling,
-    out: Path,
-) -> Metrics:
-    references = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    paint_bench(bench, sweep, sampling, Paster(), out, model_key="a")
-    return score_bench(bench, out, sweep, sampling, references, encoder, classifier)
-
-
-def methods_of(bench: Bench, sweep: GuidanceSweep, out: Path) -> list[Method]:
-    return [method_of(job.folder, job.num_cases) for job in sweep.jobs(bench, out)]
-
-
-def method_of(folder: Path, num_cases: int | None = None) -> Method:
-    return Method(folder.name, lambda case: read_image(result_path(folder, case.id)), num_cases=num_cases)
+def metrics(small: Bench, out: Path) -> dict[str, Any]:
+    return write_evaluation(out, small.ids, NAMES) | sweep_metrics(4)
 
 
 def losses_csv(folder: Path) -> Path:
@@ -87,117 +105,98 @@ def losses_csv(folder: Path) -> Path:
 
 
 def test_the_page_is_complete_and_has_no_external_files(
-    metrics: Metrics, bench: Bench, out: Path, sweep: GuidanceSweep, tmp_path: Path
+    small: Bench, out: Path, metrics: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "filter.json").write_text('{"rows": 90, "rejects": {"too_small": 30, "group_of": 0}}')
     counts = [tmp_path / "filter.json", tmp_path / "absent.json"]
-    write_report(
-        tmp_path / "a.html",
-        bench,
-        methods_of(bench, sweep, out),
-        out,
-        metrics,
-        losses=losses_csv(tmp_path),
-        counts=counts,
-    )
-    text = (tmp_path / "a.html").read_text()
+    path = tmp_path / "a.html"
+    write_report(path, small, METHODS, out, metrics, losses=losses_csv(tmp_path), counts=counts)
+    text = path.read_text()
     page = Page(text)
-    assert all(address.startswith(("data:", "#")) for address in page.addresses)
-    assert not re.search(r"url\((?!#)|@import|<script", text)
-    assert all(image["alt"] for image in page.images)
-    assert len(page.images) == 5 * (2 + 3) + 8 * (2 + 2)
-    for shown in ("rejects: too small", "84.97", "none of these numbers is comparable", "learning rate", "pixels"):
+    addresses = [v or "" for _, attributes in page.elements for k, v in attributes.items() if k in ("src", "href")]
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert not re.search(r"url\((?!#)|@import|https?://(?!www\.w3\.org)|<script [^>]*src", text)
+    assert all(image["alt"] for image in page.all("img"))
+    for shown in (
+        "rejects: too small",
+        "84.97",
+        "none of these numbers is comparable",
+        "learning rate",
+        "0b0b0b0b0b0b<",
+    ):
         assert shown in text
     assert "group of" not in text
-    assert "inf" not in re.findall(r">(nan|inf)<", text)
+    assert not re.findall(r">(nan|inf|None)<", text)
 
 
-def test_the_page_is_the_same_bytes_each_time(
-    metrics: Metrics, bench: Bench, out: Path, sweep: GuidanceSweep, tmp_path: Path
-) -> None:
+def test_every_link_has_its_section(small: Bench, out: Path, metrics: dict[str, Any], tmp_path: Path) -> None:
+    write_report(tmp_path / "a.html", small, METHODS, out, metrics)
+    page = Page((tmp_path / "a.html").read_text())
+    ids = {attributes.get("id") for _, attributes in page.elements}
+    links = {(link["href"] or "").removeprefix("#") for link in page.all("a")}
+    assert links <= ids
+    assert len(links) == 9
+
+
+def test_sliders_work_with_the_keyboard(small: Bench, out: Path, metrics: dict[str, Any], tmp_path: Path) -> None:
+    write_report(tmp_path / "a.html", small, METHODS, out, metrics)
+    page = Page((tmp_path / "a.html").read_text())
+    sliders = page.all("input")
+    assert len(sliders) == 12
+    assert all(s["type"] == "range" and s["aria-label"] and s["min"] == "0" and s["max"] == "100" for s in sliders)
+    assert {s["value"] for s in sliders} == {"38"}  # the middle of a box from a quarter to a half
+    buttons = page.all("button")
+    assert len(buttons) == 12 * (len(NAMES) - 1)
+    assert sum(button["aria-pressed"] == "true" for button in buttons) == 12
+    scrolled = [a for tag, a in page.elements if a.get("class") == "scroll"]
+    assert all(a.get("tabindex") == "0" and a.get("aria-label") for a in scrolled)
+
+
+def test_the_page_is_the_same_bytes_each_time(small: Bench, out: Path, metrics: dict[str, Any], tmp_path: Path) -> None:
     pages = []
     for name in ("a.html", "b.html"):
-        write_report(tmp_path / name, bench, methods_of(bench, sweep, out), out, metrics, losses=losses_csv(tmp_path))
+        write_report(tmp_path / name, small, METHODS, out, metrics, losses=losses_csv(tmp_path))
         pages.append((tmp_path / name).read_bytes())
     assert pages[0] == pages[1]
 
 
-def test_a_bench_without_truth_has_a_page_without_accuracies(
-    bench: Bench, encoder: FeatureEncoder, sweep: GuidanceSweep, sampling: Sampling, tmp_path: Path
+@pytest.mark.parametrize(("size_px", "num_cases"), [(512, 14), (2048, 4)])
+def test_noise_of_any_size_fits(size_px: int, num_cases: int, tmp_path: Path) -> None:
+    bench = noisy_bench(num_cases, size_px)
+    metrics = write_evaluation(tmp_path / "out", bench.ids, NAMES)
+    write_report(tmp_path / "a.html", bench, [method(name) for name in NAMES], tmp_path / "out", metrics)
+    assert (tmp_path / "a.html").stat().st_size < MAX_BYTES < 5_000_000
+    write_gallery(tmp_path / "a.png", bench, [method(name) for name in NAMES])
+    width, height = PillowImage.open(tmp_path / "a.png").size
+    assert width * height <= 4_000_000
+
+
+def test_quality_falls_before_cases_are_left_out(
+    small: Bench, out: Path, metrics: dict[str, Any], tmp_path: Path
 ) -> None:
-    plain = Bench(bench.folder, bench.ids)
-    references = [bench.case(i).source for i in bench.ids]
-    paint_bench(plain, sweep, sampling, Paster(), tmp_path, model_key="a")
-    metrics = score_bench(plain, tmp_path, sweep, sampling, references, encoder, None)
-    write_report(
-        tmp_path / "a.html", plain, methods_of(plain, sweep, tmp_path), tmp_path, json.loads(json.dumps(metrics))
-    )
+    sizes, numbers = [], []
+    for max_bytes in (MAX_BYTES, 900_000, 300_000, 130_000):
+        write_report(tmp_path / "a.html", small, METHODS, out, metrics, max_bytes=max_bytes)
+        sizes.append((tmp_path / "a.html").stat().st_size)
+        numbers.append(len(Page((tmp_path / "a.html").read_text()).all("input")))
+        assert sizes[-1] <= max_bytes
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[0] == 12 > numbers[-1]
+    with pytest.raises(ValueError, match="does not fit into 1000 bytes"):
+        write_report(tmp_path / "a.html", small, METHODS, out, metrics, max_bytes=1000)
+
+
+def test_folders_of_results_have_a_page_without_the_painters_parts(small: Bench, tmp_path: Path) -> None:
+    names = ["AnyDoor", "official <code>"]
+    metrics = write_evaluation(tmp_path, small.ids, names)
+    write_report(tmp_path / "a.html", small, [method(name) for name in names], tmp_path, metrics)
     text = (tmp_path / "a.html").read_text()
     Page(text)
-    assert "classifier" not in text
-    assert "learning rate" not in text
+    assert "<title>AnyDoor and official &lt;code&gt;: evaluation</title>" in text
+    for absent in ("Guidance</h2>", "learning rate", "classifier", "<h2>Data"):
+        assert absent not in text
 
 
-def test_the_gallery_is_a_png(bench: Bench, metrics: Metrics, out: Path, sweep: GuidanceSweep, tmp_path: Path) -> None:
-    assert metrics["num_cases"] == 12
-    write_gallery(tmp_path / "gallery.png", bench, methods_of(bench, sweep, out), num_rows=3)
-    assert (tmp_path / "gallery.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_accuracies_are_relative_to_the_classifiers() -> None:
-    metrics = {
-        "classifier_accuracy": {"shape_accuracy": 80.0, "second_colour_accuracy": None, "pattern_accuracy": 0.0},
-        "methods": {"source": {"shape_accuracy": 20.0, "second_colour_accuracy": None, "pattern_accuracy": 1.0}},
-    }
-    assert relative_accuracies(metrics)["source"] == {"shape_accuracy": 25.0, "pattern_accuracy": None}
-
-
-def test_accuracies_are_named_after_their_attributes() -> None:
-    metrics = {"classifier_accuracy": {"shape_accuracy": 80.0, "second_colour_accuracy": 70.0, "age_accuracy": None}}
-    assert accuracy_names(metrics) == {"shape_accuracy": "shape", "second_colour_accuracy": "second colour"}
-
-
-def test_counts_are_flattened_and_zeros_left_out(tmp_path: Path) -> None:
-    text = '{"train": {"keep": 40, "dark": 10, "bright": 0}, "rate": 0.5, "num_bytes": 99, "ok": true}'
-    (tmp_path / "c.json").write_text(text)
-    assert [(c.name, c.number, c.share) for c in read_counts(tmp_path / "c.json")] == [
-        ("train: keep", 40, 1.0),
-        ("train: dark", 10, 0.25),
-    ]
-    (tmp_path / "c.json").write_text("{")
-    with pytest.raises(UserError, match=r"c\.json: not valid JSON"):
-        read_counts(tmp_path / "c.json")
-
-
-def test_numbers_are_formatted_with_two_decimals_and_none_as_a_dash() -> None:
-    assert [format_number(v) for v in (None, 1234, 3.14159)] == ["–", "1,234", "3.14"]  # noqa: RUF001
-
-
-def test_smoothing_is_a_mean_over_neighbours() -> None:
-    np.testing.assert_allclose(smooth(np.array([0.0, 3.0, 6.0, 0.0]), 3), [1.5, 3.0, 3.0, 3.0])
-    np.testing.assert_allclose(smooth(np.array([1.0, 2.0]), 1), [1.0, 2.0])
-
-
-def test_losses_without_a_column_are_refused(tmp_path: Path) -> None:
-    assert len(read_losses(losses_csv(tmp_path)).loss) == 60
-    (tmp_path / "losses.csv").write_text("step,loss\n1,2\n")
-    with pytest.raises(UserError, match=r"losses\.csv: column lr is missing"):
-        read_losses(tmp_path / "losses.csv")
-
-
-def test_figures_use_the_colours_of_the_page() -> None:
-    figure = training_figure(Losses(np.arange(5.0), np.ones(5), np.ones(5)))
-    assert figure.startswith("<svg")
-    assert "var(--series-1)" in figure
-    assert not re.search(r"\d{4}-\d{2}-\d{2}", figure)
-
-
-def test_the_guidance_figure_shows_the_accuracies_that_every_scale_has() -> None:
-    names = {"shape_accuracy": "shape", "colour_accuracy": "colour"}
-    figure = guidance_figure({"1": {"clip_score": 50.0}, "5": {"clip_score": 60.0}}, names)
-    assert "guidance scale" in figure
-    assert "shape" not in figure
-    rows = {scale: {"clip_score": 50.0, "shape_accuracy": 9.0, "colour_accuracy": None} for scale in ("1", "5")}
-    figure = guidance_figure(rows, names)
-    assert ">shape<" in figure
-    assert ">colour<" not in figure
+def test_a_missing_file_of_the_scores_is_named(small: Bench, metrics: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"comparison\.json: no such file"):
+        write_report(tmp_path / "a.html", small, METHODS, tmp_path, metrics)
