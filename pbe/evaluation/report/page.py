@@ -16,6 +16,7 @@ from pbe.evaluation.metric_table import ACCURACY, metric_spec
 from pbe.evaluation.report.cases import Cases, page_cases
 from pbe.evaluation.report.cautions import cautions
 from pbe.evaluation.report.conditions import condition_rows
+from pbe.evaluation.report.csv_tables import write_csv_tables
 from pbe.evaluation.report.data_counts import read_funnels
 from pbe.evaluation.report.figures import guidance_figure, read_losses, training_figure
 from pbe.evaluation.report.gallery import gallery_rows, spread_cases, write_gallery_png
@@ -24,6 +25,7 @@ from pbe.evaluation.report.pictures import Picture, encode_pictures
 from pbe.evaluation.report.results import Results, is_shown, method_title, order_metrics, read_results
 from pbe.evaluation.report.slices import slice_tables
 from pbe.evaluation.report.summary import summarise
+from pbe.evaluation.report.sweep import sweep_rows
 from pbe.evaluation.report.tables import difference_charts, metric_tables
 from pbe.runtime.files import write_text
 
@@ -50,7 +52,7 @@ def write_report(
     counts: Sequence[Path] = (),
     max_bytes: int = MAX_BYTES,
 ) -> None:
-    """Write the page of an evaluation: of the painter beside baselines, or of any folders of results.
+    """Write the page of an evaluation, of the painter beside baselines or of any folders of results; and CSVs in `out`.
 
     `methods` are what was scored; the page shows some of their results. `out` is the folder with the files that scoring
     writes (see `results`), `metrics` the content of metrics.json, `losses` reports/losses.csv, and `counts` are JSON
@@ -58,6 +60,7 @@ def write_report(
     UserError when a file cannot be read, and ValueError when even the page without pictures exceeds `max_bytes`.
     """
     results = read_results(metrics, out)
+    write_csv_tables(out, results, sweep_rows(results))
     content = _content(results, losses, counts)
     cases = page_cases(bench, methods, results, *_NUM_CASES[0])
     for number in _NUM_CASES:
@@ -102,7 +105,7 @@ def _content(results: Results, losses: Path | None, counts: Sequence[Path]) -> d
     """Return everything that the template shows, apart from the cases."""
     summary = results.summary
     first, further = difference_charts(results)
-    scales = sorted(summary.get("guidance_sweep", {}).get("scales", {}).items(), key=lambda item: float(item[0]))
+    sweep = sweep_rows(results)
     return {
         "results": results,
         "title": page_title(results),
@@ -114,9 +117,9 @@ def _content(results: Results, losses: Path | None, counts: Sequence[Path]) -> d
         "charts": first,
         "further_charts": further,
         "slices": slice_tables(results),
-        "scales": scales,
-        "sweep_metrics": order_metrics({m for _, row in scales for m in row if is_shown(m)}),
-        "guidance": guidance_figure(dict(scales)) if len(scales) > 1 else None,
+        "scales": list(sweep.items()),
+        "sweep_metrics": order_metrics({m for row in sweep.values() for m in row if is_shown(m)}),
+        "guidance": guidance_figure(sweep) if len(sweep) > 1 else None,
         "training": training_figure(read_losses(losses)) if losses and losses.is_file() else None,
         "funnels": read_funnels(counts),
         "conditions": condition_rows(results),

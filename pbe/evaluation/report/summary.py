@@ -39,7 +39,7 @@ def summarise(results: Results) -> Summary:
 def headline(results: Results) -> str:
     """Return one sentence: each headline metric against the one method that it is best read against.
 
-    That is the unchanged source for FID, and otherwise the best other model.
+    That is the unchanged source for FID, and otherwise the best other model; without one, the source again.
     """
     clauses: list[str] = []
     for metric in headline_metrics(results):
@@ -53,11 +53,11 @@ def headline(results: Results) -> str:
 def _rival(results: Results, metric: str) -> str:
     """Return the method that a headline compares the subject with; "" when there is none."""
     measured = [other for other in results.others if results.difference(other, metric)]
-    if metric == "fid" and SOURCE in measured:
+    models = [other for other in measured if other not in _NO_RIVALS]
+    if SOURCE in measured and (metric == "fid" or not models):
         return SOURCE
-    models = [other for other in measured if other not in _NO_RIVALS] or measured
     sign = 1 if metric_spec(metric).higher_is_better else -1
-    return max(models, key=lambda other: sign * results.estimates[other][metric].value, default="")
+    return max(models or measured, key=lambda other: sign * results.estimates[other][metric].value, default="")
 
 
 def _relation(difference: Difference) -> str:

@@ -29,6 +29,7 @@ class Column:
     title: str
     unit: str
     higher_is_better: bool
+    digits: int
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def metric_tables(results: Results, *, extra: Mapping[str, Mapping[str, float | 
         wanted = [m for m in results.metrics if m.removesuffix(OFFICIAL) in metrics]
         if "identity" in metrics:
             wanted += [m for m in results.metrics if m.endswith(ACCURACY)]
-        columns = tuple(column_of(m) for m in sorted(wanted, key=lambda m: _position(m, metrics)))
+        columns = tuple(_column(results, m) for m in sorted(wanted, key=lambda m: _position(m, metrics)))
         rows = [_row(results, name, columns) for name in results.methods]
         rows[1:1] = [_extra_row(name, values, columns) for name, values in (extra or {}).items()]
         tables += [Table(title, columns, tuple(rows))] if columns else []
@@ -101,10 +102,11 @@ def _position(metric: str, metrics: Sequence[str]) -> tuple[int, bool]:
     return (metrics.index(plain) if plain in metrics else len(metrics), plain != metric)
 
 
-def column_of(metric: str) -> Column:
-    """Return the head of a metric's column."""
-    spec = metric_spec(metric)
-    return Column(metric, spec.title, spec.unit, spec.higher_is_better)
+def _column(results: Results, metric: str) -> Column:
+    """Return the head of a column, whose decimals show the subject's interval."""
+    own, spec = results.estimate(results.subject, metric), metric_spec(metric)
+    digits = digits_for(spec, own.low, own.high) if own else spec.digits
+    return Column(metric, spec.title, spec.unit, spec.higher_is_better, digits)
 
 
 def _row(results: Results, name: str, columns: Sequence[Column]) -> Row:
@@ -112,20 +114,19 @@ def _row(results: Results, name: str, columns: Sequence[Column]) -> Row:
     for column in columns:
         difference = results.difference(name, column.metric)
         mark = _MARKS[difference.verdict] if difference else ""
-        cells.append(_cell(results.estimate(name, column.metric), column.metric, mark))
+        cells.append(_cell(results.estimate(name, column.metric), column.digits, mark))
     return Row(method_title(name), name == results.subject, tuple(cells))
 
 
 def _extra_row(title: str, values: Mapping[str, float | None], columns: Sequence[Column]) -> Row:
     found = [values.get(column.metric) for column in columns]
     estimates = [None if value is None else Estimate(value) for value in found]
-    return Row(title, False, tuple(_cell(e, c.metric, "") for e, c in zip(estimates, columns, strict=True)))
+    return Row(title, False, tuple(_cell(e, c.digits, "") for e, c in zip(estimates, columns, strict=True)))
 
 
-def _cell(estimate: Estimate | None, metric: str, mark: str) -> Cell:
+def _cell(estimate: Estimate | None, digits: int, mark: str) -> Cell:
     if estimate is None:
         return Cell(format_number(None))
-    digits = digits_for(metric_spec(metric), estimate.low, estimate.high)
     value = format_number(float(estimate.value), digits)
     if estimate.low is None or estimate.high is None or estimate.low == estimate.high:
         return Cell(value, "", mark)
@@ -151,11 +152,13 @@ def _chart(results: Results, metric: str) -> DifferenceChart | None:
     def place(value: float) -> float:
         return round(100 * (value - low) / (high - low), 2)
 
-    return DifferenceChart(column_of(metric), place(0.0), tuple(_bar(d, place) for d in found))
+    spec = metric_spec(metric)
+    digits = max(digits_for(spec, d.low, d.high) for d in found)
+    column = Column(metric, spec.title, spec.unit, spec.higher_is_better, digits)
+    return DifferenceChart(column, place(0.0), tuple(_bar(d, digits, place) for d in found))
 
 
-def _bar(difference: Difference, place: Callable[[float], float]) -> DifferenceBar:
-    digits = digits_for(metric_spec(difference.metric), difference.low, difference.high)
+def _bar(difference: Difference, digits: int, place: Callable[[float], float]) -> DifferenceBar:
     text = f"{signed(difference.value, digits)} {interval(difference.low, difference.high, digits)}"
     ends = place(difference.low), place(difference.high), place(difference.value)
     return DifferenceBar(method_title(difference.other), text, difference.verdict, *ends)
