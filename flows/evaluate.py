@@ -110,6 +110,7 @@ def score_all(
     The encoders run in fp32 on the first device that paints. The libraries that scoring needs are imported here, so
     that painting does not wait for them.
     """
+    from flows.artifacts import publish_report
     from pbe.evaluation.report.page import write_gallery, write_report
     from pbe.evaluation.scoring import score_results, write_metrics
     from pbe.runtime.devices import choose_device
@@ -136,6 +137,7 @@ def score_all(
     counts = [folder / layout.counts(stage) for stage in ("acquire", "filter", "curate")]
     write_report(folder / layout.PAGE, bench, methods, out, metrics, losses=folder / layout.LOSSES, counts=counts)
     write_gallery(folder / layout.GALLERY, bench, [method for method in methods if method.name != SOURCE])
+    publish_report(metrics, out, folder / layout.PAGE)
     return {**metrics["methods"][METHOD], "bench": metrics["bench"]}
 
 
