@@ -65,6 +65,11 @@ def guidance_sweep(options: Evaluate) -> GuidanceSweep:
     return GuidanceSweep(options.guidance_scale, options.sweep, options.sweep_cases)
 
 
+def diversity(options: Evaluate) -> Diversity:
+    """Return how many cases are painted with how many seeds."""
+    return Diversity(options.diversity_cases, options.diversity_seeds)
+
+
 def sampling_of(settings: Settings) -> Sampling:
     """Return how every case is painted."""
     options = settings.evaluate
@@ -96,8 +101,7 @@ def paint_all(settings: Settings, folder: Path, bench: Bench, baselines: Sequenc
     """Paint the bench with the trained model and the baselines' models; pictures that exist are kept."""
     options = settings.evaluate
     models = Models(folder / layout.MODEL, folder / layout.BACKBONE)
-    diversity = Diversity(options.diversity_cases, options.diversity_seeds)
-    jobs = evaluation_jobs(bench, folder / layout.EVALUATION, guidance_sweep(options), diversity, baselines)
+    jobs = evaluation_jobs(bench, folder / layout.EVALUATION, guidance_sweep(options), diversity(options), baselines)
     placement, progress = placement_of(options), bars("cases painted")
     painting.paint_cases(models, bench, jobs, sampling=sampling_of(settings), placement=placement, progress=progress)
 
@@ -117,7 +121,7 @@ def score_all(
 
     options, bench, out = settings.evaluate, checked.bench, folder / layout.EVALUATION
     device = choose_device(options.device, "evaluate.device")
-    methods = scored_methods(settings, folder, bench, baselines)
+    methods = scored_methods(settings, folder, bench, baselines, device)
     metrics = score_results(
         bench,
         methods,
@@ -153,18 +157,27 @@ def conditions(settings: Settings) -> dict[str, Any]:
     }
 
 
-def scored_methods(settings: Settings, folder: Path, bench: Bench, baselines: Sequence[str]) -> "list[Method]":
+def scored_methods(
+    settings: Settings, folder: Path, bench: Bench, baselines: Sequence[str], device: "torch.device"
+) -> "list[Method]":
     """Return what is scored, the painter first: painted results, and baselines that are computed while scoring."""
     from pbe.evaluation.baselines import BASELINES, baseline_result
     from pbe.evaluation.case_scores import Method, painted_method
+    from pbe.evaluation.encoders.local import open_identity_encoder
+    from pbe.evaluation.scorers.diversity import DiversityScorer
 
     sweep, out, seed = guidance_sweep(settings.evaluate), folder / layout.EVALUATION, settings.seed
     key = f"{digest_code('pbe.evaluation.baselines')} {seed}"
     names = [name for name in dict.fromkeys((SOURCE, *baselines)) if name in BASELINES]
     computed = [Method(name, partial(baseline_result, name, seed), key) for name in names]
-    jobs = [*sweep.jobs(bench, out), *baseline_jobs(baselines, sweep.scale, bench, out)]
-    painted = [painted_method(job.folder.name, job.folder, bench, job.num_cases) for job in jobs]
-    return [painted[0], *computed, *painted[1:]]
+    own, *others = [*sweep.jobs(bench, out), *baseline_jobs(baselines, sweep.scale, bench, out)]
+    seeds = diversity(settings.evaluate).jobs(sweep.scale, bench, out)
+    drawn, painted = (
+        [painted_method(job.folder.name, job.folder, bench, job.num_cases) for job in jobs] for jobs in (seeds, others)
+    )
+    encoder = open_identity_encoder(settings.evaluate.identity, device) if drawn else None
+    scorers = [DiversityScorer(drawn, bench, encoder)] if drawn else []
+    return [painted_method(METHOD, own.folder, bench, scorers=scorers), *computed, *painted]
 
 
 def protocols(
