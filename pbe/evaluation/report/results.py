@@ -23,10 +23,10 @@ import polars as pl
 from pbe.evaluation.metric_table import ACCURACY, METRICS, OFFICIAL, metric_spec
 from pbe.evaluation.paint_plan import COPY_PASTE, SOURCE
 from pbe.evaluation.painted_methods import METHOD
+from pbe.evaluation.scoring import CASE_SCORES, COMPARISON, CONDITIONS
 from pbe.runtime.files import read_json
 
 Verdict = Literal["better", "worse", "tie"]
-COMPARISON, CONDITIONS, CASE_SCORES = "comparison.json", "evaluation.json", "case_scores.parquet"
 _TITLES = {
     METHOD: "Paint by Example",
     SOURCE: "unchanged source",
