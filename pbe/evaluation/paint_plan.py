@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pbe.evaluation.bench import Bench, exemplar_path, mask_path, source_path
-from pbe.evaluation.painted_methods import METHOD, PAINTED_METHODS
+from pbe.evaluation.painted_methods import METHOD as METHOD
+from pbe.evaluation.painted_methods import PAINTED_METHODS
 from pbe.evaluation.painting import PaintJob
 
 COPY_PASTE, SOURCE = "copy_paste", "source"  # the names of methods in scores and folders

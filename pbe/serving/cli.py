@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from pbe.errors import UnavailableError, UserError, disk_errors_reported, one_line
 from pbe.runtime.files import atomic_file, atomic_folder
 from pbe.serving.edit_inputs import check_edit_arguments, checked_exemplar, checked_source, print_notes
+from pbe.serving.evaluate_cli import add_evaluate, add_reference
 from pbe.serving.output_files import check_folder_of, check_new
 from pbe.serving.start_up import hidden_module, paused_collector
 
@@ -56,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_edit(commands.add_parser("edit", help="paint the object of one image into the masked part of another"))
     _add_exchange(commands)
+    add_evaluate(commands.add_parser("evaluate", help="score results that any tool has painted on a bench"))
+    add_reference(commands.add_parser("reference", help="make the statistics of real images that FID and QS need"))
     browse = commands.add_parser("browse", help="open the curated data in the FiftyOne App")
     browse.add_argument("--port", type=int, default=5151, help="a port of 127.0.0.1 (default: 5151)")
     browse.set_defaults(command=_browse)

@@ -1,0 +1,342 @@
+"""`pbe evaluate` scores results that any tool has painted; `pbe reference` makes the statistics of real images.
+
+Neither paints, and neither needs a project: benches, results, encoders and real images are folders or files.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pbe import layout
+from pbe.errors import UserError
+from pbe.serving.output_files import check_folder_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from pbe.evaluation.bench_checks import CheckedBench
+    from pbe.evaluation.case_scores import CaseScorer, Method
+    from pbe.evaluation.comparison import MeasuredProtocol
+    from pbe.evaluation.results_folder import ResultsFolder
+    from pbe.types import Progress
+
+ENCODER, REAL = layout.MODEL / "image_encoder", layout.CURATED  # where a project has them
+BASELINES = ("source", "copy_paste", "poisson")
+ACCEPTABLE = ("misnamed", "wrong_size", "greyscale", "transparent", "soft_mask", "inverted", "tiny")
+_SHOWN = ("fid", "fid_official", "qs", "qs_official", "kid", "clip_score", "clip_score_official", "identity")
+
+_EXAMPLE = """\
+example:
+  pbe evaluate --bench COCOEE --results ours=results/ours --results anydoor=results/anydoor \\
+               --encoder clip-vit-base-patch32 --real test2017.safetensors --protocol both --out evaluation
+
+Results are images named by the cases' ids, such as 000000000285.png. The report is OUT/index.html."""
+_REFERENCE_EXAMPLE = """\
+example:
+  pbe reference --real coco/test2017 --image-px 512 --encoder clip-vit-base-patch32 --out test2017.safetensors"""
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Give `pbe evaluate` its arguments."""
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _EXAMPLE
+    parser.set_defaults(command=_evaluate)
+    add = parser.add_argument
+    add("--bench", type=Path, required=True, metavar="FOLDER", help="a bench in COCOEE's layout")
+    add(
+        "--results", action="append", required=True, metavar="[NAME=]FOLDER",
+        help="results of a tool; may be given several times, the first is compared with all others",
+    )  # fmt: skip
+    add(
+        "--baseline", action="append", choices=(*BASELINES, "none"), metavar="NAME",
+        help=f"score a baseline as well: {', '.join(BASELINES)} (default: all), or none",
+    )  # fmt: skip
+    _add_encoder(parser)
+    add(
+        "--real", type=Path, default=REAL, metavar="FOLDER_OR_FILE",
+        help="real images for FID and QS, or their statistics from pbe reference (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--protocol", choices=("corrected", "official", "both"), default="corrected",
+        help="official: the authors' tools, bit by bit (default: corrected)",
+    )  # fmt: skip
+    add(
+        "--identity", default="efficientnet_lite0", metavar="ENCODER",
+        help="measures identity: efficientnet_lite0, none, or a folder with DINO, DINOv2 or DreamSim "
+        "(default: efficientnet_lite0)",
+    )  # fmt: skip
+    add("--lpips", type=Path, metavar="FOLDER", help="weights of LPIPS, to measure it as well")
+    add("--foreground", type=Path, metavar="ONNX", help="U2-Net, which finds the exemplars' objects for identity")
+    add("--num-cases", type=_positive, metavar="N", help="the first cases of the bench (default: all)")
+    add(
+        "--damaged", choices=("refuse", "skip"), default="refuse",
+        help="cases without a usable result or file: stop, or leave them out and count them (default: refuse)",
+    )  # fmt: skip
+    add(
+        "--accept", action="append", choices=ACCEPTABLE, default=[], metavar="FAULT",
+        help=f"use cases with this fault all the same: {', '.join(ACCEPTABLE)}",
+    )  # fmt: skip
+    add("--out", type=Path, default=Path("evaluation"), metavar="FOLDER", help="default: %(default)s")
+    _add_computing(parser)
+    add("--batch-size", type=_positive, default=32, metavar="N", help="exemplars encoded at once (default: 32)")
+    add("--confidence", type=float, default=0.95, metavar="C", help="of intervals (default: 0.95)")
+    add("--draws", type=_positive, default=2000, metavar="N", help="of the bootstrap (default: 2000)")
+    add("--json", action="store_true", help="print the metrics as JSON instead of a table")
+
+
+def add_reference(parser: argparse.ArgumentParser) -> None:
+    """Give `pbe reference` its arguments."""
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _REFERENCE_EXAMPLE
+    parser.set_defaults(command=_make_reference)
+    add = parser.add_argument
+    add("--real", type=Path, default=REAL, metavar="FOLDER", help="real images (default: %(default)s)")
+    add(
+        "--image-px", type=_positive, default=512, metavar="N",
+        help="the side of the bench's sources, to which the images are resized (default: 512)",
+    )  # fmt: skip
+    _add_encoder(parser)
+    add(
+        "--protocol", choices=("corrected", "official"), default="corrected",
+        help="whose resizing the encoder sees (default: corrected; with CLIP both are the same)",
+    )  # fmt: skip
+    add("--mixture", type=Path, metavar="PICKLE", help="the authors' fitted mixture for QS, instead of a new one")
+    add("--out", type=Path, required=True, metavar="FILE", help="a .safetensors file")
+    _add_computing(parser)
+
+
+def _add_encoder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--encoder", type=Path, default=ENCODER, metavar="FOLDER",
+        help="CLIP ViT-B/32 for the paper's metrics, or a model's image_encoder (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _add_computing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--max-real-images", type=_positive, default=1_000_000, metavar="N",
+        help="encode no more real images (default: all)",
+    )  # fmt: skip
+    add("--seed", type=int, default=0, metavar="N", help="of mixtures and of the bootstrap (default: 0)")
+    add("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:1 (default: auto)")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    """Check bench and results, score the results, and write the report."""
+    folders = _named_folders(options.results)
+    if not 0.5 < options.confidence < 1:
+        raise UserError(f"--confidence {options.confidence:g}: must be above 0.5 and below 1")
+    _check_exists("--encoder", options.encoder)
+    _check_exists("--real", options.real)
+    from pbe.evaluation.report.page import write_gallery, write_report
+    from pbe.evaluation.scoring import score_results, write_metrics
+    from pbe.runtime.devices import choose_device
+
+    device, cache = choose_device(options.device, "--device"), options.out / "cache"
+    checked, results = _open_all(options, folders, cache)
+    methods = _methods(options, results)
+    with _bar("encoding real images") as progress:
+        protocols = _protocols(options, checked, cache, device, progress)
+    scorers = _scorers(options, checked, device)
+    with _bar("scoring") as progress:
+        metrics = score_results(
+            checked.bench,
+            methods,
+            scorers,
+            protocols,
+            options.out,
+            bench_digest=checked.digest,
+            conditions={},
+            confidence=options.confidence,
+            draws=options.draws,
+            seed=options.seed,
+            progress=progress,
+        )
+    metrics["bench"] = _bench_counts(checked)
+    metrics["results"] = {name: opened.report.counts() for name, opened in results.items()}
+    write_metrics(options.out / "metrics.json", metrics)
+    write_report(options.out / "index.html", checked.bench, methods, options.out, metrics)
+    write_gallery(options.out / "gallery.png", checked.bench, methods)
+    print(json.dumps(metrics, indent=2) if options.json else _table(metrics["methods"]))
+    print(f"{options.out / 'index.html'}: {len(checked.bench)} cases", file=sys.stderr)
+
+
+def _named_folders(arguments: Sequence[str]) -> dict[str, Path]:
+    """Return the folders by the names that reports give them; raises UserError when two have the same name."""
+    folders: dict[str, Path] = {}
+    for text in arguments:
+        name, equals, path = text.partition("=")
+        folder = Path(path if equals and not Path(text).is_dir() else text)
+        if not folder.is_dir():
+            raise UserError(f"--results {text}: no such folder")
+        name = name if equals and folder != Path(text) else _name_of(folder.resolve())
+        if not name or name in folders or name in BASELINES:
+            raise UserError(f"--results {text}: the name {name!r} is taken; write --results NAME={folder}")
+        folders[name] = folder
+    return folders
+
+
+def _name_of(folder: Path) -> str:
+    """Return a folder's name; that of a folder called results, as the official code writes, is its parent's."""
+    return folder.parent.name if folder.name == "results" and folder.parent.name else folder.name
+
+
+def _check_exists(flag: str, path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"{flag} {path}: does not exist; see pbe evaluate --help")
+
+
+def _open_all(
+    options: argparse.Namespace, folders: Mapping[str, Path], cache: Path
+) -> "tuple[CheckedBench, dict[str, ResultsFolder]]":
+    """Check every case and result, and keep the cases that all tools have a usable result of; print what is left out.
+
+    Raises UserError when a case or result cannot be used and --damaged is not skip, or when no case is left.
+    """
+    from dataclasses import replace
+
+    from pbe.evaluation.bench_checks import open_bench
+    from pbe.evaluation.case_checks import Policy
+    from pbe.evaluation.results_folder import open_results
+
+    policy = Policy(options.damaged, frozenset(options.accept), "--damaged skip", "--accept {fault}")
+    with _bar("checking cases") as progress:
+        checked = open_bench(
+            options.bench, policy, num_cases=options.num_cases, cache=cache / "bench.json", progress=progress
+        )
+    opened = {}
+    for name, folder in folders.items():
+        with _bar(f"checking {name}") as progress:
+            opened[name] = open_results(
+                folder, checked.bench, policy, cache=cache / f"results-{name}.json", progress=progress
+            )
+    reports = [checked.report, *(results.report for results in opened.values())]
+    for line in (line for report in reports for line in report.lines()):
+        print(line, file=sys.stderr)
+    ids = set(checked.bench.ids).intersection(*(results.ids for results in opened.values()))
+    if not ids:
+        raise UserError(f"{options.bench}: no case has a usable result of every tool")
+    usable = tuple(i for i in checked.report.usable if i in ids)
+    digests = {i: checked.report.digests[i] for i in usable}
+    report = replace(checked.report, usable=usable, digests=digests)  # a case without a result is counted below
+    return replace(checked, bench=checked.bench.only(ids), report=report), opened
+
+
+def _bench_counts(checked: "CheckedBench") -> dict[str, Any]:
+    """Return how many cases there are and are scored, and how many are not, by reason."""
+    counts = checked.report.counts()
+    skipped = counts.get("skipped", {})
+    without_result = counts["cases"] - counts["usable"] - sum(skipped.values())
+    return counts | {"skipped": skipped | {"no_result": without_result}} if without_result else counts
+
+
+def _methods(options: argparse.Namespace, results: "Mapping[str, ResultsFolder]") -> "list[Method]":
+    from pbe.evaluation.baselines import baseline_result
+    from pbe.evaluation.case_scores import Method
+    from pbe.runtime.code_digest import digest_code
+
+    named = options.baseline or BASELINES
+    code = digest_code("pbe.evaluation.baselines")
+    painted = [Method(name, opened, opened.digest) for name, opened in results.items()]
+    baselines = [name for name in BASELINES if name in named and "none" not in named]
+    return [
+        *painted,
+        *(Method(name, partial(baseline_result, name, options.seed), f"{code} {options.seed}") for name in baselines),
+    ]
+
+
+def _protocols(
+    options: argparse.Namespace, checked: "CheckedBench", cache: Path, device: "torch.device", progress: "Progress"
+) -> "list[MeasuredProtocol]":
+    from pbe.evaluation.opened_protocols import open_measured_protocols
+
+    return open_measured_protocols(
+        options.protocol,
+        options.encoder,
+        options.real,
+        layout.RAW,
+        checked.bench,
+        limit=options.max_real_images,
+        seed=options.seed,
+        cache=cache,
+        device=device,
+        progress=progress,
+    )
+
+
+def _scorers(options: argparse.Namespace, checked: "CheckedBench", device: "torch.device") -> "list[CaseScorer]":
+    from pbe.evaluation.scorers.opening import open_scorers
+
+    return open_scorers(
+        checked.bench,
+        identity=options.identity,
+        lpips=options.lpips,
+        foreground=options.foreground,
+        batch_size=options.batch_size,
+        device=device,
+    )
+
+
+def _table(methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the main metrics, a line for each method."""
+    from pbe.evaluation.metric_table import metric_spec
+
+    columns = [name for name in _SHOWN if any(row.get(name) is not None for row in methods.values())]
+    lines = [["", *(metric_spec(name).title for name in columns)]]
+    for method, row in methods.items():
+        numbers = ("-" if row.get(name) is None else f"{row[name]:.{metric_spec(name).digits}f}" for name in columns)
+        lines.append([method, *numbers])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
+
+
+def _make_reference(options: argparse.Namespace) -> None:
+    """Encode a folder of real images, and write their statistics."""
+    if options.out.suffix != ".safetensors":
+        raise UserError(f"--out {options.out}: must end in .safetensors")
+    check_folder_of(options.out)
+    _check_exists("--encoder", options.encoder)
+    _check_exists("--real", options.real)
+    from pbe.evaluation.encoders.loading import open_encoder
+    from pbe.evaluation.pickled_mixture import read_pickled_mixture
+    from pbe.evaluation.protocols import open_protocols
+    from pbe.evaluation.reference_images import reference_images
+    from pbe.evaluation.reference_statistics import make_reference_statistics, write_reference_statistics
+    from pbe.runtime.devices import choose_device
+
+    mixture = read_pickled_mixture(options.mixture) if options.mixture else None
+    images = reference_images(options.real, layout.RAW, options.image_px, options.max_real_images)
+    encoder = open_encoder(options.encoder, choose_device(options.device, "--device"))
+    features = open_protocols(options.protocol, encoder)[0].features
+    with _bar("encoding real images") as progress:
+        statistics = make_reference_statistics(
+            images, features, options.image_px, total=0, seed=options.seed, mixture=mixture, progress=progress
+        )
+    write_reference_statistics(options.out, statistics)
+    print(
+        f"{options.out}: {statistics.num_images} images of {options.image_px} px, {encoder.name}, {statistics.digest}"
+    )
+
+
+@contextmanager
+def _bar(title: str) -> Iterator["Progress"]:
+    """Show the progress of one loop on stderr if it is a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(desc=title, leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def show(done: int, total: int, note: str = "") -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
