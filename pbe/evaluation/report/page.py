@@ -132,7 +132,8 @@ def page_title(results: Results) -> str:
     """Return the page's title: the painter's name, or the folders of results."""
     if results.is_painter:
         return method_title(results.subject)
-    return names([method_title(name) for name in results.methods[:3]])
+    tools = [name for name in results.methods if method_title(name) == name]
+    return names(tools[:3]) or method_title(results.subject)
 
 
 def _unguided(summary: Mapping[str, Any]) -> dict[str, Mapping[str, float | None]]:

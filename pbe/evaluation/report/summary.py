@@ -10,6 +10,7 @@ from pbe.evaluation.report.numbers import digits_for, format_number, interval, n
 from pbe.evaluation.report.results import Difference, Estimate, Results, method_title
 
 HEADLINES = ("identity", "clip_score", "fid")  # identity and FID; the CLIP score where identity was not measured
+_ON_PASTING = ("copy_paste_score", "seam_visibility")
 _NO_RIVALS = (SOURCE, COPY_PASTE, "poisson", "stock")  # no model, the exemplar's own pixels, or the painter's weights
 _POSSESSIVE = "\N{RIGHT SINGLE QUOTATION MARK}s"
 
@@ -24,10 +25,10 @@ class Summary:
 
 
 def summarise(results: Results) -> Summary:
-    """Return the sentences on the headline metrics, then what no metric of the page can show."""
+    """Return the sentences on the headline metrics, on copying and seams, and what no metric of the page can show."""
     shown: list[str] = []
     not_shown: list[str] = []
-    for metric in headline_metrics(results):
+    for metric in (*headline_metrics(results), *_ON_PASTING):
         differences = [d for other in results.others if (d := results.difference(other, metric))]
         real = [d for d in differences if d.verdict != "tie"]
         ties = [d for d in differences if d.verdict == "tie"]
