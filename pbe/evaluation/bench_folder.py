@@ -82,6 +82,8 @@ def find_bench(folder: Path) -> Path:
     if folder.name in _FOLDERS:
         folder = folder.parent
     candidates = [each for each in folders_below(folder, MAX_DEPTH) if any((each / name).is_dir() for name in _FOLDERS)]
+    if not candidates and (folder / "id_list.npy").is_file():
+        return folder  # a bench of no cases
     if not candidates:
         archive = next(iter(sorted(folder.glob("*.zip"))), None)
         hint = f"; unpack {archive.name} first" if archive else f", nor up to {MAX_DEPTH} levels below"

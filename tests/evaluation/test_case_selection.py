@@ -12,6 +12,7 @@ import pytest
 from pbe.demo.accuracy import read_truth
 from pbe.errors import UserError
 from pbe.evaluation.bench import Bench
+from pbe.evaluation.bench_folder import read_bench
 from pbe.evaluation.case_selection import CaseRules, make_bench
 
 
@@ -131,3 +132,11 @@ def test_exemplars_are_no_larger_than_the_working_size(bench: Bench) -> None:
     assert max(max(bench.case(i).exemplar.shape[:2]) for i in bench.ids) <= 32
     assert any(len(set(bench.case(i).exemplar.shape[:2])) == 2 for i in bench.ids)  # their aspect ratio is kept
     assert np.unique([bench.case(i).exemplar.mean() for i in bench.ids]).size > 3
+
+
+def test_no_cases_are_an_empty_bench_even_without_validation_boxes(rules: CaseRules, tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    made = make_bench(absent, absent, tmp_path / "bench", replace(rules, num_cases=0), seed=0, truth={})
+    assert len(made) == 0
+    with pytest.raises(UserError, match=r"id_list\.npy: lists no cases; see bench\.num_cases"):
+        read_bench(tmp_path / "bench")

@@ -36,6 +36,12 @@ Repo(".").reproduce()
 """
 
 
+def written(outs: list[str], deps: set[str]) -> list[str]:
+    """Return the files that stand for the outputs: those below a folder that are dependencies, or the output itself."""
+    below = {out: sorted(dep for dep in deps if dep.startswith(f"{out}/")) for out in outs}
+    return [file for out in outs for file in below[out] or [out]]
+
+
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Return a project with the graph of dvc.yaml, and a placeholder for every file that it names."""
@@ -44,10 +50,11 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     (folder / "stand_in.py").write_text(STAND_IN)
-    named = {name: (stage["deps"], outputs(stage)) for name, stage in PIPELINE.items()}
+    deps = {dep for stage in PIPELINE.values() for dep in stage["deps"]}
+    named = {name: (stage["deps"], written(outputs(stage), deps)) for name, stage in PIPELINE.items()}
     (folder / "stages.json").write_text(json.dumps(named))
-    made = {out for _, outs in named.values() for out in outs}
-    for dep in sorted({dep for deps, _ in named.values() for dep in deps} - made, reverse=True):
+    made = {file for name, (_, files) in named.items() for file in (*files, *outputs(PIPELINE[name]))}
+    for dep in sorted(deps - made, reverse=True):
         if not (folder / dep).exists():  # the folder of an earlier dependency
             (folder / dep).parent.mkdir(parents=True, exist_ok=True)
             (folder / dep).write_text(dep)
@@ -62,4 +69,5 @@ def test_a_verdict_reruns_only_curate_and_the_stages_that_depend_on_it(pipeline:
     assert ended.returncode == 0, ended.stderr
     first, second = (pipeline.folder / "ran.txt").read_text().split("|")
     assert set(first.split()) == set(PIPELINE)
-    assert second.split() == ["curate", "encode", "train", "bench", "evaluate", "register"]
+    assert second.split()[0] == "curate"
+    assert set(second.split()) == {"curate", "bench", "encode", "train", "evaluate", "register"}
