@@ -1,43 +1,50 @@
 """Stage register: the trained model becomes a version in MLflow's registry, and the champion if the gate accepts it."""
 
 import dataclasses
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_table_artifact
+from prefect.context import FlowRunContext
 
 from flows.provenance import provenance_tags, tracking_uri
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
-from pbe.errors import UserError, one_line
 from pbe.serving import registry
-from pbe.serving.gate import Metrics
+from pbe.serving.evaluations import read_evaluation
 from pbe.settings import Settings
 from pbe.types import ProgressBars, no_progress_bars
 
 
 def register(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
-    """Register models/pbe with its metrics, ask the gate, and write reports/registered.json."""
+    """Register models/pbe with its evaluation, ask the gate, and write reports/registered.json."""
     registered = registry.register(
         folder / layout.MODEL,
-        read_metrics(folder / layout.METRICS),
+        read_evaluation(folder),
         settings.register_,
+        seed=settings.seed,
+        report_files=report_files(folder),
         tracking_uri=tracking_uri(folder),
         experiment=layout.EXPERIMENT,
         run_id=read_last_run(folder / layout.LAST_RUN),
         tags=provenance_tags(folder),
     )
     registry.write_registered(registered, folder / layout.REGISTERED)
-    return dataclasses.asdict(registered)
-
-
-def read_metrics(path: Path) -> Metrics:
-    """Return the content of reports/metrics.json; raises UserError when evaluate has not written it."""
-    try:
-        content: Metrics = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run: dvc repro evaluate") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({one_line(error)}); run: dvc repro --force evaluate") from None
+    content = dataclasses.asdict(registered)
+    show_comparisons(content.pop("table"))
     return content
+
+
+def show_comparisons(table: Sequence[Mapping[str, Any]]) -> None:
+    """Show the gate's comparisons as an artifact of the flow run; outside of a flow, do nothing."""
+    if table and FlowRunContext.get() is not None:
+        create_table_artifact(list(map(dict, table)), key="gate", description="The gate's comparisons")
+
+
+def report_files(folder: Path) -> list[Path]:
+    """Return the files of the report that a version keeps."""
+    return [path for path in (folder / layout.PAGE,) if path.is_file()]
 
 
 def read_last_run(path: Path) -> str | None:

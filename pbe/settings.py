@@ -29,6 +29,8 @@ _OLD_VALUES = {
 _MOVED = {
     "evaluate.min_area_frac": "is bench.min_area_frac now",
     "evaluate.max_area_frac": "is bench.max_area_frac now",
+    "register.max_fid_increase": "is gone: the gate compares by intervals; see register.hold",
+    "register.max_clip_score_drop": "is gone: the gate compares by intervals; see register.better",
 }
 _DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 _DEVICE_TEXT = "where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:1"
@@ -344,8 +346,6 @@ class Register(Section):
     replace_incomparable: bool = Field(
         description="replace a champion that was evaluated in another way, without comparing the two"
     )
-    max_fid_increase: float = Field(ge=0.0, description="relative to the current champion")
-    max_clip_score_drop: float = Field(ge=0.0, description="relative to the current champion")
 
 
 class Settings(Section):
@@ -414,9 +414,7 @@ def _describe(error: ValidationError) -> str:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(top level)"
         if item["type"] == "extra_forbidden":
-            lines.append(
-                f"{key}: is {_MOVED[key]} now" if key in _MOVED else f"{key}: unknown key{_suggest(item['loc'])}"
-            )
+            lines.append(f"{key}: {_MOVED[key]}" if key in _MOVED else f"{key}: unknown key{_suggest(item['loc'])}")
         elif item["type"] == "missing":
             lines.append(f"{key}: missing; params.yaml must set every parameter")
         else:

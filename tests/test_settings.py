@@ -47,6 +47,10 @@ def without(key: str) -> dict[str, Any]:
     [
         ("sead", 1, "sead: unknown key; did you mean seed?"),
         ("filter.min_area", 0.1, "filter.min_area: unknown key; did you mean min_area_frac?"),
+        ("register.max_fid_increase", 0.05, "register.max_fid_increase: is gone: the gate compares by intervals; see"),
+        ("evaluate.min_area_frac", 0.1, "evaluate.min_area_frac: is bench.min_area_frac now"),
+        ("evaluate.bench", "boxes", "evaluate.bench: value error, this is a path now; write data/bench (got 'boxes')"),
+        ("evaluate.real", None, "evaluate.real: value error, this is a path now; write data/curated (got None)"),
         ("method.mask.jitter", 1, "method.mask.jitter: unknown key; the keys here are irregular"),
         ("train.lr", -1, "train.lr: input should be greater than 0 (got -1)"),
         ("train.steps", "many", "train.steps: input should be a valid integer"),

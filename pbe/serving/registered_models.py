@@ -41,7 +41,7 @@ def painter_folder(model_uri: str, *, tracking_uri: str, direct: bool = True, ca
     folder `cache`, each version of a server is downloaded once. Raises UserError when there is no such model, or it is
     not a model of this project, and UnavailableError when the server does not answer.
     """
-    model = _find_in_database(model_uri, tracking_uri) if direct else None
+    model = stored_folder(model_uri, tracking_uri) if direct else None
     if model is None:
         model = _download(model_uri, tracking_uri, cache)
     flavors = yaml.safe_load((model / "MLmodel").read_text())["flavors"]
@@ -51,16 +51,16 @@ def painter_folder(model_uri: str, *, tracking_uri: str, direct: bool = True, ca
     return model / str(artifacts[ARTIFACT]["path"])
 
 
+def stored_folder(model_uri: str, tracking_uri: str) -> Path | None:
+    """Return the folder of a model in a local SQLite registry, or None when only MLflow can tell."""
+    folder = _location_in_database(model_uri, tracking_uri)
+    return _moved_folder(folder, _database(tracking_uri).parent) if folder else None
+
+
 def files_are_missing(model_uri: str, tracking_uri: str) -> bool:
     """Return whether a local registry has the model, but its files are neither where it says nor in the project."""
     folder = _location_in_database(model_uri, tracking_uri)
     return folder is not None and _moved_folder(folder, _database(tracking_uri).parent) is None
-
-
-def _find_in_database(model_uri: str, tracking_uri: str) -> Path | None:
-    """Return the folder of a model in a local SQLite registry, or None when only MLflow can tell."""
-    folder = _location_in_database(model_uri, tracking_uri)
-    return _moved_folder(folder, _database(tracking_uri).parent) if folder else None
 
 
 def _location_in_database(model_uri: str, tracking_uri: str) -> Path | None:
@@ -113,7 +113,7 @@ def local_folder(location: str) -> Path | None:
 
 
 def check_server(tracking_uri: str) -> None:
-    """Raise UnavailableError unless a tracking server, or a database's server, answers; MLflow would try for minutes."""
+    """Raise UnavailableError unless the tracking or database server answers; MLflow would try for minutes."""
     scheme = tracking_uri.partition(":")[0].partition("+")[0]
     if scheme in ("http", "https"):
         _check_tracking_server(tracking_uri)

@@ -1,19 +1,18 @@
 """The model registry in MLflow: every evaluated model becomes a version, and the gate moves the alias `champion`.
 
-A version carries the digest of its weights and metrics as a tag. Registering the same model again, or resuming after an
-interruption at any point, finds that version instead of creating a second one.
+A version is a model: it carries the digest of the model's files as a tag. Registering the same model again, evaluated
+in the same way or in another, or resuming after an interruption at any point, finds that version.
 """
 
 import dataclasses
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -24,12 +23,16 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from pbe.errors import UnavailableError, UserError, one_line
 from pbe.layout import EXPERIMENT
 from pbe.runtime.files import digest_folder, write_text
-from pbe.serving.gate import Metrics, decide
+from pbe.serving.comparisons import Difference
+from pbe.serving.evaluations import Evaluation
+from pbe.serving.gate import Champion, check_metrics, decide
 from pbe.serving.registered_models import ARTIFACT, CONFIG, check_server, files_are_missing, local_folder
+from pbe.serving.version_evaluations import METRICS_TAG, attach, evaluation_of
 from pbe.settings import Register
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-HASH_TAG, METRICS_TAG, REASON_TAG = "model_hash", "metrics", "gate"
+WEIGHTS_TAG, REASON_TAG, TABLE_TAG = "weights", "gate", "gate_table"
+OLD_HASH_TAG = "model_hash"  # of weights and metrics together, in place of WEIGHTS_TAG, in version 0.1 of this project
 CHAMPION_TAG = "was_champion"  # set after the alias: an interruption between them does not look like a rollback
 MADE_CHAMPION_OUTSIDE = "Made champion in the registry, not by the gate."
 ROLLED_BACK = (
@@ -58,21 +61,25 @@ SIGNATURE = ModelSignature(
 
 @dataclass(frozen=True)
 class Registered:
-    """The content of reports/registered.json: the version, its alias, and the gate's reason."""
+    """reports/registered.json: the version, its alias, and the gate's reason, outcome and comparisons."""
 
     name: str
     version: int
     alias: str
     promoted: bool
     reason: str
+    outcome: str
+    table: tuple[Difference, ...] = ()
 
 
 def register(
     model_folder: Path,
-    metrics: Metrics,
+    evaluation: Evaluation,
     settings: Register,
     *,
+    seed: int,
     tracking_uri: str,
+    report_files: Sequence[Path] = (),
     experiment: str = EXPERIMENT,
     artifact_location: str | None = None,
     run_id: str | None = None,
@@ -80,24 +87,38 @@ def register(
 ) -> Registered:
     """Register a trained model as the challenger, and as the champion when the gate accepts it.
 
-    `model_folder` is models/pbe, `metrics` the content of reports/metrics.json, and `tags` (git commit, hashes of the
-    data) become tags of the version. The model is logged to the run `run_id` if the server has it, otherwise to a new
-    run of `experiment`, which is created with `artifact_location` if it does not exist. The same weights and metrics
-    give the same version again. Sets this process's tracking URI. Raises UserError when the folder is empty, and
+    `model_folder` is models/pbe. The version keeps a record of the evaluation, with `report_files`, and `tags` (git
+    commit, hashes of the data). The model is logged to the run `run_id` if the server has it, otherwise to a new run of
+    `experiment`, which is created with `artifact_location` if it does not exist. The same weights give the same version
+    again. Sets this process's tracking URI. Raises UserError when the folder is empty or a setting names no metric, and
     UnavailableError when the server does not answer.
     """
-    model_hash = hash_model(model_folder, metrics)
+    check_metrics(settings)
+    weights = digest_model(model_folder)
     check_server(tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)
     with _reported_outages(tracking_uri):
         client = mlflow.MlflowClient()
-        found = _find_version(client, settings.name, model_hash, tracking_uri)
+        found = _find_version(client, settings.name, weights, tracking_uri)
         if found is None:
             with _training_run(client, experiment, artifact_location, run_id) as run:
-                model_id = _log_model(model_folder, metrics)
-            tags = {**(tags or {}), HASH_TAG: model_hash, METRICS_TAG: json.dumps(metrics, sort_keys=True)}
-            found = _create_version(client, settings.name, model_id, run, tags)
-        return _set_aliases(client, settings, int(found.version), metrics)
+                model_id = _log_model(model_folder)
+            found = _create_version(client, settings.name, model_id, run, {**(tags or {}), WEIGHTS_TAG: weights})
+        if WEIGHTS_TAG not in found.tags:  # before the metrics change, which the old digest covers
+            client.set_model_version_tag(settings.name, found.version, WEIGHTS_TAG, weights)
+        attach(client, found, evaluation, report_files, tracking_uri)
+        return _set_aliases(client, settings, int(found.version), evaluation, seed, tracking_uri)
+
+
+def add_evaluation(
+    name: str, number: int, evaluation: Evaluation, *, tracking_uri: str, report_files: Sequence[Path] = ()
+) -> None:
+    """Store a further evaluation of a registered version, so that the gate can compare other models with it."""
+    check_server(tracking_uri)
+    mlflow.set_tracking_uri(tracking_uri)
+    with _reported_outages(tracking_uri):
+        client = mlflow.MlflowClient()
+        attach(client, client.get_model_version(name, str(number)), evaluation, report_files, tracking_uri)
 
 
 def write_registered(registered: Registered, path: Path) -> None:
@@ -112,15 +133,11 @@ def champion_version(name: str, *, tracking_uri: str) -> int | None:
     return None if champion is None else int(champion.version)
 
 
-def hash_model(model_folder: Path, metrics: Metrics) -> str:
-    """Return a digest, 64 hex digits, of the names and contents of a model's files and of its metrics.
-
-    Raises UserError when the folder holds no file.
-    """
+def digest_model(model_folder: Path) -> str:
+    """Return a digest, 64 hex digits, of a model's files; raises UserError when the folder holds none."""
     if not any(path.is_file() for path in model_folder.rglob("*")):
         raise UserError(f"{model_folder}: holds no model; train one first (make demo)")
-    content = json.dumps(metrics, sort_keys=True) + "\n" + digest_folder(model_folder)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return digest_folder(model_folder)
 
 
 def pip_requirements() -> list[str]:
@@ -177,8 +194,8 @@ def _project_of(folder: Path) -> Path:
     return Path(*folder.parts[: folder.parts.index("mlruns")])
 
 
-def _log_model(model_folder: Path, metrics: Metrics) -> str:
-    """Log the folder, this package and pyfunc.py as a model with its metrics; return the model's id."""
+def _log_model(model_folder: Path) -> str:
+    """Log the folder, this package and pyfunc.py as a model; return the model's id."""
     with warnings.catch_warnings():  # the signature is given; MLflow would paint an input example to check it
         warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
         info = mlflow.pyfunc.log_model(
@@ -190,15 +207,7 @@ def _log_model(model_folder: Path, metrics: Metrics) -> str:
             signature=SIGNATURE,
             pip_requirements=pip_requirements(),
         )
-    mlflow.log_metrics(_flatten(metrics), model_id=info.model_id)
     return str(info.model_id)
-
-
-def _flatten(metrics: Metrics) -> dict[str, float]:
-    """Return the numbers of all methods as `method.metric` -> value."""
-    methods = metrics.get("methods") or {}
-    rows = ((f"{method}.{name}", value) for method, row in methods.items() for name, value in row.items())
-    return {name: float(value) for name, value in rows if isinstance(value, int | float)}
 
 
 def _create_version(
@@ -213,15 +222,29 @@ def _create_version(
     return client.create_model_version(name, source, run_id=run.info.run_id, tags=tags, model_id=model_id)
 
 
-def _find_version(client: mlflow.MlflowClient, name: str, model_hash: str, tracking_uri: str) -> ModelVersion | None:
-    """Return the oldest version of the same weights and metrics whose files are still there, or None."""
-    found = client.search_model_versions(f"name = '{name}' and tags.{HASH_TAG} = '{model_hash}'")
+def _find_version(client: mlflow.MlflowClient, name: str, weights: str, tracking_uri: str) -> ModelVersion | None:
+    """Return the oldest version of the same weights whose files are still there, or None."""
+    found = [each for each in client.search_model_versions(f"name = '{name}'") if _has_weights(each, weights)]
     ordered = sorted(found, key=lambda each: int(each.version))
     uris = {f"models:/{name}/{each.version}": each for each in ordered}
     return next((each for uri, each in uris.items() if not files_are_missing(uri, tracking_uri)), None)
 
 
-def _set_aliases(client: mlflow.MlflowClient, settings: Register, number: int, metrics: Metrics) -> Registered:
+def _has_weights(version: ModelVersion, weights: str) -> bool:
+    if WEIGHTS_TAG in version.tags or OLD_HASH_TAG not in version.tags:
+        return bool(version.tags.get(WEIGHTS_TAG) == weights)
+    old = f"{version.tags.get(METRICS_TAG, '')}\n{weights}"
+    return bool(version.tags[OLD_HASH_TAG] == hashlib.sha256(old.encode()).hexdigest())
+
+
+def _set_aliases(
+    client: mlflow.MlflowClient,
+    settings: Register,
+    number: int,
+    evaluation: Evaluation,
+    seed: int,
+    tracking_uri: str,
+) -> Registered:
     """Ask the gate and set the aliases, the reason before the alias: every champion has a reason."""
     champion = _find_champion(client, settings.name)
     client.set_registered_model_alias(settings.name, CHALLENGER, str(number))
@@ -229,17 +252,28 @@ def _set_aliases(client: mlflow.MlflowClient, settings: Register, number: int, m
         reason = champion.tags.get(REASON_TAG, "")
         reason = reason if reason.startswith("Promoted") else MADE_CHAMPION_OUTSIDE
         client.set_model_version_tag(settings.name, str(number), CHAMPION_TAG, "true")
-        return Registered(settings.name, number, CHAMPION, True, reason)
+        return Registered(settings.name, number, CHAMPION, True, reason, "champion")
     if champion is not None and CHAMPION_TAG in client.get_model_version(settings.name, str(number)).tags:
         reason = ROLLED_BACK.format(number=number, champion=champion.version)
-        return Registered(settings.name, number, CHALLENGER, False, reason)
-    decision = decide(metrics, None if champion is None else _metrics_of(champion), settings)
+        return Registered(settings.name, number, CHALLENGER, False, reason, "rolled back")
+    opponent = None
+    if champion is not None:
+        opponent = Champion(int(champion.version), evaluation_of(champion, evaluation.key, tracking_uri))
+    decision = decide(evaluation, opponent, settings, seed=seed)
     alias = CHAMPION if decision.promoted else CHALLENGER
+    client.set_model_version_tag(settings.name, str(number), TABLE_TAG, _compact(decision.table))
     client.set_model_version_tag(settings.name, str(number), REASON_TAG, decision.reason)
     client.set_registered_model_alias(settings.name, alias, str(number))
     if decision.promoted:
         client.set_model_version_tag(settings.name, str(number), CHAMPION_TAG, "true")
-    return Registered(settings.name, number, alias, decision.promoted, decision.reason)
+    return Registered(
+        settings.name, number, alias, decision.promoted, decision.reason, decision.outcome, decision.table
+    )
+
+
+def _compact(table: Sequence[Difference]) -> str:
+    """Return the comparisons as JSON without spaces, for a tag."""
+    return json.dumps([dataclasses.asdict(row) for row in table], separators=(",", ":"))
 
 
 def _find_champion(client: mlflow.MlflowClient, name: str) -> ModelVersion | None:
@@ -249,9 +283,3 @@ def _find_champion(client: mlflow.MlflowClient, name: str) -> ModelVersion | Non
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         return None
-
-
-def _metrics_of(champion: ModelVersion) -> Metrics:
-    """Return the metrics in a version's tag; none for a version that this project did not register."""
-    content: dict[str, Any] = json.loads(champion.tags.get(METRICS_TAG, "{}"))
-    return content

@@ -22,7 +22,7 @@ WORK = {  # stage -> its function, and one that it calls
     "train": ("train", "flows.train.run_key"),
     "bench": ("bench", "flows.bench.read_truth"),
     "evaluate": ("evaluate", "flows.evaluate.open_bench"),
-    "register": ("register", "flows.register.read_metrics"),
+    "register": ("register", "flows.register.read_evaluation"),
 }
 
 

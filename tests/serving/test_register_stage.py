@@ -14,14 +14,7 @@ from flows.register import register
 from pbe import layout
 from pbe.errors import UserError
 from tests.support.parameters import PARAMETERS
-
-METRICS = {
-    "methods": {
-        "paint_by_example": {"fid": 2.0, "clip_score": 70.0, "unmasked_max_abs_diff": 0},
-        "copy_paste": {"fid": 3.0},
-        "source": {"clip_score": 50.0},
-    }
-}
+from tests.support.planted_evaluations import planted, write_evaluation
 
 
 @pytest.fixture
@@ -33,33 +26,60 @@ def project(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model_folder, layout.MODEL)
     shutil.copy(empty_registry, layout.MLFLOW_DATABASE)
-    layout.METRICS.parent.mkdir()
-    layout.METRICS.write_text(json.dumps(METRICS))
+    write_evaluation(planted(1), tmp_path)
+    layout.PAGE.write_text("<html>")
     yield tmp_path
     mlflow.set_tracking_uri("")
 
 
-def test_a_model_is_registered_and_reported(project: Path) -> None:
+def test_a_model_is_registered_and_reported_with_its_evaluation(project: Path) -> None:
     layout.LAST_RUN.parent.mkdir(parents=True)
     layout.LAST_RUN.write_text("0" * 32 + "\n")
 
     counts = register(PARAMETERS, Path())
 
     assert (counts["name"], counts["version"], counts["alias"]) == ("paint-by-example", 1, "champion")
-    assert json.loads(layout.REGISTERED.read_text()) == counts
+    registered = json.loads(layout.REGISTERED.read_text())
+    assert {**counts, "table": registered["table"]} == registered
+    assert {row["metric"] for row in registered["table"]} == {"clip_score", "identity", "fid", "copy_paste_score"}
     assert list((project / "mlruns").rglob("MLmodel"))
+    assert list((project / "mlruns").rglob("evaluations/*/index.html"))
+
+
+@pytest.mark.usefixtures("project")
+def test_better_equal_and_worse_models_through_the_files_of_the_stages() -> None:
+    register(PARAMETERS, Path())
+    outcomes = []
+    for seed, identity in ((2, 60.0), (3, 58.0), (4, 62.0)):
+        (layout.MODEL / "README.md").write_text(f"model {seed}")
+        write_evaluation(planted(seed, identity=identity), Path())
+        outcomes.append(register(PARAMETERS, Path())["outcome"])
+
+    assert outcomes == ["tie", "worse", "better"]
+    assert mlflow.MlflowClient().get_model_version_by_alias("paint-by-example", "champion").version == 4
 
 
 @pytest.mark.parametrize(
     ("path", "content", "message"),
     [
         (layout.METRICS, None, "reports/metrics.json: no such file; run: dvc repro evaluate"),
-        (layout.METRICS, "{", "reports/metrics.json: not JSON"),
+        (layout.METRICS, "{", "reports/metrics.json: not a JSON file"),
+        (
+            layout.EVALUATION / "features.npz",
+            None,
+            "reports/evaluation/features.npz: no such file; run: dvc repro eval",
+        ),
+        (
+            layout.EVALUATION / "features.npz",
+            "x",
+            "reports/evaluation/features.npz: damaged .*; run: dvc repro --force",
+        ),
+        (layout.EVALUATION / "case_scores.parquet", "x", "reports/evaluation/case_scores.parquet: damaged"),
         (layout.MODEL, None, "models/pbe: holds no model; train one first"),
     ],
 )
 @pytest.mark.usefixtures("project")
-def test_a_missing_input_is_named(path: Path, content: str | None, message: str) -> None:
+def test_a_missing_or_damaged_input_is_named(path: Path, content: str | None, message: str) -> None:
     if content is not None:
         path.write_text(content)
     elif path.is_dir():
@@ -77,7 +97,7 @@ def test_a_bug_is_no_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         np.zeros(2) + np.zeros(3)
 
-    monkeypatch.setattr("pbe.serving.registry._flatten", fail)
+    monkeypatch.setattr("pbe.serving.version_evaluations._flatten", fail)
     with pytest.raises(ValueError, match="could not be broadcast") as raised:
         register(PARAMETERS, Path())
     assert not isinstance(raised.value, UserError)

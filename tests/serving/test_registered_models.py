@@ -222,10 +222,10 @@ class FakeServer:
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg2", "mysql+pymysql"])
 def test_a_database_server_that_does_not_answer_is_named_without_its_password(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        check_server(f"{scheme}://user:secret@127.0.0.1:{port}/mlflow")
-    with pytest.raises(UnavailableError, match=rf"^MLflow at {re.escape(scheme)}://127\.0\.0\.1:{port}/mlflow does not"):
-        check_server(f"{scheme}://user:secret@127.0.0.1:{port}/mlflow")
+        address = f"127.0.0.1:{listener.getsockname()[1]}/mlflow"
+        check_server(f"{scheme}://user:secret@{address}")
+    with pytest.raises(UnavailableError, match=f"^MLflow at {re.escape(f'{scheme}://{address}')} does not answer"):
+        check_server(f"{scheme}://user:secret@{address}")
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "postgresql:///mlflow", "mlruns"])
