@@ -23,6 +23,7 @@ METRICS = REPORTS / "metrics.json"
 REGISTERED = REPORTS / "registered.json"
 PAGE = REPORTS / "index.html"
 GALLERY = REPORTS / "gallery.png"
+TABLES = REPORTS / "tables.json"  # the paper's tables, repeated; in git, with tables.md and tables.png
 
 STATE = Path(".pbe")  # locks
 PREFECT_HOME = Path(".prefect")  # as in prefect.toml

@@ -1,0 +1,1 @@
+"""The paper's tables, repeated on the demo world: which models are trained, how they are scored, and the tables."""
