@@ -8,12 +8,11 @@
 Neither this module nor `painting` imports the model's code, so that painting starts before the code that scores loads.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pbe.evaluation.bench import Bench, exemplar_path, mask_path, source_path
+from pbe.evaluation.bench import Bench
 from pbe.evaluation.painted_methods import METHOD as METHOD
 from pbe.evaluation.painted_methods import PAINTED_METHODS
 from pbe.evaluation.painting import PaintJob
@@ -82,12 +81,3 @@ def evaluation_jobs(
     """Return all that an evaluation paints into `out`: the sweep, the further seeds, and the baselines."""
     seeds = diversity.jobs(sweep.scale, bench, out)
     return [*sweep.jobs(bench, out), *seeds, *baseline_jobs(baselines, sweep.scale, bench, out)]
-
-
-def bench_digest(bench: Bench) -> str:
-    """Return a digest, 64 hex digits, of the bytes of every case's files."""
-    digest = hashlib.sha256()
-    for case_id in bench.ids:
-        for path_of in (source_path, mask_path, exemplar_path):
-            digest.update(path_of(bench.folder, case_id).read_bytes())
-    return digest.hexdigest()

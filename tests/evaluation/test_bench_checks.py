@@ -10,7 +10,7 @@ from PIL import Image as PillowImage
 
 from pbe.errors import UserError
 from pbe.evaluation import bench_checks
-from pbe.evaluation.bench import Bench, exemplar_path, mask_path, source_path
+from pbe.evaluation.bench import Bench, exemplar_mask_path, exemplar_path, mask_path, source_path
 from pbe.evaluation.bench_checks import open_bench
 from pbe.evaluation.case_checks import ACCEPTABLE, Policy, Verdict
 from tests.support.benches import make_case, write_bench
@@ -180,3 +180,21 @@ def test_a_damaged_cache_is_made_again(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "checked.json").write_text('{"format": 1, ')
     assert open_bench(folder, Policy(), cache=tmp_path / "checked.json").report.num_cases == 5
     assert open_bench(folder, Policy(), cache=tmp_path / "checked.json").report.num_cases == 5
+
+
+def test_the_digest_is_of_the_usable_cases_bytes_and_ids(folder: Path) -> None:
+    digest = open_bench(folder, Policy()).digest
+    assert open_bench(folder, Policy(), num_cases=4).digest != digest
+    case = make_case(BAD)
+    save_mask(folder, np.flipud(case.mask) * 255)
+    assert open_bench(folder, Policy()).digest != digest
+    save_mask(folder, case.mask * 255)
+    assert open_bench(folder, Policy()).digest == digest
+
+
+def test_a_damaged_mask_of_an_exemplars_object_is_named(folder: Path) -> None:
+    path = exemplar_mask_path(folder, BAD)
+    path.parent.mkdir()
+    path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"1 unreadable; first: .*009_ref_mask\.png: not an image"):
+        open_bench(folder, Policy())

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pbe.evaluation.bench import Bench
-from pbe.evaluation.paint_plan import Diversity, GuidanceSweep, baseline_jobs, bench_digest, results_folder
+from pbe.evaluation.paint_plan import Diversity, GuidanceSweep, baseline_jobs, results_folder
 
 OUT = Path("out")
 
@@ -46,8 +46,3 @@ def test_the_first_cases_are_painted_with_further_seeds(bench: Bench) -> None:
 def test_baselines_without_a_model_are_not_painted(bench: Bench) -> None:
     jobs = baseline_jobs(["copy_paste", "stock", "poisson"], 5.0, bench, OUT)
     assert [(job.method, job.folder, job.num_cases) for job in jobs] == [("stock", Path("out/results/stock"), 12)]
-
-
-def test_the_digest_of_a_bench_depends_on_its_cases(bench: Bench) -> None:
-    assert bench_digest(bench) == bench_digest(bench)
-    assert bench_digest(bench) != bench_digest(bench.head(6))
