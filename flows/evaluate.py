@@ -1,8 +1,9 @@
 """Stage evaluate: paint the bench, score it beside the baselines, and write the report, into reports/."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from flows.inputs import require
@@ -38,8 +39,9 @@ def evaluate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_
     painting.prepare()
     placement_of(options)  # an unknown device is an error before the bench is read
     checked = check_bench(options, folder, bars)
-    baselines = usable_baselines(options, checked.bench)
-    paint_all(settings, folder, checked.bench, baselines, bars)
+    class_names = name_classes(options, folder, checked.bench, bars)
+    baselines = usable_baselines(options, checked.bench, class_names)
+    paint_all(settings, folder, checked.bench, baselines, bars, class_names)
     return score_all(settings, folder, checked, baselines, bars)
 
 
@@ -89,21 +91,58 @@ def placement_of(options: Evaluate) -> Placement:
     return Placement(tuple(map(str, devices)), num_workers, precision_name(dtype))
 
 
-def usable_baselines(options: Evaluate, bench: Bench) -> list[str]:
-    """Return `evaluate.baselines` without the one that needs class names, for a bench that has none, as COCOEE."""
-    if bench.origins is not None or TEXT_INPAINTING not in options.baselines:
+def name_classes(
+    options: Evaluate, folder: Path, bench: Bench, bars: ProgressBars = no_progress_bars
+) -> dict[int, str]:
+    """Return the class names of the exemplars that text inpainting needs: those of the bench, or CLIP's choice.
+
+    Where `evaluate.encoder` is no CLIP with a text tower, the choice is left out.
+    """
+    known = {origin.case_id: origin.exemplar_label for origin in bench.origins or () if origin.exemplar_label}
+    if TEXT_INPAINTING not in options.baselines or len(known) == len(bench):
+        return known
+    from pbe.evaluation.baselines.class_names import can_name, name_exemplars
+    from pbe.runtime.devices import choose_device
+
+    if not can_name(folder / options.encoder):
+        return known
+    device, cache = choose_device(options.device, "evaluate.device"), folder / layout.STATE / "class-names.json"
+    return name_exemplars(bench, folder / options.encoder, cache, device, bars("exemplars named"))
+
+
+def usable_baselines(options: Evaluate, bench: Bench, class_names: Mapping[int, str]) -> list[str]:
+    """Return `evaluate.baselines` without the one that needs class names, when one is not known."""
+    if len(class_names) == len(bench) or TEXT_INPAINTING not in options.baselines:
         return list(options.baselines)
-    print(f"{options.bench}: no cases.csv says what the exemplars are, so {TEXT_INPAINTING} is left out", flush=True)
+    print(
+        f"{options.bench}: {len(bench) - len(class_names)} exemplars have no exemplar_label in cases.csv, and "
+        f"evaluate.encoder has no text tower to name them, so {TEXT_INPAINTING} is left out",
+        flush=True,
+    )
     return [name for name in options.baselines if name != TEXT_INPAINTING]
 
 
-def paint_all(settings: Settings, folder: Path, bench: Bench, baselines: Sequence[str], bars: ProgressBars) -> None:
+def paint_all(
+    settings: Settings,
+    folder: Path,
+    bench: Bench,
+    baselines: Sequence[str],
+    bars: ProgressBars,
+    class_names: Mapping[int, str] = MappingProxyType({}),
+) -> None:
     """Paint the bench with the trained model and the baselines' models; pictures that exist are kept."""
     options = settings.evaluate
     models = Models(folder / layout.MODEL, folder / layout.BACKBONE)
     jobs = evaluation_jobs(bench, folder / layout.EVALUATION, guidance_sweep(options), diversity(options), baselines)
-    placement, progress = placement_of(options), bars("cases painted")
-    painting.paint_cases(models, bench, jobs, sampling=sampling_of(settings), placement=placement, progress=progress)
+    painting.paint_cases(
+        models,
+        bench,
+        jobs,
+        sampling=sampling_of(settings),
+        placement=placement_of(options),
+        class_names=class_names,
+        progress=bars("cases painted"),
+    )
 
 
 def score_all(

@@ -38,7 +38,7 @@ class PaintedMethod:
     load: Callable[[Models, PaintSettings], CasePainter]
     code: str  # the module that computes the pixels, with all that it imports
     values: Callable[[Models], Mapping[str, object]]
-    texts: Callable[[Bench], Texts] | None = None
+    texts: Callable[[Bench, Texts], Texts] | None = None  # of a bench and the known names of its exemplars' classes
 
 
 def recipe_of(name: str, models: Models, settings: PaintSettings) -> dict[str, object]:
@@ -60,22 +60,26 @@ def recipe_of(name: str, models: Models, settings: PaintSettings) -> dict[str, o
     }
 
 
-def check_methods(names: Iterable[str], bench: Bench, models: Models) -> None:
+def check_methods(names: Iterable[str], bench: Bench, models: Models, class_names: Texts) -> None:
     """Raise UserError when a method cannot paint the bench: before any other has painted for hours."""
     for name in names:
-        method = PAINTED_METHODS[name]
-        method.values(models)
-        if method.texts:
-            method.texts(bench)
+        PAINTED_METHODS[name].values(models)
+        texts_of(name, bench, class_names)
 
 
-def class_prompts(bench: Bench) -> Texts:
-    """Return "a dog" for an exemplar with the label Dog; raises UserError when a label is not known."""
-    labels = {origin.case_id: origin.exemplar_label for origin in bench.origins or ()}
+def texts_of(name: str, bench: Bench, class_names: Texts) -> Texts:
+    """Return what a method is told of each exemplar; nothing for one that takes the exemplar itself."""
+    texts = PAINTED_METHODS[name].texts
+    return texts(bench, class_names) if texts else {}
+
+
+def class_prompts(bench: Bench, class_names: Texts) -> Texts:
+    """Return "a dog" for an exemplar of the class Dog; raises UserError when the class of one is not known."""
+    labels = {origin.case_id: origin.exemplar_label for origin in bench.origins or ()} | dict(class_names)
     return {case_id: f"a {_known(bench, case_id, labels, 'exemplar_label').lower()}" for case_id in bench.ids}
 
 
-def captions(bench: Bench) -> Texts:
+def captions(bench: Bench, class_names: Texts) -> Texts:
     """Return the captions of the exemplars; raises UserError when one is not known."""
     texts = {origin.case_id: origin.exemplar_caption for origin in bench.origins or ()}
     return {case_id: _known(bench, case_id, texts, "exemplar_caption") for case_id in bench.ids}

@@ -13,12 +13,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from pbe.evaluation.bench import Bench, result_path
-from pbe.evaluation.painted_methods import METHOD, PAINTED_METHODS, Models, check_methods, recipe_of
+from pbe.evaluation.painted_methods import (
+    METHOD,
+    PAINTED_METHODS,
+    Models,
+    Texts,
+    check_methods,
+    recipe_of,
+    texts_of,
+)
 from pbe.evaluation.picture_keys import case_digests, keep_results, picture_key, write_painted
 from pbe.evaluation.window_painting import CasePainter, PaintSettings, Request
 from pbe.runtime.child_processes import exit_with_parent
@@ -91,18 +100,20 @@ def paint_cases(
     *,
     sampling: Sampling,
     placement: Placement,
+    class_names: Texts = MappingProxyType({}),
     progress: Progress = no_progress,
 ) -> None:
     """Paint the jobs with the models, in processes of one thread each; the devices take turns.
 
     The folders of all jobs have one parent, which afterwards holds the pictures of these jobs and no others. A picture
     is painted unless one with the same key exists (`picture_keys`). Each case has its own seed, the same for every
-    method and at every guidance scale. `progress` counts pictures, including those that existed. Raises what loading a
-    model raises.
+    method and at every guidance scale. `class_names` are those of exemplars that the bench does not say, by case id.
+    `progress` counts pictures, including those that existed. Raises what loading a model raises, and UserError when a
+    method cannot paint the bench.
     """
-    check_methods({job.method for job in jobs}, bench, models)
+    check_methods({job.method for job in jobs}, bench, models, class_names)
     settings = paint_settings(sampling, placement)
-    paintings = plan_pictures(models, bench, jobs, sampling.seed, settings)
+    paintings = plan_pictures(models, bench, jobs, sampling.seed, settings, class_names)
     wanted = {picture.path: picture.key for pictures in paintings.values() for picture in pictures}
     missing = keep_results(jobs[0].folder.parent, wanted)
     tasks = [task for job, pictures in paintings.items() for task in _tasks(job, pictures, missing, sampling, settings)]
@@ -134,13 +145,18 @@ def paint_settings(sampling: Sampling, placement: Placement, device: str | None 
 
 
 def plan_pictures(
-    models: Models, bench: Bench, jobs: Sequence[PaintJob], seed: int, settings: PaintSettings
+    models: Models,
+    bench: Bench,
+    jobs: Sequence[PaintJob],
+    seed: int,
+    settings: PaintSettings,
+    class_names: Texts = MappingProxyType({}),
 ) -> dict[PaintJob, list[Painting]]:
     """Return the pictures of every job, with their seeds, texts and keys."""
     digests = case_digests(bench, bench.ids[: max(job.num_cases for job in jobs)])
     methods = {job.method for job in jobs}
     recipes = {method: recipe_of(method, models, settings) for method in methods}
-    texts = {method: make(bench) if (make := PAINTED_METHODS[method].texts) else {} for method in methods}
+    texts = {method: texts_of(method, bench, class_names) for method in methods}
     return {job: _plan(job, bench, digests, recipes[job.method], texts[job.method], seed) for job in jobs}
 
 

@@ -14,11 +14,12 @@ from pbe.errors import UserError
 from pbe.evaluation.baselines.stock import StockPainter, load_pipeline
 from pbe.evaluation.baselines.text_inpainting import TextEncoder, TextPainter
 from pbe.evaluation.bench import Bench, Case
-from pbe.evaluation.painted_methods import Models, captions, check_methods, class_prompts
+from pbe.evaluation.painted_methods import PAINTED_METHODS, Models, captions, check_methods, class_prompts
 from pbe.evaluation.window_painting import PaintSettings, Request, Squares, in_calls
 from pbe.interchange.folder import write_published
 from pbe.method.initialization import build_painter, empty_context
 from pbe.method.painter import Painter
+from pbe.runtime.code_digest import code_modules
 from tests.support.tiny_models import write_backbone
 from tests.support.tiny_painter import changed_painter
 
@@ -124,24 +125,36 @@ def test_stock_results_have_their_sources_size(model: Path) -> None:
     assert StockPainter.load(model, SETTINGS)([request._replace(case=wide)], 1.0)[0].shape == (50, 90, 3)
 
 
+def test_the_key_depends_on_the_code_that_computes_pixels_alone() -> None:
+    """Neither what finds files, runs processes or scores, nor what trains is among the modules whose code counts."""
+    modules = {name: set(code_modules(method.code)) for name, method in PAINTED_METHODS.items()}
+    painter = modules["paint_by_example"]
+    assert {"pbe.evaluation.window_painting", "pbe.method.painter", "pbe.method.unet", "pbe.method.seams"} <= painter
+    assert {each for each in painter if not each.startswith("pbe.method.")} == {"pbe.evaluation.window_painting"}
+    for each in ("adapters", "initialization", "masks", "training_triplet", "weights"):
+        assert f"pbe.method.{each}" not in painter
+    assert "pbe.method.initialization" in modules["text_inpainting"]
+    assert "pbe.interchange.folder" in modules["stock"]
+
+
 def test_prompts_are_class_names_and_captions(bench: Bench) -> None:
     assert bench.origins is not None
     first = bench.origins[0]
-    assert class_prompts(bench)[first.case_id] == f"a {first.exemplar_label.lower()}"
-    assert captions(bench)[first.case_id] == first.exemplar_caption
+    assert class_prompts(bench, {})[first.case_id] == f"a {first.exemplar_label.lower()}"
+    assert captions(bench, {})[first.case_id] == first.exemplar_caption
     assert first.exemplar_label.lower() in first.exemplar_caption
 
 
 def test_what_a_baseline_lacks_is_named_before_anything_is_painted(
     bench: Bench, model: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    check_methods(["paint_by_example", "text_inpainting", "text_caption", "stock"], bench, Models(model, backbone))
+    check_methods(["paint_by_example", "text_inpainting", "text_caption", "stock"], bench, Models(model, backbone), {})
     with pytest.raises(UserError, match="case 0 has no exemplar_label"):
-        check_methods(["text_inpainting"], replace(bench, origins=None), Models(model, backbone))
+        check_methods(["text_inpainting"], replace(bench, origins=None), Models(model, backbone), {})
     with pytest.raises(UserError, match="needs a text-to-image model, but this backbone is a painter"):
-        check_methods(["text_inpainting"], bench, Models(model, model))
+        check_methods(["text_inpainting"], bench, Models(model, model), {})
     shutil.copytree(model, tmp_path / "free")
     config = tmp_path / "free" / "image_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"bottleneck": False}))
     with pytest.raises(UserError, match="was trained with method"):
-        check_methods(["stock"], bench, Models(tmp_path / "free", backbone))
+        check_methods(["stock"], bench, Models(tmp_path / "free", backbone), {})
