@@ -41,13 +41,12 @@ def _few_real_images(results: Results) -> str:
 
 
 def _few_components(summary: Mapping[str, Any]) -> str:
+    """Repeat what scoring says of a mixture with fewer components, or say it of one that came from a file."""
     number = summary.get("qs_components")
     if number is None or number >= NUM_COMPONENTS:
         return ""
-    return (
-        f"QS is the likelihood under {number} Gaussian{'s' if number > 1 else ''} instead of {NUM_COMPONENTS}: more "
-        "could not be fitted to so few real images. It is not comparable with QS elsewhere."
-    )
+    reason = summary.get("qs_too_few_images") or f"QS has {number} of its {NUM_COMPONENTS} components"
+    return f"{reason}. It is not comparable with QS elsewhere."
 
 
 def _saturated(results: Results) -> str:

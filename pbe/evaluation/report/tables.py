@@ -4,16 +4,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pbe.evaluation.metric_table import ACCURACY, OFFICIAL, metric_spec
-from pbe.evaluation.report.numbers import digits_for, format_number, interval, signed
+from pbe.evaluation.report.numbers import DASH, digits_for, format_number, interval, signed
 from pbe.evaluation.report.results import Difference, Estimate, Results, Verdict, method_title
 from pbe.evaluation.report.summary import headline_metrics
 
 THEMES: Mapping[str, tuple[str, ...]] = {
     "Does the box show the exemplar?": ("identity", "foreground_identity", "clip_score", "class_agreement"),
     "Do the results look like photographs?": ("fid", "kid", "qs"),
-    "Is it painted, and not pasted?": ("copy_paste_score", "seam_visibility", "diversity"),
-    "Is the background kept?": ("background_psnr", "background_ssim", "background_lpips", "unmasked_max_abs_diff"),
-}  # attributes' accuracies belong to the first
+    "Is it painted, and not pasted?": ("copy_paste_score", "seam_visibility"),
+    "Is the background kept?": (
+        "background_psnr", "background_ssim", "background_lpips", "ring_psnr", "ring_ssim", "ring_lpips",
+        "unmasked_max_abs_diff",
+    ),
+    "How much do results vary with the seed?": ("diversity", "pixel_diversity"),
+}  # fmt: skip
 _MARKS: Mapping[Verdict, str] = {
     "better": "worse",
     "worse": "better",
@@ -81,8 +85,9 @@ class DifferenceChart:
 
 
 def metric_tables(results: Results, *, extra: Mapping[str, Mapping[str, float | None]] | None = None) -> list[Table]:
-    """Return a table for each theme that was measured.
+    """Return a table for each theme that was measured, without methods that have none of its metrics.
 
+    Attributes' accuracies belong to the first theme.
     `extra` are rows of further settings of the subject, such as without guidance: title -> metric -> value.
     """
     tables = []
@@ -93,7 +98,8 @@ def metric_tables(results: Results, *, extra: Mapping[str, Mapping[str, float | 
         columns = tuple(_column(results, m) for m in sorted(wanted, key=lambda m: _position(m, metrics)))
         rows = [_row(results, name, columns) for name in results.methods]
         rows[1:1] = [_extra_row(name, values, columns) for name, values in (extra or {}).items()]
-        tables += [Table(title, columns, tuple(rows))] if columns else []
+        measured = tuple(row for row in rows if any(cell.value != DASH for cell in row.cells))
+        tables += [Table(title, columns, measured)] if columns else []
     return tables
 
 

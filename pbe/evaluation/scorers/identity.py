@@ -37,7 +37,7 @@ class IdentityScorer:
         self._encoder, self._class_means, self._find_object = encoder, class_means, find_object
         classes = class_means.digest if class_means else "no classes"
         objects = find_object.name if find_object else "masks of the bench"
-        self.key = f"{encoder.digest}, {classes}, {objects}"
+        self.key = f"{encoder.name} {encoder.digest}, {classes}, {objects}"
 
     def score(self, batch: CaseBatch, results: Sequence[Image]) -> Mapping[str, Column]:
         """Score results by their crops at the masks' boxes; see `CaseScorer`."""

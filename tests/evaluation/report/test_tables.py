@@ -6,11 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from pbe.evaluation.metric_table import METRICS
 from pbe.evaluation.report.cautions import cautions
 from pbe.evaluation.report.conditions import condition_rows
-from pbe.evaluation.report.results import Difference, Results, method_title, read_results
+from pbe.evaluation.report.results import Difference, Estimate, Results, method_title, read_results
 from pbe.evaluation.report.slices import slice_tables
-from pbe.evaluation.report.tables import difference_charts, metric_tables
+from pbe.evaluation.report.tables import THEMES, difference_charts, metric_tables
 from tests.support.report_files import write_evaluation
 
 NAMES = ("paint_by_example", "copy_paste", "source")
@@ -35,6 +36,16 @@ def test_a_row_without_intervals_can_be_added(results: Results) -> None:
     assert [row.title for row in rows][1] == "guidance 1"
     assert [cell.value for cell in rows[1].cells] == ["0.0288", "–"]  # noqa: RUF001
     assert rows[1].cells[0].interval == ""
+
+
+def test_every_metric_has_a_table() -> None:
+    assert sorted(metric for metrics in THEMES.values() for metric in metrics) == sorted(METRICS)
+
+
+def test_methods_without_a_metric_of_the_table_are_left_out(results: Results) -> None:
+    estimates = {**results.estimates, results.subject: {"diversity": Estimate(13.9, 12.0, 15.8)}}
+    (table,) = metric_tables(replace(results, estimates=estimates, metrics=("diversity",)))
+    assert [row.title for row in table.rows] == ["Paint by Example"]
 
 
 def test_a_bar_lies_where_its_interval_lies(results: Results) -> None:
@@ -80,7 +91,7 @@ def test_cautions_name_each_reason(results: Results) -> None:
     for reason in (
         "3,720 real images; the official evaluation has 40,670",
         "Real images against real images give 0.0041 [0.0032, 0.0055]",
-        "14 Gaussians instead of 20",
+        "QS has 14 of its 20 components",
         "QS cannot tell methods apart",
         "the painter's own CLIP tower",
         "4 of 64 cases were left out: 3 inverted and 1 tiny.",
