@@ -307,7 +307,7 @@ class Evaluate(Section):
     accept: tuple[AcceptedFault, ...] = Field(
         description="faults that make no case unusable; docs/evaluation.md says what each means"
     )
-    baselines: tuple[Literal["copy_paste", "poisson", "text_inpainting", "stock"], ...] = Field(
+    baselines: tuple[Literal["copy_paste", "poisson", "text_inpainting", "text_caption", "stock"], ...] = Field(
         description="what is scored beside the painter and the unchanged source"
     )
     identity: str = Field(
