@@ -39,6 +39,7 @@ from pbe.demo.tables.figure import write_figure
 from pbe.demo.tables.markdown import markdown
 from pbe.demo.tables.pictures import paint_set, sources_of
 from pbe.demo.tables.plan import Plan, make_plan
+from pbe.demo.tables.plot_files import write_plot_files
 from pbe.demo.tables.projects import Project
 from pbe.demo.tables.scores import BOX_BENCH, IRREGULAR_BENCH, Scores
 from pbe.demo.tables.scoring import ScoredBench, score_pictures
@@ -206,11 +207,12 @@ def facts(plan: Plan, scores: Scores) -> Content:
 
 
 def write_tables(root: Path, content: Content) -> None:
-    """Write the tables as JSON, Markdown and a figure, and as an artifact of the flow run."""
+    """Write the tables as JSON, Markdown, a figure and CSV files, and as an artifact of the flow run."""
     text = markdown(content)
     write_json(root / layout.TABLES, content)
     write_text(root / layout.TABLES.with_suffix(".md"), text)
     write_figure(root / layout.TABLES.with_suffix(".png"), content)
+    write_plot_files(root / layout.REPORTS, content)
     create_markdown_artifact(text, key=NAME)
 
 

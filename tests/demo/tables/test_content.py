@@ -1,5 +1,6 @@
 """The tables from planted scores: each difference and verdict is the planted one."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from pbe.demo.tables.estimates import resample
 from pbe.demo.tables.figure import write_figure
 from pbe.demo.tables.markdown import markdown
 from pbe.demo.tables.pictures import sources_of, text_sources
+from pbe.demo.tables.plot_files import write_plot_files
 from pbe.demo.tables.scores import IRREGULAR_BENCH, Scores, Source, with_attributes
 from pbe.demo.tables.variants import FULL, VARIANTS
 from pbe.evaluation.metrics.frechet import fit_moments
@@ -102,7 +104,16 @@ def test_tables_as_markdown_have_one_width(content: dict[str, Any]) -> None:
         assert len({row.count("|") for row in rows}) <= 1, block
 
 
-def test_the_figure_is_the_same_for_the_same_numbers(content: dict[str, Any], tmp_path: Any) -> None:
+def test_the_figure_is_the_same_for_the_same_numbers(content: dict[str, Any], tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         write_figure(tmp_path / name, content)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_dvc_reads_the_rows_as_csv(content: dict[str, Any], tmp_path: Path) -> None:
+    write_plot_files(tmp_path, content)
+    table = pl.read_csv(tmp_path / "tables-guidance.csv")
+    assert table["guidance_scale"].to_list() == [1, 5, 9]
+    assert table["identity"].to_list() == pytest.approx([20, 60, 40], abs=10)
+    assert (table["identity_low"] < table["identity"]).all()
+    assert pl.read_csv(tmp_path / "tables-ablation.csv")["row"][1] == "+ prior"
