@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from pbe.evaluation.intervals import Floats, Interval, bootstrap_counts, mean_interval
-from pbe.evaluation.metric_table import MetricSpec, metric_spec
+from pbe.evaluation.intervals import Floats, Interval, bootstrap_counts, mean_interval, share_interval
+from pbe.evaluation.metric_table import metric_spec
 from pbe.evaluation.report.results import Results
 
 SLICED = ("identity", "clip_score", "class_agreement", "seam_visibility", "copy_paste_score")
@@ -19,10 +19,13 @@ _MIN_CASES = 5  # of an interval
 
 @dataclass(frozen=True)
 class SliceCell:
-    """A metric in a slice. `stands_out` when the whole interval is worse, or better, than the value of all cases."""
+    """A metric in a slice: its value, and an interval where the slice has enough cases.
 
+    `stands_out` is "better" or "worse" when the whole interval lies on that side of the value of all cases.
+    """
+
+    value: float | None
     interval: Interval | None
-    num_cases: int
     stands_out: str = ""
 
 
@@ -49,7 +52,7 @@ def slice_tables(results: Results) -> list[SliceTable]:
     """Return the tables that the case scores allow; one with a single slice is left out."""
     scores = results.case_scores.filter(pl.col("method") == results.subject)
     metrics = tuple(m for m in SLICED if m in scores.columns and scores[m].is_not_nan().any())
-    overall = {m: _interval(scores[m].to_numpy(), results) for m in metrics}
+    overall = {m: float(np.nanmean(scores[m].to_numpy())) for m in metrics}
     keys = {"class of the exemplar": _class_names(scores)}
     keys |= {"size of the mask": _bins(scores, "mask_frac", _MASK_EDGES, "of the picture")}
     keys |= {"resolution of the exemplar": _bins(scores, "exemplar_px", _EXEMPLAR_EDGES, "")}
@@ -65,33 +68,37 @@ def _table(
     scores: pl.DataFrame,
     groups: Groups,
     metrics: tuple[str, ...],
-    overall: Mapping[str, Interval | None],
+    overall: Mapping[str, float],
     results: Results,
 ) -> SliceTable:
     shown, left_out = groups[:MAX_CLASSES], max(0, len(groups) - MAX_CLASSES)
     slices = []
     for name, rows in shown:
         part = scores.filter(rows)
-        cells = tuple(_cell(part[m].to_numpy(), overall[m], metric_spec(m), results) for m in metrics)
+        cells = tuple(_cell(part[m].to_numpy(), overall[m], m, results) for m in metrics)
         slices.append(Slice(name, len(part), cells))
     return SliceTable(title, metrics, tuple(slices), left_out)
 
 
-def _cell(values: Floats, overall: Interval | None, spec: MetricSpec, results: Results) -> SliceCell:
+def _cell(values: Floats, overall: float, metric: str, results: Results) -> SliceCell:
     known = values[~np.isnan(values)]
-    found = _interval(values, results)
-    if found is None or overall is None or len(known) < _MIN_CASES:
-        return SliceCell(found, len(known))
-    if found.low <= overall.value <= found.high:
-        return SliceCell(found, len(known))
-    is_better = (found.value > overall.value) == spec.higher_is_better
-    return SliceCell(found, len(known), "better" if is_better else "worse")
+    value = float(known.mean()) if len(known) else None
+    if value is None or len(known) < _MIN_CASES:
+        return SliceCell(value, None)
+    found = _interval(known, metric, results)
+    if found.low <= overall <= found.high:
+        return SliceCell(value, found)
+    is_better = (value > overall) == metric_spec(metric).higher_is_better
+    return SliceCell(value, found, "better" if is_better else "worse")
 
 
-def _interval(values: Floats, results: Results) -> Interval | None:
-    known = values[~np.isnan(values)]
-    counts = bootstrap_counts(max(1, len(known)), results.draws, seed=0)
-    return mean_interval(known, counts, results.confidence) if len(known) else None
+def _interval(known: Floats, metric: str, results: Results) -> Interval:
+    if metric == "class_agreement":  # a share, for which a bootstrap has no width where all cases agree
+        found = share_interval(known / 100, results.confidence)
+    else:
+        found = mean_interval(known, bootstrap_counts(len(known), results.draws, seed=0), results.confidence)
+    assert found is not None
+    return found
 
 
 def _class_names(scores: pl.DataFrame) -> Groups:

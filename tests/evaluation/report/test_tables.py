@@ -77,6 +77,16 @@ def test_a_slice_that_is_worse_stands_out(results: Results) -> None:
     assert cells == {"Moon": "better", "Ring": "worse", "Star": "better"}
 
 
+def test_few_cases_have_no_interval_and_a_share_of_all_has_one(results: Results) -> None:
+    rare = pl.when(pl.col("case_id") < 3).then(pl.lit("Cross")).otherwise(pl.lit("Star"))
+    scores = results.case_scores.with_columns(label=rare, class_agreement=pl.lit(100.0))
+    cells = {s.name: s.cells for s in slice_tables(replace(results, case_scores=scores))[0].slices}
+    assert all(cell.value is not None and cell.interval is None for cell in cells["Cross"])
+    agreement = cells["Star"][2].interval
+    assert agreement is not None
+    assert agreement.low < 95 < agreement.high == pytest.approx(100.0)
+
+
 def test_scores_of_other_methods_are_in_no_slice(results: Results) -> None:
     other = results.case_scores.with_columns(
         identity=pl.when(pl.col("method") == "source").then(1e6).otherwise(pl.col("identity"))
