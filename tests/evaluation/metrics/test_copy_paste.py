@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pbe.demo.scenes import draw_scene
-from pbe.evaluation.metrics.copy_paste import copy_paste_score, correlation
+from pbe.evaluation.metrics.copy_paste import _warped_correlation, copy_paste_score, correlation
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -118,3 +118,14 @@ def test_the_score_is_the_same_at_any_number_of_threads() -> None:
         scores.append(copy_paste_score(result, MASK, exemplar))
     cv2.setNumThreads(before)
     assert scores[0] == scores[1]
+
+
+def test_what_a_region_shows_beyond_the_exemplar_is_not_copied() -> None:
+    exemplar, other = picture(7), picture(8, 40, 24)
+    squeezed = cv2.resize(exemplar, (24, 40), interpolation=cv2.INTER_AREA)
+    region = np.concatenate([squeezed, other], axis=1)
+    warp = np.array([[2, 0, 0.5], [0, 1, 0]], np.float32)  # the left half is the exemplar, the right half beyond it
+    share = _warped_correlation(region, np.ones((40, 48), np.uint8), exemplar, warp)
+    deviations = [np.square(part - part.mean((0, 1))).sum() for part in (squeezed.astype(float), region.astype(float))]
+    assert share == pytest.approx(np.sqrt(deviations[0] / deviations[1]), abs=0.03)
+    assert share < 0.9
