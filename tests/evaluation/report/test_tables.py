@@ -42,6 +42,12 @@ def test_every_metric_has_a_table() -> None:
     assert sorted(metric for metrics in THEMES.values() for metric in metrics) == sorted(METRICS)
 
 
+def test_both_protocols_stand_side_by_side(results: Results) -> None:
+    row = {"qs": Estimate(77.8), "fid_official": Estimate(3.18), "fid": Estimate(3.2)}
+    (table,) = metric_tables(replace(results, estimates={results.subject: row}, metrics=tuple(row)))
+    assert [column.title for column in table.columns] == ["FID", "FID, official tools", "QS"]
+
+
 def test_methods_without_a_metric_of_the_table_are_left_out(results: Results) -> None:
     estimates = {**results.estimates, results.subject: {"diversity": Estimate(13.9, 12.0, 15.8)}}
     (table,) = metric_tables(replace(results, estimates=estimates, metrics=("diversity",)))
