@@ -14,6 +14,7 @@ from pbe.evaluation.encoders.encode import encode_batch, encode_images, encode_w
 from pbe.evaluation.encoders.loading import open_encoder
 from pbe.evaluation.encoders.protocol import FeatureEncoder
 from pbe.evaluation.encoders.tower import TowerEncoder
+from pbe.evaluation.encoders.vision_transformer import PackedLinear
 from pbe.method.conditioner import CLIP_MEAN, CLIP_STD
 from pbe.method.painter import Painter
 
@@ -65,6 +66,28 @@ def test_clip_features_are_the_image_embeddings_of_transformers(clip_folder: Pat
         expected = model(torch.from_numpy(pixels).float().permute(2, 0, 1)[None]).image_embeds
     np.testing.assert_allclose(encode_batch(encoder, [image]), expected.numpy(), rtol=1e-4, atol=1e-5)
     assert encoder.name == "CLIP ViT-2x16/8 at 16 px"
+
+
+def test_features_do_not_depend_on_the_other_images_of_a_batch_to_the_bit(clip_folder: Path) -> None:
+    encoder, pictures = ClipEncoder(clip_folder), images(21)
+    whole = encode_images(encoder, pictures, 21)
+    for batch_size in (1, 5, 8):
+        np.testing.assert_array_equal(encode_images(encoder, pictures, batch_size), whole)
+    np.testing.assert_array_equal(encode_images(encoder, pictures[::-1], 21), whole[::-1])
+
+
+@pytest.mark.parametrize("has_onednn", [True, False])
+def test_without_onednn_features_are_the_same_up_to_rounding(
+    clip_folder: Path, monkeypatch: pytest.MonkeyPatch, has_onednn: bool
+) -> None:
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: has_onednn)
+    encoder = ClipEncoder(clip_folder)
+    assert any(isinstance(layer, PackedLinear) for layer in encoder._model.modules()) == has_onednn
+    model = CLIPVisionModelWithProjection.from_pretrained(clip_folder)
+    pixels = encoder.to_pixels(np.stack(images(11)[::2]))
+    with torch.no_grad():
+        expected = model(pixel_values=pixels).image_embeds
+    np.testing.assert_allclose(encoder.encode_pixels(pixels), expected.numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_the_pixel_statistics_in_the_folder_are_used(clip_folder: Path) -> None:

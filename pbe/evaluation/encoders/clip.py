@@ -13,6 +13,7 @@ from transformers import CLIPVisionModelWithProjection
 from pbe.errors import UserError, one_line
 from pbe.evaluation.encoders.precision import digest_weights, exact_convolutions
 from pbe.evaluation.encoders.protocol import Features
+from pbe.evaluation.encoders.vision_transformer import embed, pack
 from pbe.method.conditioner import CLIP_MEAN, CLIP_STD
 from pbe.runtime.devices import precision_name
 
@@ -37,6 +38,8 @@ class ClipEncoder:
         self.name = f"CLIP {vit} at {input_px} px" + ("" if dtype == torch.float32 else f" in {precision}")
         self._model = model
         self._model.to(device, dtype)  # type: ignore[arg-type]
+        if device.type == "cpu" and dtype == torch.float32:
+            pack(self._model)
 
     def __call__(self, images: NDArray[np.uint8]) -> Features:
         return self.encode_pixels(self.to_pixels(images))
@@ -52,7 +55,7 @@ class ClipEncoder:
     def encode_pixels(self, pixels: Tensor) -> Features:
         """Return projected class tokens, not normalised; see `PixelEncoder`."""
         with exact_convolutions():
-            embeds: Tensor = self._model(pixel_values=pixels.to(self._model.dtype)).image_embeds
+            embeds = embed(self._model, pixels.to(self._model.dtype))
         return embeds.float().cpu().numpy()
 
 
