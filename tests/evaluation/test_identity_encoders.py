@@ -56,6 +56,12 @@ def test_efficientnet_features_are_those_of_the_package_before_its_last_block(
     np.testing.assert_allclose(efficientnet(batch), seen[0].mean((2, 3)).numpy(), atol=1e-4)
 
 
+def test_efficientnet_features_do_not_depend_on_the_batch(efficientnet: EfficientNetEncoder) -> None:
+    batch = images(11, 96)
+    whole = efficientnet(batch)
+    np.testing.assert_array_equal(whole[[9, 2]], efficientnet(batch[[9, 2]]))
+
+
 def test_efficientnet_finds_the_mirror_image_of_an_object(efficientnet: EfficientNetEncoder) -> None:
     scenes = [draw_scene(np.random.default_rng(seed), max_objects=1, rare_kinds=False) for seed in range(8)]
     crops = [scene.image[y0:y1, x0:x1] for scene in scenes for x0, y0, x1, y1 in [scene.objects[0].box]]

