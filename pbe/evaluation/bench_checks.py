@@ -9,7 +9,7 @@ Faults (`case_checks.Fault`), in the order in which a case is counted:
     greyscale    a source or exemplar of one channel; the official code converts it to RGB, as ours does
     transparent  a source or exemplar with transparent pixels; official code drops the opacity, ours fills with white
     empty_mask   no pixel is above half of the mask's scale
-    soft_mask    other levels than 0 and 255 (or 0 and 1); the official code takes 255 alone for the box
+    soft_mask    more pixels between black and white than a resized edge has, which is noted alone
     inverted     the whole border and more than half of the mask are marked; all masks above one half, where the mean
                  over the bench is above one half
     tiny         a box of the mask below 2 px, an exemplar below 4 px or a source below 16 px
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from pbe.dataset.images import decode_image
@@ -40,8 +41,9 @@ from pbe.types import Image, Mask, Progress, no_progress
 MIN_SOURCE_PX = 16
 MIN_EXEMPLAR_PX = 4
 MIN_MASK_BOX_PX = 2  # the official crop leaves out the last row and column
-_VERSION = "1"  # of the checks: a changed check gets another
+_VERSION = "2"  # of the checks: a changed check gets another
 _MAX_SHARE = 0.5
+_EDGE_PX, _MAX_EDGE_SHARE = 2, 0.25  # a resized box has grey pixels along its edge, but they are no large part of it
 _GREY_MODES = frozenset(("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"))
 
 
@@ -104,7 +106,8 @@ def _notes(listing: BenchListing, verdicts: Mapping[int, Verdict]) -> dict[str, 
     notes = {
         "ids_from_files": len(verdicts) if listing.ids_from_files else 0,
         "other_files": len(listing.other_files),
-        "zero_one_masks": sum(verdict.measures.get("zero_one_mask", 0) > 0 for verdict in verdicts.values()),
+        "zero_one_masks": sum("zero_one_mask" in verdict.measures for verdict in verdicts.values()),
+        "soft_edges": sum("soft_edge" in verdict.measures for verdict in verdicts.values()),
     }
     return {name: number for name, number in notes.items() if number}
 
@@ -128,7 +131,7 @@ def check_case(bench: Bench, case_id: int) -> Verdict:
 
 
 def _examine_object(path: Path, data: list[bytes]) -> list[Finding]:
-    """Check the mask of the exemplar's object, which a case need not have, and append its bytes to those of the case."""
+    """Check the mask of the exemplar's object, which a case need not have, and append its bytes to `data`."""
     if not path.is_file():
         return []
     data.append(path.read_bytes())
@@ -173,36 +176,37 @@ def _has_transparent_pixels(opened: PillowImage.Image) -> bool:
 def _examine_mask(data: bytes, path: Path) -> tuple[Mask | None, list[Finding], dict[str, float]]:
     try:
         mask = decode_mask(data, path)
-        levels = _levels(data, path)
+        levels = _count_levels(data, path)
     except UserError as error:
         return None, [Finding("unreadable", str(error))], {}
     measures = {"share": float(mask.mean())}
     if not mask.any():
-        highest = "" if levels is None else f"; its highest level is {levels[-1]} of 255"
+        highest = "" if levels is None else f"; its highest level is {np.flatnonzero(levels)[-1]} of 255"
         return mask, [Finding("empty_mask", f"{path}: no pixel is marked for repainting{highest}")], measures
+    x0, y0, x1, y1 = mask_box(mask)
     findings = []
-    if levels in ((0, 1), (1,)):
+    num_grey = 0 if levels is None else int(levels[1:255].sum())
+    if levels is not None and not levels[2:].any():
         measures["zero_one_mask"] = 1.0
-    elif levels is not None and not set(levels) <= {0, 255}:
-        number = len(set(levels) - {0, 255})
-        findings.append(Finding("soft_mask", f"{path}: {number} levels between black and white, cut at 127"))
+    elif 0 < num_grey <= min(_EDGE_PX * 2 * (x1 - x0 + y1 - y0), _MAX_EDGE_SHARE * (x1 - x0) * (y1 - y0)):
+        measures["soft_edge"] = 1.0
+    elif num_grey:
+        findings.append(Finding("soft_mask", f"{path}: {num_grey} pixels are neither black nor white"))
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     if _MAX_SHARE < measures["share"] < 1 and border.all():
         detail = f"{path}: {100 * measures['share']:.0f} % is marked, with the whole border; white is what is repainted"
         findings.append(Finding("inverted", detail))
-    x0, y0, x1, y1 = mask_box(mask)
     if min(x1 - x0, y1 - y0) < MIN_MASK_BOX_PX:
         findings.append(Finding("tiny", f"{path}: the marked box is {x1 - x0} x {y1 - y0} px"))
     return mask, findings, measures
 
 
-def _levels(data: bytes, path: Path) -> tuple[int, ...] | None:
-    """Return the grey levels of a mask file in ascending order; None for files whose pixels are no grey levels."""
+def _count_levels(data: bytes, path: Path) -> NDArray[np.int64] | None:
+    """Return the number of pixels of each grey level (256,); None for files whose pixels are no grey levels."""
     with opened_image(io.BytesIO(data), str(path), ("I", "F")) as opened:
         if opened.mode not in ("L", "RGB"):
             return None
-        counts = np.bincount(np.asarray(opened.convert("L")).ravel(), minlength=256)
-    return tuple(int(level) for level in np.flatnonzero(counts))
+        return np.bincount(np.asarray(opened.convert("L")).ravel(), minlength=256)
 
 
 def _other_names(bench: Bench, case_id: int) -> list[Finding]:

@@ -27,6 +27,7 @@ NOTES = {
     "ids_from_files": "id_list.npy is missing; the {} ids are those of the files, in ascending order",
     "other_files": "{} files belong to no case",
     "zero_one_masks": "{} masks have the levels 0 and 1 instead of 0 and 255; 1 is read as white",
+    "soft_edges": "{} masks have grey pixels; white is above 127, and the official code takes the box of 255 alone",
     "other_names": "{} results have another name than the official code gives",
     "jpegs": "{} results are JPEGs, whose pixels differ from the source's outside the mask as well",
 }
@@ -179,10 +180,13 @@ def check_files(
     fresh = {i: _verdict(known[str(i)]) for i in items if str(i) in known and known[str(i)]["files"] == states[i]}
     missing = [case_id for case_id in items if case_id not in fresh]
     progress(len(fresh), len(items))
-    with ThreadPoolExecutor(num_threads) as threads:
+    threads = ThreadPoolExecutor(num_threads)
+    try:
         for done, (case_id, verdict) in enumerate(zip(missing, threads.map(check, missing), strict=True), 1):
             fresh[case_id] = verdict
             progress(len(items) - len(missing) + done, len(items))
+    finally:
+        threads.shutdown(cancel_futures=True)
     if cache and missing:
         entries = {str(i): {"files": states[i], **verdict._asdict()} for i, verdict in fresh.items()}
         write_text(cache, json.dumps({"format": _FORMAT, "version": version, "cases": entries}))

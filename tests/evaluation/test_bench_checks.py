@@ -35,9 +35,7 @@ def save_mask(folder: Path, mask: NDArray[np.uint8]) -> None:
 
 
 def soften(folder: Path) -> None:
-    mask = make_case(BAD).mask * 255
-    mask[2, 3:11] = 200
-    save_mask(folder, mask)
+    save_mask(folder, make_case(BAD).mask * 200)
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -63,7 +61,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: save_mask(f, make_case(BAD).mask * 100),
         r"009_mask\.png: no pixel is marked for repainting; its highest level is 100 of 255",
     ),
-    "soft_mask": (soften, r"009_mask\.png: 1 levels between black and white"),
+    "soft_mask": (soften, r"009_mask\.png: 56 pixels are neither black nor white"),
     "inverted": (
         lambda f: save_mask(f, 255 - make_case(BAD).mask * 255),
         r"009_mask\.png: 78 % is marked, with the whole border; white is what is repainted",
@@ -141,6 +139,14 @@ def test_masks_of_0_and_1_are_read_and_noted(folder: Path) -> None:
     np.testing.assert_array_equal(checked.bench.case(BAD).mask, make_case(BAD).mask)
     assert checked.report.counts()["notes"] == {"zero_one_masks": 1}
     assert checked.report.lines() == ["1 masks have the levels 0 and 1 instead of 0 and 255; 1 is read as white"]
+
+
+def test_the_grey_edge_of_a_resized_mask_is_noted_alone(folder: Path) -> None:
+    mask = make_case(BAD).mask * 255
+    mask[2, 3:11] = 130
+    save_mask(folder, mask)
+    report = open_bench(folder, Policy()).report
+    assert (report.usable, report.counts()["notes"]) == (IDS, {"soft_edges": 1})
 
 
 def test_the_first_cases_alone_are_checked(folder: Path) -> None:
