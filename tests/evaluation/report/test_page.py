@@ -173,6 +173,7 @@ def test_noise_of_any_size_fits(size_px: int, num_cases: int, tmp_path: Path) ->
     metrics = write_evaluation(tmp_path / "out", bench.ids, NAMES)
     write_report(tmp_path / "a.html", bench, [method(name) for name in NAMES], tmp_path / "out", metrics)
     assert (tmp_path / "a.html").stat().st_size < MAX_BYTES < 5_000_000
+    assert len(Page((tmp_path / "a.html").read_text()).all("input")) == min(12, num_cases)
     write_gallery(tmp_path / "a.png", bench, [method(name) for name in NAMES])
     width, height = PillowImage.open(tmp_path / "a.png").size
     assert width * height <= 4_000_000
