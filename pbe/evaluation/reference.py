@@ -12,6 +12,7 @@ from pbe.evaluation.reference_statistics import (
     read_reference_statistics,
     stat_key,
 )
+from pbe.runtime.code_digest import digest_code
 from pbe.types import Progress, no_progress
 
 
@@ -29,15 +30,16 @@ def open_reference(
 ) -> ReferenceStatistics:
     """Return the statistics of up to `limit` real images at the bench's `image_px`, or those in the file `real`.
 
-    Statistics of a folder are kept in the file `cache`, and made again when an image, the encoder or an argument has
-    changed. `official` asks for the mixture of the official QS too. Raises UserError for a file whose encoder or image
-    size is another, and what `reference_images` raises.
+    Statistics of a folder are kept in the file `cache`, and made again when an image, the encoder, an argument or the
+    code has changed. `official` asks for the mixture of the official QS too. Raises UserError for a file whose encoder
+    or image size is another, and what `reference_images` raises.
     """
     if real.is_file():
         return _from_file(real, image_px, features)
     images = reference_images(real, raw, image_px, limit)  # it checks the folder, and decodes nothing yet
     files = stat_key(_files_behind(real, raw))
-    facts = (features.encoder.digest, type(features).__name__, image_px, limit, seed, official, files)
+    code = digest_code(__name__, "pbe.evaluation.encoders.loading")
+    facts = (features.encoder.digest, type(features).__name__, image_px, limit, seed, official, files, code)
     return cached_statistics(
         cache,
         " ".join(map(str, facts)),

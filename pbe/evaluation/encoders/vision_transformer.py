@@ -71,4 +71,4 @@ def _class_token(block: Any, tokens: Tensor) -> Tensor:
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:
     """(B, T, W) => (B, heads, T, W / heads)"""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return x.view(*x.shape[:-1], num_heads, -1).transpose(1, 2)
