@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pbe.evaluation import baselines
+from pbe.evaluation.baselines import baseline_result
 from pbe.evaluation.bench import Bench, Origin
 from pbe.evaluation.case_scores import CaseBatch
 from pbe.evaluation.encoders.encode import encode_batch
@@ -51,7 +51,7 @@ def batch(bench: Bench) -> CaseBatch:
 
 
 def pastes(batch: CaseBatch) -> list[Image]:
-    return [baselines.copy_paste(case) for case in batch.cases]
+    return [baseline_result("copy_paste", 0, case) for case in batch.cases]
 
 
 def with_shape(batch: CaseBatch, number: int) -> CaseBatch:
@@ -96,6 +96,22 @@ def test_a_network_finds_objects_where_the_bench_has_no_mask(batch: CaseBatch) -
     found = IdentityScorer(CountingEncoder(), find_object=LeftHalf()).score(batch, pastes(batch))
     assert np.isfinite(found["foreground_identity"]).all()
     assert found["foreground_identity"].min() > 90
+
+
+def test_a_found_object_counts_only_where_it_was_repainted(batch: CaseBatch) -> None:
+    """Pixels of the box that are not masked, or not of the found object, change nothing."""
+    cases = list(batch.cases)
+    x0, y0, x1, y1 = batch.boxes[0]
+    mask = cases[0].mask.copy()
+    mask[y0 + 1 : y1 - 1, x0 + 1 : x0 + 3] = 0  # a hole in the left half
+    cases[0] = replace(cases[0], mask=mask)
+    shaped, scorer = CaseBatch(tuple(cases)), IdentityScorer(CountingEncoder(), find_object=LeftHalf())
+    results = pastes(batch)
+    before = scorer.score(shaped, results)["foreground_identity"][0]
+    changed = results[0].copy()
+    changed[y0 + 1 : y1 - 1, x0 + 1 : x0 + 3] = 0
+    changed[y0:y1, (x0 + x1 + 1) // 2 : x1] = 0
+    assert scorer.score(shaped, [changed, *results[1:]])["foreground_identity"][0] == before
 
 
 def test_class_agreement_of_sources_and_pastes(bench: Bench) -> None:
