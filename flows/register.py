@@ -44,7 +44,8 @@ def show_comparisons(table: Sequence[Mapping[str, Any]]) -> None:
 
 def report_files(folder: Path) -> list[Path]:
     """Return the files of the report that a version keeps."""
-    return [path for path in (folder / layout.PAGE,) if path.is_file()]
+    files = (folder / layout.PAGE, folder / layout.EVALUATION / "comparison.json")
+    return [path for path in files if path.is_file()]
 
 
 def read_last_run(path: Path) -> str | None:

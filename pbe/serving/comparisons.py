@@ -113,7 +113,10 @@ class Comparison:
         is_share = metric.endswith(ACCURACY)
         column = metric.removesuffix(ACCURACY) + CORRECT if is_share else metric
         if column not in method.columns:
-            raise MissingScoreError(f"{metric} of {method.name} was not measured")
+            raise MissingScoreError(
+                f"{metric} of {method.name} was not measured; measure it, or leave it out of register.better and"
+                " register.hold"
+            )
         if not np.array_equal(method.case_ids, self._case_ids):
             raise MissingScoreError(f"{metric} of {method.name} is missing in some of {len(self._case_ids)} cases")
         if np.isinf(method.columns[column]).any():
