@@ -58,16 +58,21 @@ def score_cases(
 def scoring_key(bench_digest: str, scorers: Iterable[CaseScorer], encoders: Mapping[str, ProtocolFeatures]) -> str:
     """Return what decides the scores of a result, as a string: the cases, the code, the scorers and the encoders."""
     scorers = tuple(scorers)
-    codes = {type(each).__module__ for each in scorers}
-    codes |= {type(each).__module__ for features in encoders.values() for each in (features, features.encoder)}
-    modules = sorted(code for code in codes if code.startswith("pbe."))
     facts = {
         "bench": bench_digest,
-        "code": digest_code("pbe.evaluation.case_scoring", *modules),
+        "code": metrics_code(scorers, encoders),
         "scorers": [[type(each).__name__, each.columns, each.key] for each in scorers],
         "encoders": {name: [type(f).__name__, f.encoder.digest] for name, f in sorted(encoders.items())},
     }
     return json.dumps(facts, sort_keys=True)
+
+
+def metrics_code(scorers: Iterable[CaseScorer], encoders: Mapping[str, ProtocolFeatures]) -> str:
+    """Return the digest of the code that computes the metrics; how results were painted is no part of it."""
+    owners = [*scorers, *encoders.values(), *(features.encoder for features in encoders.values())]
+    modules = {type(owner).__module__ for owner in owners}
+    own = sorted(module for module in modules if module.startswith("pbe."))
+    return digest_code("pbe.evaluation.case_scoring", "pbe.evaluation.protocols", *own)
 
 
 @dataclass

@@ -16,7 +16,7 @@ import numpy as np
 
 from pbe.evaluation.bench import Bench
 from pbe.evaluation.case_scores import CaseScorer, Floats, Method, MethodScores, write_case_scores, write_features
-from pbe.evaluation.case_scoring import score_cases, scoring_key
+from pbe.evaluation.case_scoring import metrics_code, score_cases, scoring_key
 from pbe.evaluation.comparison import Comparison, MeasuredProtocol
 from pbe.evaluation.encoders.protocol import Features
 from pbe.evaluation.metric_rows import classifier_row, method_row, sweep_rows
@@ -26,7 +26,6 @@ from pbe.evaluation.protocols import EvaluationProtocol, reference_facts, shares
 from pbe.evaluation.reference_statistics import ReferenceStatistics
 from pbe.evaluation.score_parts import ScoreParts
 from pbe.evaluation.scorers.paper import ClipScorer, UnmaskedScorer
-from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import write_json, write_text
 from pbe.types import Progress, no_progress
 
@@ -89,7 +88,8 @@ def score_results(
     features = {name: own.features[space] for name, own in scores.items()}
     write_features(out / FEATURES, features, protocols[0].reference)
     write_json(out / COMPARISON, comparison.summary(subject))
-    facts = {"bench_digest": bench_digest, "num_cases": len(bench)}
+    facts: dict[str, Any] = {"bench_digest": bench_digest, "num_cases": len(bench)}
+    facts["metrics_code"] = metrics_code(every, encoders)
     write_json(out / CONDITIONS, facts | _measured_conditions(protocols, every) | dict(conditions))
     return _metrics(bench, comparison, scores, protocols, subject, sweep) | dict(conditions)
 
@@ -119,7 +119,7 @@ def _qualities(each: MeasuredProtocol, features: Features) -> Floats | None:
 
 
 def _measured_conditions(protocols: Sequence[MeasuredProtocol], scorers: Sequence[CaseScorer]) -> dict[str, Any]:
-    """Return what the numbers depend on besides the results: real images, encoders and the metrics' code."""
+    """Return what the numbers depend on besides the results: real images, encoders and scorers."""
     encoder = protocols[0].protocol.features.encoder
     references = {f"reference_digest{each.protocol.suffix}": each.reference.digest for each in protocols}
     return {
@@ -128,7 +128,6 @@ def _measured_conditions(protocols: Sequence[MeasuredProtocol], scorers: Sequenc
         "encoder_digest": encoder.digest,
         "protocol": _protocol_name(protocols),
         "scorers": {type(scorer).__name__: scorer.key for scorer in scorers if scorer.key},
-        "metrics_code": digest_code(__name__),
     }
 
 

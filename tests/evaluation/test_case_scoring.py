@@ -16,6 +16,8 @@ from pbe.evaluation.case_scoring import read_ahead, score_cases, scoring_key
 from pbe.evaluation.encoders.features import CorrectedFeatures, ProtocolFeatures
 from pbe.evaluation.encoders.protocol import FeatureEncoder
 from pbe.evaluation.score_parts import ScoreParts, join
+from pbe.evaluation.scorers.paper import UnmaskedScorer
+from pbe.runtime.code_digest import code_modules
 from pbe.types import Image
 
 
@@ -251,3 +253,19 @@ def test_an_error_while_reading_ahead_is_raised_where_its_result_is_due() -> Non
 def test_no_parts_cannot_be_joined() -> None:
     with pytest.raises(ValueError, match="no cases to score"):
         join([])
+
+
+def test_the_code_of_the_metrics_is_not_that_of_painting(encoders: dict[str, ProtocolFeatures]) -> None:
+    roots: list[str] = []
+
+    def keep(*given: str) -> str:
+        roots.extend(given)
+        return ""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(case_scoring, "digest_code", keep)
+        case_scoring.metrics_code([UnmaskedScorer(), Brightness()], encoders)
+    modules = code_modules(*roots)
+    assert "pbe.evaluation.scorers.paper" in modules
+    assert {"pbe.evaluation.metrics.preservation", "pbe.evaluation.metrics.frechet"} <= set(modules)
+    assert not [m for m in modules if m.startswith(("pbe.evaluation.paint", "pbe.method.painter", "pbe.method.unet"))]
