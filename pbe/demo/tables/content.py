@@ -129,7 +129,13 @@ class Tables:
         """Return whether all pictures of a direction were scored, with its metric."""
         sources, number = (direction.before, direction.after), self.resampling.cases.shape[1]
         complete = all(self.scores.has(source) and self.scores.num_cases(source) == number for source in sources)
-        return complete and direction.metric in (FID, *self.metrics)
+        if not complete or direction.metric == FID:
+            return complete
+        return direction.metric in self.scores.cases.columns and self._applies(direction)
+
+    def _applies(self, direction: Direction) -> bool:
+        before, after = (self.scores.matrix(s, direction.metric) for s in (direction.before, direction.after))
+        return bool(np.isfinite(after - before).any())
 
     def direction(self, direction: Direction) -> Content:
         """Return a direction with what was found."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pbe.demo.tables.scores import BOX_BENCH, FID, IRREGULAR_BENCH, Source
+from pbe.demo.tables.scores import BOX_BENCH, COPIED_WHEN_RIGHT, FID, IRREGULAR_BENCH, Source
 from pbe.demo.tables.variants import ABLATION, BOX_MASKS, FULL, Variant
 from pbe.evaluation.painted_methods import TEXT_CAPTION, TEXT_INPAINTING
 
@@ -36,6 +36,13 @@ def _ablation(scale: float) -> list[Direction]:
     return [
         Direction("the prior lowers FID", FID, baseline, prior, -1),
         Direction("augmentation lowers the copy-paste score", "copy_paste_score", prior, augmentation, -1),
+        Direction(
+            "augmentation lowers it where both rows have all attributes right",
+            COPIED_WHEN_RIGHT,
+            prior,
+            augmentation,
+            -1,
+        ),
         Direction("augmentation lowers the CLIP score", "clip_score", prior, augmentation, -1),
         Direction("the bottleneck lowers the copy-paste score", "copy_paste_score", augmentation, bottleneck, -1),
         Direction("the bottleneck lowers FID", FID, augmentation, bottleneck, -1),

@@ -41,12 +41,13 @@ class Resampling:
     confidence: float
 
     def mean(self, scores: Values) -> Estimate:
-        """Return the mean of scores (S, N); NaN marks a score that does not apply, the same cases for all seeds."""
+        """Return the mean of scores (S, N); NaN marks a score that does not apply. Some score must apply."""
         applies = ~np.isnan(scores)
         filled = np.where(applies, scores, 0.0)
         totals = np.einsum("ds,sn,dn->d", self.seeds, filled, self.cases, optimize=True)
         counts = np.einsum("ds,sn,dn->d", self.seeds, applies.astype(np.float64), self.cases, optimize=True)
-        return self.interval(float(np.nanmean(scores)), totals / counts)
+        means = np.divide(totals, counts, out=np.full(len(totals), np.nan), where=counts > 0)
+        return self.interval(float(np.nanmean(scores)), means)
 
     def mean_of_seeds(self, statistics: Sequence[tuple[float, Values]]) -> Estimate:
         """Return the mean over seeds of a statistic of all cases, such as FID.
@@ -60,7 +61,7 @@ class Resampling:
     def interval(self, value: float, draws: Values) -> Estimate:
         """Return the percentile interval of the draws around a value."""
         tail = (1 - self.confidence) / 2
-        low, high = np.quantile(draws, [tail, 1 - tail])
+        low, high = np.nanquantile(draws, [tail, 1 - tail])
         return Estimate(value, float(low), float(high))
 
 

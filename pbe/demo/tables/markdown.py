@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pbe.demo.tables.content import METRICS
-from pbe.demo.tables.scores import ATTRIBUTES_CORRECT, FID
+from pbe.demo.tables.scores import ATTRIBUTES_CORRECT, COPIED_WHEN_RIGHT, FID
 from pbe.evaluation.metric_table import METRICS as SPECS
 from pbe.evaluation.metric_table import MetricSpec
 
@@ -16,6 +16,8 @@ _MASKS_TITLE = {"box": "box masks", "irregular": "irregular masks"}
 
 def spec(metric: str) -> MetricSpec:
     """Return a metric's title, digits and direction."""
+    if metric == COPIED_WHEN_RIGHT:
+        return SPECS["copy_paste_score"]
     return _ATTRIBUTES if metric == ATTRIBUTES_CORRECT else SPECS[metric]
 
 

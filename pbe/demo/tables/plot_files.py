@@ -22,7 +22,7 @@ def _csv(rows: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 def _columns(row: Mapping[str, Any]) -> dict[str, float]:
-    columns = {}
+    columns: dict[str, float] = {}
     for metric, estimate in row["metrics"].items():
         columns |= {metric: estimate["value"], f"{metric}_low": estimate["low"], f"{metric}_high": estimate["high"]}
     return {column: round(value, DIGITS) for column, value in columns.items()}

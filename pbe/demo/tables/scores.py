@@ -15,6 +15,7 @@ FID = "fid"  # of all results together; the other metrics have a column
 BOX_BENCH, IRREGULAR_BENCH = "box", "irregular"  # the masks of a bench
 ATTRIBUTES = ("shape", "colour", "pattern")
 ATTRIBUTES_CORRECT = "attributes"  # the share, in percent, of ATTRIBUTES that the classifier finds
+COPIED_WHEN_RIGHT = "copied_when_right"  # the copy-paste score where all of ATTRIBUTES are right, otherwise NaN
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,14 @@ class Scores:
 
 
 def with_attributes(cases: pl.DataFrame) -> pl.DataFrame:
-    """Add the share of attributes found, 0..100, where the columns `<attribute>_correct` are known."""
+    """Add ATTRIBUTES_CORRECT and COPIED_WHEN_RIGHT, where the columns `<attribute>_correct` are known."""
     columns = [f"{name}_correct" for name in ATTRIBUTES]
     if not set(columns) <= set(cases.columns):
         return cases
-    return cases.with_columns((100 * pl.mean_horizontal(*columns)).alias(ATTRIBUTES_CORRECT))
+    found = cases.with_columns((100 * pl.mean_horizontal(*columns)).alias(ATTRIBUTES_CORRECT))
+    if "copy_paste_score" not in cases.columns:
+        return found
+    is_right = pl.all_horizontal(pl.col(column) == 1 for column in columns)
+    return found.with_columns(
+        pl.when(is_right).then("copy_paste_score").otherwise(float("nan")).alias(COPIED_WHEN_RIGHT)
+    )
