@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NoReturn
 from pbe.errors import UnavailableError, UserError, disk_errors_reported, one_line
 from pbe.runtime.files import atomic_file, atomic_folder
 from pbe.serving.edit_inputs import check_edit_arguments, checked_exemplar, checked_source, print_notes
-from pbe.serving.evaluate_cli import add_evaluate, add_reference
+from pbe.serving.evaluate_cli import add_evaluate
 from pbe.serving.output_files import check_folder_of, check_new
+from pbe.serving.reference_cli import add_reference
 from pbe.serving.start_up import hidden_module, paused_collector
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""`pbe evaluate` scores results that any tool has painted; `pbe reference` makes the statistics of real images.
+"""`pbe evaluate` scores results that any tool has painted on a bench, in one report.
 
-Neither paints, and neither needs a project: benches, results, encoders and real images are folders or files.
+It does not paint, and needs no project: bench, results, encoder and real images are folders or files.
 """
 
 import argparse
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from pbe import layout
 from pbe.errors import UserError
-from pbe.serving.output_files import check_folder_of
 
 if TYPE_CHECKING:
     import torch
@@ -36,9 +35,6 @@ example:
                --encoder clip-vit-base-patch32 --real test2017.safetensors --protocol both --out evaluation
 
 Results are images named by the cases' ids, such as 000000000285.png. The report is OUT/index.html."""
-_REFERENCE_EXAMPLE = """\
-example:
-  pbe reference --real coco/test2017 --image-px 512 --encoder clip-vit-base-patch32 --out test2017.safetensors"""
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +51,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--baseline", action="append", choices=(*BASELINES, "none"), metavar="NAME",
         help=f"score a baseline as well: {', '.join(BASELINES)} (default: all), or none",
     )  # fmt: skip
-    _add_encoder(parser)
+    add_encoder(parser)
     add(
         "--real", type=Path, default=REAL, metavar="FOLDER_OR_FILE",
         help="real images for FID and QS, or their statistics from pbe reference (default: %(default)s)",
@@ -71,7 +67,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--lpips", type=Path, metavar="FOLDER", help="weights of LPIPS, to measure it as well")
     add("--foreground", type=Path, metavar="ONNX", help="U2-Net, which finds the exemplars' objects for identity")
-    add("--num-cases", type=_positive, metavar="N", help="the first cases of the bench (default: all)")
+    add("--num-cases", type=positive, metavar="N", help="the first cases of the bench (default: all)")
     add(
         "--damaged", choices=("refuse", "skip"), default="refuse",
         help="cases without a usable result or file: stop, or leave them out and count them (default: refuse)",
@@ -81,51 +77,34 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help=f"use cases with this fault all the same: {', '.join(ACCEPTABLE)}",
     )  # fmt: skip
     add("--out", type=Path, default=Path("evaluation"), metavar="FOLDER", help="default: %(default)s")
-    _add_computing(parser)
-    add("--batch-size", type=_positive, default=32, metavar="N", help="exemplars encoded at once (default: 32)")
+    add_computing(parser)
+    add("--batch-size", type=positive, default=32, metavar="N", help="exemplars encoded at once (default: 32)")
     add("--confidence", type=float, default=0.95, metavar="C", help="of intervals (default: 0.95)")
-    add("--draws", type=_positive, default=2000, metavar="N", help="of the bootstrap (default: 2000)")
+    add("--draws", type=positive, default=2000, metavar="N", help="of the bootstrap (default: 2000)")
     add("--json", action="store_true", help="print the metrics as JSON instead of a table")
 
 
-def add_reference(parser: argparse.ArgumentParser) -> None:
-    """Give `pbe reference` its arguments."""
-    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _REFERENCE_EXAMPLE
-    parser.set_defaults(command=_make_reference)
-    add = parser.add_argument
-    add("--real", type=Path, default=REAL, metavar="FOLDER", help="real images (default: %(default)s)")
-    add(
-        "--image-px", type=_positive, default=512, metavar="N",
-        help="the side of the bench's sources, to which the images are resized (default: 512)",
-    )  # fmt: skip
-    _add_encoder(parser)
-    add(
-        "--protocol", choices=("corrected", "official"), default="corrected",
-        help="whose resizing the encoder sees (default: corrected; with CLIP both are the same)",
-    )  # fmt: skip
-    add("--mixture", type=Path, metavar="PICKLE", help="the authors' fitted mixture for QS, instead of a new one")
-    add("--out", type=Path, required=True, metavar="FILE", help="a .safetensors file")
-    _add_computing(parser)
-
-
-def _add_encoder(parser: argparse.ArgumentParser) -> None:
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """Give a command its flag `--encoder`."""
     parser.add_argument(
         "--encoder", type=Path, default=ENCODER, metavar="FOLDER",
         help="CLIP ViT-B/32 for the paper's metrics, or a model's image_encoder (default: %(default)s)",
     )  # fmt: skip
 
 
-def _add_computing(parser: argparse.ArgumentParser) -> None:
+def add_computing(parser: argparse.ArgumentParser) -> None:
+    """Give a command its flags of real images, seed and device."""
     add = parser.add_argument
     add(
-        "--max-real-images", type=_positive, default=1_000_000, metavar="N",
+        "--max-real-images", type=positive, default=1_000_000, metavar="N",
         help="encode no more real images (default: all)",
     )  # fmt: skip
     add("--seed", type=int, default=0, metavar="N", help="of mixtures and of the bootstrap (default: 0)")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:1 (default: auto)")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Return the whole number that a flag has; raises ArgumentTypeError unless it is positive."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
@@ -136,8 +115,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     folders = _named_folders(options.results)
     if not 0.5 < options.confidence < 1:
         raise UserError(f"--confidence {options.confidence:g}: must be above 0.5 and below 1")
-    _check_exists("--encoder", options.encoder)
-    _check_exists("--real", options.real)
+    check_exists("--encoder", options.encoder)
+    check_exists("--real", options.real)
     from pbe.evaluation.report.page import write_gallery, write_report
     from pbe.evaluation.scoring import score_results, write_metrics
     from pbe.runtime.devices import choose_device
@@ -145,10 +124,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     device, cache = choose_device(options.device, "--device"), options.out / "cache"
     checked, results = _open_all(options, folders, cache)
     methods = _methods(options, results)
-    with _bar("encoding real images") as progress:
+    with progress_bar("encoding real images") as progress:
         protocols = _protocols(options, checked, cache, device, progress)
     scorers = _scorers(options, checked, device)
-    with _bar("scoring") as progress:
+    with progress_bar("scoring") as progress:
         metrics = score_results(
             checked.bench,
             methods,
@@ -191,7 +170,8 @@ def _name_of(folder: Path) -> str:
     return folder.parent.name if folder.name == "results" and folder.parent.name else folder.name
 
 
-def _check_exists(flag: str, path: Path) -> None:
+def check_exists(flag: str, path: Path) -> None:
+    """Raise UserError unless the file or folder of a flag exists."""
     if not path.exists():
         raise UserError(f"{flag} {path}: does not exist; see pbe evaluate --help")
 
@@ -210,13 +190,13 @@ def _open_all(
     from pbe.evaluation.results_folder import open_results
 
     policy = Policy(options.damaged, frozenset(options.accept), "--damaged skip", "--accept {fault}")
-    with _bar("checking cases") as progress:
+    with progress_bar("checking cases") as progress:
         checked = open_bench(
             options.bench, policy, num_cases=options.num_cases, cache=cache / "bench.json", progress=progress
         )
     opened = {}
     for name, folder in folders.items():
-        with _bar(f"checking {name}") as progress:
+        with progress_bar(f"checking {name}") as progress:
             opened[name] = open_results(
                 folder, checked.bench, policy, cache=cache / f"results-{name}.json", progress=progress
             )
@@ -300,36 +280,8 @@ def _table(methods: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
 
 
-def _make_reference(options: argparse.Namespace) -> None:
-    """Encode a folder of real images, and write their statistics."""
-    if options.out.suffix != ".safetensors":
-        raise UserError(f"--out {options.out}: must end in .safetensors")
-    check_folder_of(options.out)
-    _check_exists("--encoder", options.encoder)
-    _check_exists("--real", options.real)
-    from pbe.evaluation.encoders.loading import open_encoder
-    from pbe.evaluation.pickled_mixture import read_pickled_mixture
-    from pbe.evaluation.protocols import open_protocols
-    from pbe.evaluation.reference_images import reference_images
-    from pbe.evaluation.reference_statistics import make_reference_statistics, write_reference_statistics
-    from pbe.runtime.devices import choose_device
-
-    mixture = read_pickled_mixture(options.mixture) if options.mixture else None
-    images = reference_images(options.real, layout.RAW, options.image_px, options.max_real_images)
-    encoder = open_encoder(options.encoder, choose_device(options.device, "--device"))
-    features = open_protocols(options.protocol, encoder)[0].features
-    with _bar("encoding real images") as progress:
-        statistics = make_reference_statistics(
-            images, features, options.image_px, total=0, seed=options.seed, mixture=mixture, progress=progress
-        )
-    write_reference_statistics(options.out, statistics)
-    print(
-        f"{options.out}: {statistics.num_images} images of {options.image_px} px, {encoder.name}, {statistics.digest}"
-    )
-
-
 @contextmanager
-def _bar(title: str) -> Iterator["Progress"]:
+def progress_bar(title: str) -> Iterator["Progress"]:
     """Show the progress of one loop on stderr if it is a terminal."""
     from tqdm import tqdm
 

@@ -22,13 +22,3 @@ BASELINES: Mapping[str, Baseline] = {"source": pasting.source, "copy_paste": pas
 def baseline_result(name: str, seed: int, case: Case) -> Image:
     """Return a baseline's result on a case, (H, W, 3) uint8."""
     return BASELINES[name](case.source, case.mask, case.exemplar, np.random.default_rng([seed, case.id]))
-
-
-def copy_paste(case: Case) -> Image:
-    """Return the source with the exemplar pasted into the mask."""
-    return baseline_result("copy_paste", 0, case)
-
-
-def source(case: Case) -> Image:
-    """Return the unchanged source."""
-    return baseline_result("source", 0, case)

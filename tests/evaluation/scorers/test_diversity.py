@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from pbe.evaluation import baselines
+from pbe.evaluation.baselines import baseline_result
 from pbe.evaluation.bench import Bench, Case
 from pbe.evaluation.case_scores import CaseBatch, Method
 from pbe.evaluation.encoders.encode import encode_batch
@@ -52,7 +52,7 @@ def test_without_an_encoder_pixels_are_compared(bench: Bench, batch: CaseBatch) 
 
 
 def test_a_method_without_randomness_has_no_diversity(bench: Bench, batch: CaseBatch, encoder: FeatureEncoder) -> None:
-    same = [Method("seed_1", baselines.source)]
+    same = [Method("seed_1", partial(baseline_result, "source", 0))]
     columns = DiversityScorer(same, bench, encoder).score(batch, [case.source for case in batch.cases])
     assert columns["pixel_diversity"].tolist() == [0.0] * 4
     assert columns["diversity"] == pytest.approx(np.zeros(4), abs=1e-4)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pbe.evaluation import baselines
+from pbe.evaluation.baselines import baseline_result
 from pbe.evaluation.bench import Bench, Case
 from pbe.evaluation.case_scores import CaseBatch
 from pbe.evaluation.metrics.copy_paste import copy_paste_score
@@ -32,7 +32,7 @@ def test_the_background_of_the_source_is_perfect(batch: CaseBatch) -> None:
 
 
 def test_a_pasted_exemplar_leaves_the_background(batch: CaseBatch) -> None:
-    columns = BackgroundScorer().score(batch, [baselines.copy_paste(case) for case in batch.cases])
+    columns = BackgroundScorer().score(batch, [baseline_result("copy_paste", 0, case) for case in batch.cases])
     assert set(columns["ring_ssim"]) == {1.0}
 
 
@@ -53,7 +53,10 @@ def test_a_mask_of_the_whole_picture_has_no_background_and_no_seam() -> None:
 
 
 def test_a_paste_is_a_copy_with_a_seam(batch: CaseBatch) -> None:
-    sources, pastes = [case.source for case in batch.cases], [baselines.copy_paste(case) for case in batch.cases]
+    sources, pastes = (
+        [case.source for case in batch.cases],
+        [baseline_result("copy_paste", 0, case) for case in batch.cases],
+    )
     seams = [SeamScorer().score(batch, results)["seam_visibility"] for results in (sources, pastes)]
     copies = [CopyPasteScorer().score(batch, results)["copy_paste_score"] for results in (sources, pastes)]
     first = batch.cases[0]
