@@ -26,14 +26,14 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from pbe.evaluation.baselines.pasting import copy_paste
-from pbe.evaluation.bench import Bench, result_path, write_image
-from pbe.evaluation.bench_folder import read_bench
-from pbe.evaluation.case_scores import painted_method
-from pbe.evaluation.case_scoring import score_cases
+from pbe.evaluation.benches.bench import Bench, result_path, write_image
+from pbe.evaluation.benches.bench_folder import read_bench
 from pbe.evaluation.encoders.loading import open_encoder
-from pbe.evaluation.protocols import open_protocols
-from pbe.evaluation.score_parts import ScoreParts
 from pbe.evaluation.scorers.paper import ClipScorer
+from pbe.evaluation.scoring.case_scores import painted_method
+from pbe.evaluation.scoring.cases import score_cases
+from pbe.evaluation.scoring.parts import ScoreParts
+from pbe.evaluation.scoring.protocols import open_protocols
 from pbe.runtime.devices import DTYPES
 
 BATCH = 50  # of the official tools
@@ -64,9 +64,8 @@ def main() -> None:
         took = medians_s(sides, options.repeats)
     for side, seconds in took.items():
         ratio = took["official"] / seconds
-        print(
-            f"{side}: {seconds:.2f} s, {1000 * seconds / len(bench) / options.num_methods:.1f} ms a result, {ratio:.2f} x"
-        )
+        result_ms = 1000 * seconds / len(bench) / options.num_methods
+        print(f"{side}: {seconds:.2f} s, {result_ms:.1f} ms a result, {ratio:.2f} x")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pbe.dataset.images import read_image
-from pbe.evaluation.bench_folder import IMAGE_SUFFIXES
+from pbe.evaluation.benches.bench_folder import IMAGE_SUFFIXES
 from pbe.evaluation.encoders.efficientnet import EfficientNetEncoder
 from pbe.evaluation.encoders.encode import encode_images
 from pbe.evaluation.metrics.frechet import Moments, fit_moments, frechet_distance, perfect_distances
-from pbe.evaluation.reference_statistics import read_reference_statistics
+from pbe.evaluation.reference.statistics import read_reference_statistics
 from pbe.types import Image
 
 RESULTS = (256, 1000, 3500, 10_000)

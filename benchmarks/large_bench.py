@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pbe.demo.scenes import ObjectBox, Scene, draw_scene
-from pbe.evaluation.bench import Case, write_case, write_image
+from pbe.evaluation.benches.bench import Case, write_case, write_image
 from pbe.types import Image
 
 

@@ -6,7 +6,7 @@ from flows.inputs import require
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
 from pbe.demo.accuracy import read_truth
-from pbe.evaluation.case_selection import CaseRules, make_bench
+from pbe.evaluation.benches.case_selection import CaseRules, make_bench
 from pbe.settings import Settings
 from pbe.types import ProgressBars, no_progress_bars
 

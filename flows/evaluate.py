@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from flows.inputs import require
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
-from pbe.evaluation import painting
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.bench_checks import CheckedBench, open_bench
-from pbe.evaluation.case_checks import Policy
-from pbe.evaluation.paint_plan import SOURCE, Diversity, GuidanceSweep, baseline_jobs, evaluation_jobs
-from pbe.evaluation.painted_methods import METHOD, TEXT_INPAINTING, Models
-from pbe.evaluation.painting import Placement, Sampling
+from pbe.evaluation.benches.bench import Bench
+from pbe.evaluation.benches.bench_checks import CheckedBench, open_bench
+from pbe.evaluation.benches.case_checks import Policy
+from pbe.evaluation.painting import processes as painting
+from pbe.evaluation.painting.methods import METHOD, TEXT_INPAINTING, Models
+from pbe.evaluation.painting.plan import SOURCE, Diversity, GuidanceSweep, baseline_jobs, evaluation_jobs
+from pbe.evaluation.painting.processes import Placement, Sampling
 from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import digest_folder
 from pbe.settings import Evaluate, Settings
@@ -24,8 +24,8 @@ from pbe.types import Progress, ProgressBars, no_progress_bars
 if TYPE_CHECKING:
     import torch
 
-    from pbe.evaluation.case_scores import CaseScorer, Method
-    from pbe.evaluation.comparison import MeasuredProtocol
+    from pbe.evaluation.scoring.case_scores import CaseScorer, Method
+    from pbe.evaluation.scoring.comparison import MeasuredProtocol
 
 _CHECKED = layout.STATE / "checked-bench.json"  # verdicts on the bench's files, for the next run
 
@@ -155,7 +155,7 @@ def score_all(
     """
     from flows.artifacts import publish_report
     from pbe.evaluation.report.page import write_gallery, write_report
-    from pbe.evaluation.scoring import score_results, write_metrics
+    from pbe.evaluation.scoring.results import score_results, write_metrics
     from pbe.runtime.devices import choose_device
 
     options, bench, out = settings.evaluate, checked.bench, folder / layout.EVALUATION
@@ -201,9 +201,9 @@ def scored_methods(
 ) -> "list[Method]":
     """Return what is scored, the painter first: painted results, and baselines that are computed while scoring."""
     from pbe.evaluation.baselines import BASELINES, baseline_result
-    from pbe.evaluation.case_scores import Method, painted_method
     from pbe.evaluation.encoders.local import open_identity_encoder
     from pbe.evaluation.scorers.diversity import DiversityScorer
+    from pbe.evaluation.scoring.case_scores import Method, painted_method
 
     sweep, out, seed = guidance_sweep(settings.evaluate), folder / layout.EVALUATION, settings.seed
     key = f"{digest_code('pbe.evaluation.baselines')} {seed}"
@@ -223,7 +223,7 @@ def protocols(
     settings: Settings, folder: Path, bench: Bench, device: "torch.device", progress: Progress
 ) -> "list[MeasuredProtocol]":
     """Return the protocols of `evaluate.protocol`, with the statistics of the real images as each one encodes them."""
-    from pbe.evaluation.opened_protocols import open_measured_protocols
+    from pbe.evaluation.scoring.opened_protocols import open_measured_protocols
 
     options = settings.evaluate
     return open_measured_protocols(

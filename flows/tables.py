@@ -45,12 +45,12 @@ from pbe.demo.tables.scores import BOX_BENCH, IRREGULAR_BENCH, Scores
 from pbe.demo.tables.scoring import ScoredBench, score_pictures
 from pbe.demo.tables.tracking import RUN_FILE, ModelRun, log_run
 from pbe.errors import UserError, disk_errors_reported
-from pbe.evaluation import painting
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.bench_folder import read_bench
+from pbe.evaluation.benches.bench import Bench
+from pbe.evaluation.benches.bench_folder import read_bench
 from pbe.evaluation.metrics.frechet import Moments
-from pbe.evaluation.painted_methods import METHOD
-from pbe.evaluation.painting import Sampling
+from pbe.evaluation.painting import processes as painting
+from pbe.evaluation.painting.methods import METHOD
+from pbe.evaluation.painting.processes import Sampling
 from pbe.runtime.child_processes import exit_with_parent
 from pbe.runtime.files import read_json, write_json, write_text
 from pbe.runtime.locks import hold_lock
@@ -153,8 +153,8 @@ def paint_models(plan: Plan, benches: dict[str, Bench]) -> None:
 @task(cache_policy=NO_CACHE)
 def score(plan: Plan, benches: dict[str, Bench]) -> tuple[Scores, Moments]:
     """Score all pictures, and return with them the moments of the real images' features."""
-    from pbe.evaluation.opened_protocols import open_measured_protocols
     from pbe.evaluation.scorers.paper import ClipScorer
+    from pbe.evaluation.scoring.opened_protocols import open_measured_protocols
 
     device, bar, root, options = torch.device("cpu"), stage_progress(NAME), plan.root, plan.settings.evaluate
     (measured,) = open_measured_protocols(

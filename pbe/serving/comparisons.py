@@ -1,4 +1,4 @@
-"""Differences between two methods on the same bench, with paired intervals (`pbe.evaluation.intervals`).
+"""Differences between two methods on the same bench, with paired intervals (`pbe.evaluation.scoring.intervals`).
 
 Both methods are resampled with the same counts, so that what makes a case hard for both cancels: 256 cases that leave a
 FID uncertain by a fifth can still tell two models apart.
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pbe.evaluation.intervals import (
+from pbe.evaluation.metrics.frechet import Features, Moments
+from pbe.evaluation.scoring.intervals import (
     FrechetSample,
     Interval,
     Verdict,
@@ -19,8 +20,7 @@ from pbe.evaluation.intervals import (
     sample_frechet,
     verdict,
 )
-from pbe.evaluation.metric_table import ACCURACY, metric_spec
-from pbe.evaluation.metrics.frechet import Features, Moments
+from pbe.evaluation.scoring.metric_table import ACCURACY, metric_spec
 
 DIGITS = 4  # of a metric; further digits differ between processors, and decide nothing
 FID = "fid"

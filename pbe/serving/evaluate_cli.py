@@ -18,10 +18,10 @@ from pbe.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from pbe.evaluation.bench_checks import CheckedBench
-    from pbe.evaluation.case_scores import CaseScorer, Method
-    from pbe.evaluation.comparison import MeasuredProtocol
-    from pbe.evaluation.results_folder import ResultsFolder
+    from pbe.evaluation.benches.bench_checks import CheckedBench
+    from pbe.evaluation.benches.results_folder import ResultsFolder
+    from pbe.evaluation.scoring.case_scores import CaseScorer, Method
+    from pbe.evaluation.scoring.comparison import MeasuredProtocol
     from pbe.types import Progress
 
 ENCODER, REAL = layout.MODEL / "image_encoder", layout.CURATED  # where a project has them
@@ -118,7 +118,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     check_exists("--encoder", options.encoder)
     check_exists("--real", options.real)
     from pbe.evaluation.report.page import write_gallery, write_report
-    from pbe.evaluation.scoring import score_results, write_metrics
+    from pbe.evaluation.scoring.results import score_results, write_metrics
     from pbe.runtime.devices import choose_device
 
     device, cache = choose_device(options.device, "--device"), options.out / "cache"
@@ -185,9 +185,9 @@ def _open_all(
     """
     from dataclasses import replace
 
-    from pbe.evaluation.bench_checks import open_bench
-    from pbe.evaluation.case_checks import Policy
-    from pbe.evaluation.results_folder import open_results
+    from pbe.evaluation.benches.bench_checks import open_bench
+    from pbe.evaluation.benches.case_checks import Policy
+    from pbe.evaluation.benches.results_folder import open_results
 
     policy = Policy(options.damaged, frozenset(options.accept), "--damaged skip", "--accept {fault}")
     with progress_bar("checking cases") as progress:
@@ -222,7 +222,7 @@ def _bench_counts(checked: "CheckedBench") -> dict[str, Any]:
 
 def _methods(options: argparse.Namespace, results: "Mapping[str, ResultsFolder]") -> "list[Method]":
     from pbe.evaluation.baselines import baseline_result
-    from pbe.evaluation.case_scores import Method
+    from pbe.evaluation.scoring.case_scores import Method
     from pbe.runtime.code_digest import digest_code
 
     named = options.baseline or BASELINES
@@ -238,7 +238,7 @@ def _methods(options: argparse.Namespace, results: "Mapping[str, ResultsFolder]"
 def _protocols(
     options: argparse.Namespace, checked: "CheckedBench", cache: Path, device: "torch.device", progress: "Progress"
 ) -> "list[MeasuredProtocol]":
-    from pbe.evaluation.opened_protocols import open_measured_protocols
+    from pbe.evaluation.scoring.opened_protocols import open_measured_protocols
 
     return open_measured_protocols(
         options.protocol,
@@ -269,7 +269,7 @@ def _scorers(options: argparse.Namespace, checked: "CheckedBench", device: "torc
 
 def _table(methods: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the main metrics, a line for each method."""
-    from pbe.evaluation.metric_table import metric_spec
+    from pbe.evaluation.scoring.metric_table import metric_spec
 
     columns = [name for name in _SHOWN if any(row.get(name) is not None for row in methods.values())]
     lines = [["", *(metric_spec(name).title for name in columns)]]

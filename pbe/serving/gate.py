@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from pbe.errors import UserError
-from pbe.evaluation.metric_table import ACCURACY, METRICS
+from pbe.evaluation.scoring.metric_table import ACCURACY, METRICS
 from pbe.serving.comparisons import FID, Comparison, Difference, MethodScores, MissingScoreError
 from pbe.serving.evaluations import COPY_PASTE, PAINTER, SOURCE, Evaluation
 from pbe.settings import Register

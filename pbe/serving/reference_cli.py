@@ -41,10 +41,10 @@ def _make_reference(options: argparse.Namespace) -> None:
     check_exists("--encoder", options.encoder)
     check_exists("--real", options.real)
     from pbe.evaluation.encoders.loading import open_encoder
-    from pbe.evaluation.pickled_mixture import read_pickled_mixture
-    from pbe.evaluation.protocols import open_protocols
-    from pbe.evaluation.reference_images import reference_images
-    from pbe.evaluation.reference_statistics import make_reference_statistics, write_reference_statistics
+    from pbe.evaluation.reference.images import reference_images
+    from pbe.evaluation.reference.pickled_mixture import read_pickled_mixture
+    from pbe.evaluation.reference.statistics import make_reference_statistics, write_reference_statistics
+    from pbe.evaluation.scoring.protocols import open_protocols
     from pbe.runtime.devices import choose_device
 
     mixture = read_pickled_mixture(options.mixture) if options.mixture else None

@@ -15,10 +15,10 @@ from pbe.demo.accuracy import read_truth
 from pbe.demo.attribute_classifier import AttributeClassifier
 from pbe.demo.faults import encode_jpeg
 from pbe.demo.scenes import SceneObject, draw_scene
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.case_selection import CaseRules, make_bench
-from pbe.evaluation.paint_plan import GuidanceSweep
-from pbe.evaluation.painting import Sampling
+from pbe.evaluation.benches.bench import Bench
+from pbe.evaluation.benches.case_selection import CaseRules, make_bench
+from pbe.evaluation.painting.plan import GuidanceSweep
+from pbe.evaluation.painting.processes import Sampling
 from pbe.method.conditioner import Conditioner
 from pbe.method.painter import Painter
 from pbe.method.unet import UNet

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pbe.evaluation.baselines import BASELINES, baseline_result
-from pbe.evaluation.bench import Case
+from pbe.evaluation.benches.bench import Case
 
 
 def case(mask: NDArray[np.float64]) -> Case:

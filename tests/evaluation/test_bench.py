@@ -7,8 +7,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from pbe.errors import UserError
-from pbe.evaluation.bench import Origin, write_index
-from pbe.evaluation.bench_folder import read_bench
+from pbe.evaluation.benches.bench import Origin, write_index
+from pbe.evaluation.benches.bench_folder import read_bench
 from tests.support.benches import make_case, write_bench
 
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from pbe.errors import UserError
-from pbe.evaluation import bench_checks
-from pbe.evaluation.bench import Bench, exemplar_mask_path, exemplar_path, mask_path, source_path
-from pbe.evaluation.bench_checks import open_bench
-from pbe.evaluation.case_checks import ACCEPTABLE, Policy, Verdict
+from pbe.evaluation.benches import bench_checks
+from pbe.evaluation.benches.bench import Bench, exemplar_mask_path, exemplar_path, mask_path, source_path
+from pbe.evaluation.benches.bench_checks import open_bench
+from pbe.evaluation.benches.case_checks import ACCEPTABLE, Policy, Verdict
 from tests.support.benches import make_case, write_bench
 
 SKIP = Policy("skip")

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pbe.errors import UserError
-from pbe.evaluation.bench_folder import list_bench, read_bench
+from pbe.evaluation.benches.bench_folder import list_bench, read_bench
 from tests.support.benches import write_bench
 
 

@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from pbe.errors import UserError
-from pbe.evaluation import case_scoring
-from pbe.evaluation.bench import Bench, Case
-from pbe.evaluation.case_scores import CaseBatch, Method, MethodScores
-from pbe.evaluation.case_scoring import read_ahead, score_cases, scoring_key
+from pbe.evaluation.benches.bench import Bench, Case
 from pbe.evaluation.encoders.features import CorrectedFeatures, ProtocolFeatures
 from pbe.evaluation.encoders.protocol import FeatureEncoder
-from pbe.evaluation.score_parts import ScoreParts, join
 from pbe.evaluation.scorers.paper import UnmaskedScorer
+from pbe.evaluation.scoring import cases as case_scoring
+from pbe.evaluation.scoring.case_scores import CaseBatch, Method, MethodScores
+from pbe.evaluation.scoring.cases import read_ahead, score_cases, scoring_key
+from pbe.evaluation.scoring.parts import ScoreParts, join
 from pbe.runtime.code_digest import code_modules
 from pbe.types import Image
 

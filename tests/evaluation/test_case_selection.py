@@ -11,9 +11,9 @@ import pytest
 
 from pbe.demo.accuracy import read_truth
 from pbe.errors import UserError
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.bench_folder import read_bench
-from pbe.evaluation.case_selection import CaseRules, make_bench
+from pbe.evaluation.benches.bench import Bench
+from pbe.evaluation.benches.bench_folder import read_bench
+from pbe.evaluation.benches.case_selection import CaseRules, make_bench
 
 
 def tree(folder: Path) -> dict[str, str]:

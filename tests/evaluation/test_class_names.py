@@ -11,9 +11,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig
 from pbe.demo.weights.clip import build_tokenizer
 from pbe.evaluation.baselines import class_names
 from pbe.evaluation.baselines.class_names import COCO_CLASSES, can_name, name_exemplars
-from pbe.evaluation.bench import Bench
+from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.encoders.resizing import stretch
-from pbe.evaluation.painted_methods import class_prompts
+from pbe.evaluation.painting.methods import class_prompts
 from pbe.method.conditioner import CLIP_MEAN, CLIP_STD
 from tests.support.tiny_models import tiny_tower_config
 

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.case_scores import MethodScores
-from pbe.evaluation.comparison import Comparison, MeasuredProtocol, fid_floor
+from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.encoders.features import CorrectedFeatures
 from pbe.evaluation.encoders.protocol import FeatureEncoder
 from pbe.evaluation.metrics.frechet import fit_moments, frechet_distance, perfect_distances
 from pbe.evaluation.metrics.quality import fit_quality
-from pbe.evaluation.protocols import EvaluationProtocol
-from pbe.evaluation.reference_statistics import ReferenceStatistics
-from pbe.evaluation.scoring import measured_protocols
+from pbe.evaluation.reference.statistics import ReferenceStatistics
+from pbe.evaluation.scoring.case_scores import MethodScores
+from pbe.evaluation.scoring.comparison import Comparison, MeasuredProtocol, fid_floor
+from pbe.evaluation.scoring.protocols import EvaluationProtocol
+from pbe.evaluation.scoring.results import measured_protocols
 
 IDS = tuple(range(100, 160))
 BENCH = Bench(Path("bench"), IDS)

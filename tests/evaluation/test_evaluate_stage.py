@@ -11,8 +11,8 @@ from flows.evaluate import check_bench, evaluate, paint_all, placement_of
 from pbe import layout
 from pbe.demo.attribute_classifier import FOLDER
 from pbe.errors import UserError
-from pbe.evaluation.bench import source_path
-from pbe.evaluation.painting import Placement
+from pbe.evaluation.benches.bench import source_path
+from pbe.evaluation.painting.processes import Placement
 from pbe.settings import Settings
 from pbe.types import Progress
 from tests.support import parameters

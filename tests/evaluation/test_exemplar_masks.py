@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from pbe.dataset.object_masks import pack_mask
-from pbe.evaluation.bench import Bench, exemplar_mask_path
-from pbe.evaluation.case_selection import CaseRules, make_bench
+from pbe.evaluation.benches.bench import Bench, exemplar_mask_path
+from pbe.evaluation.benches.case_selection import CaseRules, make_bench
 
 
 def left_half(box: dict[str, int]) -> bytes:

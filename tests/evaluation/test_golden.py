@@ -11,8 +11,8 @@ from pbe.dataset.images import read_image
 from pbe.dataset.mask_images import read_mask
 from pbe.evaluation.encoders.loading import open_encoder
 from pbe.evaluation.metrics.clip_score import clip_scores
-from pbe.evaluation.protocols import open_protocols
-from pbe.evaluation.reference import open_reference
+from pbe.evaluation.reference.opening import open_reference
+from pbe.evaluation.scoring.protocols import open_protocols
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-4

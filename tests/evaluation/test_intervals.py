@@ -5,7 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from pbe.evaluation.intervals import (
+from pbe.evaluation.metrics.frechet import Moments, fit_moments, frechet_distance
+from pbe.evaluation.metrics.kid import kernel_distance
+from pbe.evaluation.scoring.intervals import (
     Interval,
     bootstrap_counts,
     difference_interval,
@@ -19,8 +21,6 @@ from pbe.evaluation.intervals import (
     share_interval,
     verdict,
 )
-from pbe.evaluation.metrics.frechet import Moments, fit_moments, frechet_distance
-from pbe.evaluation.metrics.kid import kernel_distance
 
 Floats = NDArray[np.float64]
 

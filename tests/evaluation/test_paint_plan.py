@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.paint_plan import Diversity, GuidanceSweep, baseline_jobs, results_folder
+from pbe.evaluation.benches.bench import Bench
+from pbe.evaluation.painting.plan import Diversity, GuidanceSweep, baseline_jobs, results_folder
 
 OUT = Path("out")
 

@@ -13,9 +13,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from pbe.errors import UserError
 from pbe.evaluation.baselines.stock import StockPainter, load_pipeline
 from pbe.evaluation.baselines.text_inpainting import TextEncoder, TextPainter
-from pbe.evaluation.bench import Bench, Case
-from pbe.evaluation.painted_methods import PAINTED_METHODS, Models, captions, check_methods, class_prompts
-from pbe.evaluation.window_painting import PaintSettings, Request, Squares, in_calls
+from pbe.evaluation.benches.bench import Bench, Case
+from pbe.evaluation.painting.methods import PAINTED_METHODS, Models, captions, check_methods, class_prompts
+from pbe.evaluation.painting.windows import PaintSettings, Request, Squares, in_calls
 from pbe.interchange.folder import write_published
 from pbe.method.initialization import build_painter, empty_context
 from pbe.method.painter import Painter
@@ -129,8 +129,8 @@ def test_the_key_depends_on_the_code_that_computes_pixels_alone() -> None:
     """Neither what finds files, runs processes or scores, nor what trains is among the modules whose code counts."""
     modules = {name: set(code_modules(method.code)) for name, method in PAINTED_METHODS.items()}
     painter = modules["paint_by_example"]
-    assert {"pbe.evaluation.window_painting", "pbe.method.painter", "pbe.method.unet", "pbe.method.seams"} <= painter
-    assert {each for each in painter if not each.startswith("pbe.method.")} == {"pbe.evaluation.window_painting"}
+    assert {"pbe.evaluation.painting.windows", "pbe.method.painter", "pbe.method.unet", "pbe.method.seams"} <= painter
+    assert {each for each in painter if not each.startswith("pbe.method.")} == {"pbe.evaluation.painting.windows"}
     for each in ("adapters", "initialization", "masks", "training_triplet", "weights"):
         assert f"pbe.method.{each}" not in painter
     assert "pbe.method.initialization" in modules["text_inpainting"]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from pbe.dataset.images import read_image
-from pbe.evaluation import painted_methods
-from pbe.evaluation.bench import Bench, Case, exemplar_path, result_path, write_case, write_image
-from pbe.evaluation.painted_methods import Models
-from pbe.evaluation.painting import (
+from pbe.evaluation.benches.bench import Bench, Case, exemplar_path, result_path, write_case, write_image
+from pbe.evaluation.painting import methods as painted_methods
+from pbe.evaluation.painting.keys import write_painted
+from pbe.evaluation.painting.methods import Models
+from pbe.evaluation.painting.processes import (
     PaintJob,
     Placement,
     Sampling,
@@ -24,8 +25,7 @@ from pbe.evaluation.painting import (
     paint_task,
     plan_pictures,
 )
-from pbe.evaluation.painting import Task as PaintTask
-from pbe.evaluation.picture_keys import write_painted
+from pbe.evaluation.painting.processes import Task as PaintTask
 from pbe.types import Image
 from tests.support.toy_project import ROOT, running, wait_for
 
@@ -35,7 +35,7 @@ ON_ONE, ON_TWO = (Placement(("cpu",), num_workers, "fp32") for num_workers in (1
 POOL = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
-from pbe.evaluation import painting
+from pbe.evaluation.painting import processes as painting
 
 if __name__ == "__main__":
     with ProcessPoolExecutor(1, mp_context=painting._context(), initializer=painting._start_worker) as pool:
@@ -59,7 +59,7 @@ def paint(
     """Paint in this process, as a worker does, and return the number of pictures that did not exist."""
     seen: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pbe.evaluation.painting._pool", lambda num_workers: InProcess())
+        patch.setattr("pbe.evaluation.painting.processes._pool", lambda num_workers: InProcess())
         paint_cases(
             models, bench, jobs, sampling=sampling, placement=placement,
             progress=lambda done, total, note="": seen.append(done),
@@ -215,7 +215,7 @@ def test_interrupted_ten_times_it_paints_the_same_bytes(
     rng, left = random.Random(0), 24
     for _ in range(10):
         stop = rng.randrange(3)
-        monkeypatch.setattr("pbe.evaluation.painting.write_painted", Killer(stop))
+        monkeypatch.setattr("pbe.evaluation.painting.processes.write_painted", Killer(stop))
         with pytest.raises(InterruptedError):
             paint(models, bench, killed)
         left -= stop

@@ -10,7 +10,7 @@ import pytest
 from sklearn.mixture import GaussianMixture
 
 from pbe.errors import UserError
-from pbe.evaluation.pickled_mixture import read_pickled_mixture
+from pbe.evaluation.reference.pickled_mixture import read_pickled_mixture
 
 
 @pytest.fixture(scope="module")

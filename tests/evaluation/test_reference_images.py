@@ -6,7 +6,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from pbe.errors import UserError
-from pbe.evaluation.reference_images import reference_images
+from pbe.evaluation.reference.images import reference_images
 
 
 def test_the_reference_images_are_the_kept_train_images(demo: Path) -> None:

@@ -14,8 +14,8 @@ from pbe.evaluation.encoders.features import CorrectedFeatures
 from pbe.evaluation.encoders.protocol import PixelEncoder
 from pbe.evaluation.metrics.frechet import fit_moments, frechet_distance
 from pbe.evaluation.metrics.quality import QualityModel, fit_quality
-from pbe.evaluation.reference import open_reference
-from pbe.evaluation.reference_statistics import (
+from pbe.evaluation.reference.opening import open_reference
+from pbe.evaluation.reference.statistics import (
     ReferenceStatistics,
     make_reference_statistics,
     read_reference_statistics,
@@ -94,7 +94,7 @@ def test_fewer_than_20_images_have_no_official_mixture_and_one_image_is_refused(
 def test_the_features_kept_are_a_seeded_part_of_many(
     features: CorrectedFeatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pbe.evaluation.reference_statistics._MAX_FEATURES", 10)
+    monkeypatch.setattr("pbe.evaluation.reference.statistics._MAX_FEATURES", 10)
     made = [make_reference_statistics(images(40), features, 8, total=40, seed=seed) for seed in (1, 1, 2)]
     assert made[0].features.shape == (10, 8)
     np.testing.assert_array_equal(made[0].features, made[1].features)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pbe.evaluation.encoders.features import CorrectedFeatures, OfficialFeatures, official_box
 from pbe.evaluation.encoders.resizing import centre_square, clip_input, stretch
-from pbe.evaluation.protocols import open_protocols, shares_whole_images
+from pbe.evaluation.scoring.protocols import open_protocols, shares_whole_images
 
 
 def image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image as PillowImage
 
 from pbe.errors import UserError
-from pbe.evaluation.bench import Bench, result_path, write_image
-from pbe.evaluation.bench_folder import read_bench
-from pbe.evaluation.case_checks import Policy
-from pbe.evaluation.results_folder import open_results
+from pbe.evaluation.benches.bench import Bench, result_path, write_image
+from pbe.evaluation.benches.bench_folder import read_bench
+from pbe.evaluation.benches.case_checks import Policy
+from pbe.evaluation.benches.results_folder import open_results
 from tests.support.benches import make_case, write_bench
 
 SKIP = Policy("skip")

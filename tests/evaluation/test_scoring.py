@@ -13,9 +13,7 @@ import pytest
 from pbe.demo.attribute_classifier import AttributeClassifier
 from pbe.evaluation.attributes import accuracies
 from pbe.evaluation.baselines import baseline_result
-from pbe.evaluation.bench import Bench, Case
-from pbe.evaluation.case_scores import Method, painted_method
-from pbe.evaluation.comparison import MeasuredProtocol
+from pbe.evaluation.benches.bench import Bench, Case
 from pbe.evaluation.encoders.encode import encode_images
 from pbe.evaluation.encoders.features import CorrectedFeatures
 from pbe.evaluation.encoders.protocol import FeatureEncoder
@@ -23,11 +21,13 @@ from pbe.evaluation.metrics.clip_score import clip_scores
 from pbe.evaluation.metrics.frechet import frechet_distance
 from pbe.evaluation.metrics.kid import kernel_distance
 from pbe.evaluation.metrics.quality import fit_quality
-from pbe.evaluation.paint_plan import GuidanceSweep
-from pbe.evaluation.protocols import EvaluationProtocol
-from pbe.evaluation.reference_statistics import ReferenceStatistics, make_reference_statistics
+from pbe.evaluation.painting.plan import GuidanceSweep
+from pbe.evaluation.reference.statistics import ReferenceStatistics, make_reference_statistics
 from pbe.evaluation.scorers.attributes import AttributeScorer
-from pbe.evaluation.scoring import Metrics, measured_protocols, score_results, write_metrics
+from pbe.evaluation.scoring.case_scores import Method, painted_method
+from pbe.evaluation.scoring.comparison import MeasuredProtocol
+from pbe.evaluation.scoring.protocols import EvaluationProtocol
+from pbe.evaluation.scoring.results import Metrics, measured_protocols, score_results, write_metrics
 from pbe.types import Image
 from tests.support.paster import Paster
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image as PillowImage
 
-from pbe.evaluation.bench import source_path
+from pbe.evaluation.benches.bench import source_path
 from tests.support.benches import make_case, write_bench
 from tests.support.toy_project import ROOT, Project
 

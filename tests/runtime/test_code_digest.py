@@ -11,7 +11,7 @@ import pytest
 from pbe.runtime.code_digest import NO_RESULT, code_modules
 from tests.support.toy_project import ROOT
 
-ROOTS = ("pbe.demo.bucket", "pbe.latents.encoding", "pbe.training.worker", "pbe.evaluation.painting")
+ROOTS = ("pbe.demo.bucket", "pbe.latents.encoding", "pbe.training.worker", "pbe.evaluation.painting.processes")
 PRINT_DIGESTS = f"""
 from pbe.runtime.code_digest import digest_code
 for root in {ROOTS!r}:
@@ -50,7 +50,7 @@ def changed_keys(folder: Path, before: dict[str, str], module: str, old: str, ne
     return {root for root in ROOTS if after[root] != before[root]}
 
 
-LATENTS, TRAINING, PAINTING = "pbe.latents.encoding", "pbe.training.worker", "pbe.evaluation.painting"
+LATENTS, TRAINING, PAINTING = "pbe.latents.encoding", "pbe.training.worker", "pbe.evaluation.painting.processes"
 
 
 @pytest.mark.parametrize(

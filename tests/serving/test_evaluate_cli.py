@@ -13,8 +13,8 @@ from PIL import Image as PILImage
 from transformers import CLIPVisionModelWithProjection
 
 from pbe.evaluation.baselines import baseline_result
-from pbe.evaluation.bench import result_path, write_image
-from pbe.evaluation.bench_folder import read_bench
+from pbe.evaluation.benches.bench import result_path, write_image
+from pbe.evaluation.benches.bench_folder import read_bench
 from pbe.serving.cli import main
 from tests.support.benches import write_bench
 from tests.support.tiny_models import tiny_tower_config

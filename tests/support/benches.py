@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pbe.evaluation.bench import Case, write_case
+from pbe.evaluation.benches.bench import Case, write_case
 
 
 def make_case(case_id: int, side: int = 16) -> Case:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pbe.evaluation.baselines import baseline_result
-from pbe.evaluation.bench import Bench, result_path, write_image
-from pbe.evaluation.painting import PaintJob
+from pbe.evaluation.benches.bench import Bench, result_path, write_image
+from pbe.evaluation.painting.processes import PaintJob
 from pbe.types import Progress, no_progress
 
 

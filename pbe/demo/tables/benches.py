@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pbe import settings
-from pbe.evaluation.bench import Bench, Case, write_case, write_index
+from pbe.evaluation.benches.bench import Bench, Case, write_case, write_index
 from pbe.method.masks import extend_box, irregular_mask
 from pbe.runtime.files import atomic_folder
 

@@ -12,9 +12,9 @@ from pbe.demo.tables.directions import Direction, expected_directions, source_at
 from pbe.demo.tables.estimates import Estimate, Resampling
 from pbe.demo.tables.scores import ATTRIBUTES_CORRECT, BOX_BENCH, FID, IRREGULAR_BENCH, Scores, Source
 from pbe.demo.tables.variants import ABLATION, BOX_MASKS, FULL
-from pbe.evaluation.intervals import FrechetSample, sample_frechet
 from pbe.evaluation.metrics.frechet import Moments
-from pbe.evaluation.painted_methods import TEXT_CAPTION, TEXT_INPAINTING
+from pbe.evaluation.painting.methods import TEXT_CAPTION, TEXT_INPAINTING
+from pbe.evaluation.scoring.intervals import FrechetSample, sample_frechet
 
 METRICS = ("clip_score", "identity", ATTRIBUTES_CORRECT, "copy_paste_score", "seam_visibility")
 Found = Literal["as expected", "the opposite", "no difference"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pbe.evaluation.intervals import bootstrap_counts
+from pbe.evaluation.scoring.intervals import bootstrap_counts
 
 Values = NDArray[np.float64]
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from pbe.demo.tables.content import METRICS
 from pbe.demo.tables.scores import ATTRIBUTES_CORRECT, COPIED_WHEN_RIGHT, FID
-from pbe.evaluation.metric_table import METRICS as SPECS
-from pbe.evaluation.metric_table import MetricSpec
+from pbe.evaluation.scoring.metric_table import METRICS as SPECS
+from pbe.evaluation.scoring.metric_table import MetricSpec
 
 Content = Mapping[str, Any]
 _ATTRIBUTES = MetricSpec("attributes right", True, 1, "%")

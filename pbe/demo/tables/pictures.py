@@ -7,9 +7,9 @@ from pathlib import Path
 from pbe.demo.tables.directions import UNGUIDED
 from pbe.demo.tables.scores import BOX_BENCH, IRREGULAR_BENCH, Source
 from pbe.demo.tables.variants import BOX_MASKS, FULL, Variant
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.painted_methods import METHOD, TEXT_CAPTION, TEXT_INPAINTING, Models
-from pbe.evaluation.painting import PaintJob, Placement, Sampling, paint_cases
+from pbe.evaluation.benches.bench import Bench
+from pbe.evaluation.painting.methods import METHOD, TEXT_CAPTION, TEXT_INPAINTING, Models
+from pbe.evaluation.painting.processes import PaintJob, Placement, Sampling, paint_cases
 from pbe.types import Progress, no_progress
 
 

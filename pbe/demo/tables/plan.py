@@ -11,8 +11,8 @@ from pbe.demo.tables.pictures import PictureSet, sources_of, text_sources
 from pbe.demo.tables.projects import FOLDER, Project, open_project
 from pbe.demo.tables.scores import BOX_BENCH, Source
 from pbe.demo.tables.variants import ABLATION, FULL, VARIANTS
-from pbe.evaluation.bench_folder import read_bench
-from pbe.evaluation.painted_methods import Models
+from pbe.evaluation.benches.bench_folder import read_bench
+from pbe.evaluation.painting.methods import Models
 from pbe.settings import Settings
 
 

@@ -8,11 +8,11 @@ import polars as pl
 
 from pbe.demo.tables.pictures import PictureSet
 from pbe.demo.tables.scores import Scores, Source, with_attributes
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.case_scores import CaseScorer, MethodScores, painted_method
-from pbe.evaluation.case_scoring import score_cases, scoring_key
+from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.encoders.features import ProtocolFeatures
-from pbe.evaluation.score_parts import ScoreParts
+from pbe.evaluation.scoring.case_scores import CaseScorer, MethodScores, painted_method
+from pbe.evaluation.scoring.cases import score_cases, scoring_key
+from pbe.evaluation.scoring.parts import ScoreParts
 from pbe.runtime.files import digest_files
 from pbe.types import Progress, no_progress
 

@@ -2,7 +2,7 @@
 
 A baseline that needs no model is a function (source, mask, exemplar, rng) -> image, listed in BASELINES. It is computed
 while its results are scored, and `rng` is the same for a case in every run. Baselines that paint with a model, in
-batches and on a GPU if there is one, are listed in `pbe.evaluation.painted_methods`.
+batches and on a GPU if there is one, are listed in `pbe.evaluation.painting.methods`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ import numpy as np
 
 from pbe.evaluation.baselines import pasting
 from pbe.evaluation.baselines.poisson import poisson
-from pbe.evaluation.bench import Case
+from pbe.evaluation.benches.bench import Case
 from pbe.types import Image, Mask
 
 Baseline = Callable[[Image, Mask, Image, np.random.Generator], Image]

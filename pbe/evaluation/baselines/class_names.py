@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from pbe.evaluation.bench import Bench
+from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.encoders.clip import ClipEncoder
 from pbe.evaluation.encoders.resizing import stretch
 from pbe.method.pretrained import load_tower

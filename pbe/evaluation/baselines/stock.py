@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from pbe.errors import UserError
-from pbe.evaluation.window_painting import PaintSettings, Request, Squares, in_calls
+from pbe.evaluation.painting.windows import PaintSettings, Request, Squares, in_calls
 from pbe.interchange.folder import write_published
 from pbe.method.exemplars import resize
 from pbe.method.painter import Painter

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pbe.evaluation.window_painting import PaintSettings, Request, Squares, in_calls, paint_windows
+from pbe.evaluation.painting.windows import PaintSettings, Request, Squares, in_calls, paint_windows
 from pbe.method.backbone import CARD
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Painter

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.case_scores import Method
-from pbe.evaluation.metric_table import metric_spec
-from pbe.evaluation.paint_plan import SOURCE
-from pbe.evaluation.painted_methods import METHOD
+from pbe.evaluation.benches.bench import Bench
+from pbe.evaluation.painting.methods import METHOD
+from pbe.evaluation.painting.plan import SOURCE
 from pbe.evaluation.report.gallery import GalleryRow, gallery_rows, spread_cases, worst_cases
 from pbe.evaluation.report.numbers import format_number
 from pbe.evaluation.report.pictures import MAX_PIXEL_RATIO, Picture, reduced
 from pbe.evaluation.report.results import Results, method_title
+from pbe.evaluation.scoring.case_scores import Method
+from pbe.evaluation.scoring.metric_table import metric_spec
 
 MAX_OTHERS = 7  # methods beside the subject below a slider
 MAX_SCALES = 6

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pbe.evaluation.metric_table import ACCURACY, metric_spec
 from pbe.evaluation.metrics.quality import NUM_COMPONENTS
 from pbe.evaluation.report.numbers import format_number, names
 from pbe.evaluation.report.results import Results
 from pbe.evaluation.report.summary import estimate_text
+from pbe.evaluation.scoring.metric_table import ACCURACY, metric_spec
 
 OFFICIAL_REAL_IMAGES = 40_670  # COCO test2017
 _SATURATED = 0.99  # of a metric's range

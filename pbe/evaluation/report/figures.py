@@ -16,7 +16,7 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from pbe.errors import UserError
-from pbe.evaluation.metric_table import ACCURACY, metric_spec
+from pbe.evaluation.scoring.metric_table import ACCURACY, metric_spec
 
 Floats = NDArray[np.float64]
 

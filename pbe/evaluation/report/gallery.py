@@ -15,10 +15,10 @@ import polars as pl
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from pbe.evaluation.bench import Bench, write_image
-from pbe.evaluation.case_scores import Method
-from pbe.evaluation.metric_table import metric_spec
+from pbe.evaluation.benches.bench import Bench, write_image
 from pbe.evaluation.report.pictures import fit
+from pbe.evaluation.scoring.case_scores import Method
+from pbe.evaluation.scoring.metric_table import metric_spec
 from pbe.types import Box, Image
 
 MAX_SHEET_PIXELS = 4_000_000

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pbe.evaluation.metric_table import metric_spec
 from pbe.evaluation.report.cautions import cautions
 from pbe.evaluation.report.results import Results, method_title, read_results
 from pbe.evaluation.report.summary import estimate_text, headline_metrics, summarise
+from pbe.evaluation.scoring.metric_table import metric_spec
 
 _FURTHER = ("copy_paste_score", "seam_visibility", "class_agreement")
 _MARKS = {"better": "▼", "worse": "▲", "tie": "="}  # how the other method stands to the subject

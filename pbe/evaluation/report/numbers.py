@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from pbe.evaluation.metric_table import MetricSpec
+from pbe.evaluation.scoring.metric_table import MetricSpec
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 _MAX_DIGITS = 6

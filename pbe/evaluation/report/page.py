@@ -10,9 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.case_scores import Method
-from pbe.evaluation.metric_table import ACCURACY, metric_spec
+from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.report.cases import Cases, page_cases
 from pbe.evaluation.report.cautions import cautions
 from pbe.evaluation.report.conditions import condition_rows
@@ -27,6 +25,8 @@ from pbe.evaluation.report.slices import slice_tables
 from pbe.evaluation.report.summary import summarise
 from pbe.evaluation.report.sweep import sweep_rows
 from pbe.evaluation.report.tables import difference_charts, metric_tables
+from pbe.evaluation.scoring.case_scores import Method
+from pbe.evaluation.scoring.metric_table import ACCURACY, metric_spec
 from pbe.runtime.files import write_text
 
 MAX_BYTES = 4_800_000

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from pbe.evaluation.intervals import Floats, Interval, bootstrap_counts, mean_interval, share_interval
-from pbe.evaluation.metric_table import metric_spec
 from pbe.evaluation.report.results import Results
+from pbe.evaluation.scoring.intervals import Floats, Interval, bootstrap_counts, mean_interval, share_interval
+from pbe.evaluation.scoring.metric_table import metric_spec
 
 SLICED = ("identity", "clip_score", "class_agreement", "seam_visibility", "copy_paste_score")
 MAX_CLASSES = 12

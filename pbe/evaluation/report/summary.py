@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pbe.evaluation.metric_table import MetricSpec, metric_spec
-from pbe.evaluation.paint_plan import COPY_PASTE, SOURCE
+from pbe.evaluation.painting.plan import COPY_PASTE, SOURCE
 from pbe.evaluation.report.numbers import digits_for, format_number, interval, names
 from pbe.evaluation.report.results import Difference, Estimate, Results, method_title
+from pbe.evaluation.scoring.metric_table import MetricSpec, metric_spec
 
 HEADLINES = ("identity", "clip_score", "fid")  # identity and FID; the CLIP score where identity was not measured
 _ON_PASTING = ("copy_paste_score", "seam_visibility")

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pbe.evaluation.metric_table import ACCURACY, OFFICIAL, metric_spec
 from pbe.evaluation.report.numbers import DASH, digits_for, format_number, interval, signed
 from pbe.evaluation.report.results import Difference, Estimate, Results, Verdict, method_title
 from pbe.evaluation.report.summary import headline_metrics
+from pbe.evaluation.scoring.metric_table import ACCURACY, OFFICIAL, metric_spec
 
 THEMES: Mapping[str, tuple[str, ...]] = {
     "Does the box show the exemplar?": ("identity", "foreground_identity", "clip_score", "class_agreement"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pbe.evaluation.attributes import CORRECT, ON_EXEMPLAR, ON_SOURCE, AttributeClassifier, correct_readings
-from pbe.evaluation.case_scores import CaseBatch, Floats
+from pbe.evaluation.scoring.case_scores import CaseBatch, Floats
 from pbe.types import Image
 
 

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pbe.dataset.images import read_image
-from pbe.evaluation.bench import Bench, Case
-from pbe.evaluation.case_scores import CaseBatch
+from pbe.evaluation.benches.bench import Bench, Case
 from pbe.evaluation.encoders.encode import batches, encode_batch
 from pbe.evaluation.encoders.protocol import FeatureEncoder, Features
 from pbe.evaluation.foregrounds import FindObject
 from pbe.evaluation.metrics.class_agreement import ClassMeans
 from pbe.evaluation.metrics.identity import crop, identity_scores, show_object
+from pbe.evaluation.scoring.case_scores import CaseBatch
 from pbe.types import Image, Mask
 
 Column = NDArray[np.float64]

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.case_scores import CaseScorer
+from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.encoders.local import open_identity_encoder
 from pbe.evaluation.foregrounds import SalientObject
 from pbe.evaluation.metrics.lpips import Lpips
 from pbe.evaluation.scorers.identity import IdentityScorer, class_means_of
 from pbe.evaluation.scorers.pixels import BackgroundScorer, CopyPasteScorer, SeamScorer
+from pbe.evaluation.scoring.case_scores import CaseScorer
 
 _CPU = torch.device("cpu")
 

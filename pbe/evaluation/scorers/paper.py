@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pbe.evaluation.case_scores import CaseBatch, Floats
 from pbe.evaluation.metrics.clip_score import clip_scores
 from pbe.evaluation.metrics.preservation import unmasked_max_abs_diff
-from pbe.evaluation.protocols import EvaluationProtocol
+from pbe.evaluation.scoring.case_scores import CaseBatch, Floats
+from pbe.evaluation.scoring.protocols import EvaluationProtocol
 from pbe.types import Image
 
 

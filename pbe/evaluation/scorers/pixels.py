@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pbe.evaluation.bench import Case
-from pbe.evaluation.case_scores import CaseBatch
+from pbe.evaluation.benches.bench import Case
 from pbe.evaluation.metrics.copy_paste import copy_paste_score
 from pbe.evaluation.metrics.lpips import Lpips, lpips_in
 from pbe.evaluation.metrics.preservation import (
@@ -19,6 +18,7 @@ from pbe.evaluation.metrics.preservation import (
     ssim_map,
 )
 from pbe.evaluation.metrics.seams import seam_visibility
+from pbe.evaluation.scoring.case_scores import CaseBatch
 from pbe.types import Image
 
 Column = NDArray[np.float64]

@@ -8,8 +8,8 @@ from pbe.demo.tables.benches import write_irregular_bench
 from pbe.demo.tables.pictures import sources_of
 from pbe.demo.tables.scores import BOX_BENCH, IRREGULAR_BENCH, Source
 from pbe.demo.tables.variants import ABLATION, BOX_MASKS, FULL
-from pbe.evaluation.bench import Case, Origin, write_case, write_index
-from pbe.evaluation.bench_folder import read_bench
+from pbe.evaluation.benches.bench import Case, Origin, write_case, write_index
+from pbe.evaluation.benches.bench_folder import read_bench
 from tests.support import parameters
 
 

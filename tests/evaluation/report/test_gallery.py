@@ -8,8 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from pbe.evaluation.bench import Bench, Origin
-from pbe.evaluation.case_scores import Method
+from pbe.evaluation.benches.bench import Bench, Origin
 from pbe.evaluation.report.gallery import (
     GalleryRow,
     case_captions,
@@ -18,6 +17,7 @@ from pbe.evaluation.report.gallery import (
     worst_cases,
     write_gallery_png,
 )
+from pbe.evaluation.scoring.case_scores import Method
 
 
 def labelled(*labels: str) -> Bench:

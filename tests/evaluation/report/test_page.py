@@ -12,9 +12,9 @@ import pytest
 from PIL import Image as PillowImage
 
 from pbe.errors import UserError
-from pbe.evaluation.bench import Bench, Case, Origin
-from pbe.evaluation.case_scores import Method
+from pbe.evaluation.benches.bench import Bench, Case, Origin
 from pbe.evaluation.report.page import MAX_BYTES, write_gallery, write_report
+from pbe.evaluation.scoring.case_scores import Method
 from pbe.types import Image
 from tests.support.report_files import sweep_metrics, write_evaluation
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import polars as pl
 import pytest
 
-from pbe.evaluation.metric_table import MetricSpec
 from pbe.evaluation.report.numbers import digits_for, format_number, interval, names, signed
 from pbe.evaluation.report.results import Difference, Estimate, Results
 from pbe.evaluation.report.summary import headline, summarise
+from pbe.evaluation.scoring.metric_table import MetricSpec
 
 Values = Mapping[str, tuple[float, float, float]]  # metric -> value, low, high
 

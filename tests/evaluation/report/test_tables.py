@@ -6,12 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pbe.evaluation.metric_table import METRICS
 from pbe.evaluation.report.cautions import cautions
 from pbe.evaluation.report.conditions import condition_rows
 from pbe.evaluation.report.results import Difference, Estimate, Results, method_title, read_results
 from pbe.evaluation.report.slices import slice_tables
 from pbe.evaluation.report.tables import THEMES, difference_charts, metric_tables
+from pbe.evaluation.scoring.metric_table import METRICS
 from tests.support.report_files import write_evaluation
 
 NAMES = ("paint_by_example", "copy_paste", "source")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from pbe.evaluation.baselines import baseline_result
-from pbe.evaluation.bench import Bench, Case
-from pbe.evaluation.case_scores import CaseBatch, Method
+from pbe.evaluation.benches.bench import Bench, Case
 from pbe.evaluation.encoders.encode import encode_batch
 from pbe.evaluation.encoders.protocol import FeatureEncoder
 from pbe.evaluation.metrics.diversity import feature_diversity, pixel_diversity
 from pbe.evaluation.metrics.identity import crop
 from pbe.evaluation.scorers.diversity import DiversityScorer
+from pbe.evaluation.scoring.case_scores import CaseBatch, Method
 from pbe.types import Image
 
 

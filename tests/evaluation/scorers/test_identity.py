@@ -8,14 +8,14 @@ import pytest
 from numpy.typing import NDArray
 
 from pbe.evaluation.baselines import baseline_result
-from pbe.evaluation.bench import Bench, Origin
-from pbe.evaluation.case_scores import CaseBatch
+from pbe.evaluation.benches.bench import Bench, Origin
 from pbe.evaluation.encoders.encode import encode_batch
 from pbe.evaluation.encoders.protocol import FeatureEncoder
 from pbe.evaluation.metrics.class_agreement import ClassMeans
 from pbe.evaluation.metrics.identity import crop, identity_scores, show_object
 from pbe.evaluation.scorers.identity import IdentityScorer, class_means_of
 from pbe.evaluation.scorers.opening import open_scorers
+from pbe.evaluation.scoring.case_scores import CaseBatch
 from pbe.types import Image, Mask
 
 Features = NDArray[np.float32]

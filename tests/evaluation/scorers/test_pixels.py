@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from pbe.evaluation.baselines import baseline_result
-from pbe.evaluation.bench import Bench, Case
-from pbe.evaluation.case_scores import CaseBatch
+from pbe.evaluation.benches.bench import Bench, Case
 from pbe.evaluation.metrics.copy_paste import copy_paste_score
 from pbe.evaluation.metrics.preservation import keep_background, psnr, ring_around, ssim
 from pbe.evaluation.metrics.seams import seam_visibility
 from pbe.evaluation.scorers.pixels import BackgroundScorer, CopyPasteScorer, SeamScorer
+from pbe.evaluation.scoring.case_scores import CaseBatch
 from pbe.types import Image
 
 

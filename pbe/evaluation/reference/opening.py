@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pbe.errors import UserError
 from pbe.evaluation.encoders.features import ProtocolFeatures
-from pbe.evaluation.reference_images import reference_images
-from pbe.evaluation.reference_statistics import (
+from pbe.evaluation.reference.images import reference_images
+from pbe.evaluation.reference.statistics import (
     ReferenceStatistics,
     cached_statistics,
     make_reference_statistics,

@@ -14,18 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.case_scores import CaseScorer, Floats, Method, MethodScores, write_case_scores, write_features
-from pbe.evaluation.case_scoring import metrics_code, score_cases, scoring_key
-from pbe.evaluation.comparison import Comparison, MeasuredProtocol
+from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.encoders.protocol import Features
-from pbe.evaluation.metric_rows import classifier_row, method_row, sweep_rows
 from pbe.evaluation.metrics.quality import OFFICIAL_BATCH_SIZE
-from pbe.evaluation.paint_plan import METHOD, UNGUIDED_SCALE, GuidanceSweep
-from pbe.evaluation.protocols import EvaluationProtocol, reference_facts, shares_whole_images
-from pbe.evaluation.reference_statistics import ReferenceStatistics
-from pbe.evaluation.score_parts import ScoreParts
+from pbe.evaluation.painting.plan import METHOD, UNGUIDED_SCALE, GuidanceSweep
+from pbe.evaluation.reference.statistics import ReferenceStatistics
 from pbe.evaluation.scorers.paper import ClipScorer, UnmaskedScorer
+from pbe.evaluation.scoring.case_scores import (
+    CaseScorer,
+    Floats,
+    Method,
+    MethodScores,
+    write_case_scores,
+    write_features,
+)
+from pbe.evaluation.scoring.cases import metrics_code, score_cases, scoring_key
+from pbe.evaluation.scoring.comparison import Comparison, MeasuredProtocol
+from pbe.evaluation.scoring.metric_rows import classifier_row, method_row, sweep_rows
+from pbe.evaluation.scoring.parts import ScoreParts
+from pbe.evaluation.scoring.protocols import EvaluationProtocol, reference_facts, shares_whole_images
 from pbe.runtime.files import write_json, write_text
 from pbe.types import Progress, no_progress
 

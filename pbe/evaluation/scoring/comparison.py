@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from pbe.evaluation.attributes import CORRECT
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.case_scores import Floats, MethodScores
+from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.encoders.protocol import Features
-from pbe.evaluation.intervals import (
+from pbe.evaluation.metrics.frechet import fit_moments, frechet_distance, perfect_distances
+from pbe.evaluation.reference.statistics import ReferenceStatistics
+from pbe.evaluation.scoring.case_scores import Floats, MethodScores
+from pbe.evaluation.scoring.intervals import (
     FrechetSample,
     Interval,
     Resampled,
@@ -36,10 +38,8 @@ from pbe.evaluation.intervals import (
     share_interval,
     verdict,
 )
-from pbe.evaluation.metric_table import ACCURACY, METRICS, OFFICIAL, metric_spec
-from pbe.evaluation.metrics.frechet import fit_moments, frechet_distance, perfect_distances
-from pbe.evaluation.protocols import EvaluationProtocol
-from pbe.evaluation.reference_statistics import ReferenceStatistics
+from pbe.evaluation.scoring.metric_table import ACCURACY, METRICS, OFFICIAL, metric_spec
+from pbe.evaluation.scoring.protocols import EvaluationProtocol
 
 KID_UNIT = 1000  # KID is reported in thousandths
 _LIMITS = {"qs": (0.0, 100.0)}  # of metrics that are clipped case by case

@@ -17,10 +17,18 @@ from typing import TypeVar
 import numpy as np
 
 from pbe.errors import UserError
-from pbe.evaluation.bench import Bench, Case
-from pbe.evaluation.case_scores import EXEMPLAR_PX, MASK_FRAC, CaseBatch, CaseScorer, Floats, Method, MethodScores
+from pbe.evaluation.benches.bench import Bench, Case
 from pbe.evaluation.encoders.features import ProtocolFeatures
-from pbe.evaluation.score_parts import ScoreParts, join
+from pbe.evaluation.scoring.case_scores import (
+    EXEMPLAR_PX,
+    MASK_FRAC,
+    CaseBatch,
+    CaseScorer,
+    Floats,
+    Method,
+    MethodScores,
+)
+from pbe.evaluation.scoring.parts import ScoreParts, join
 from pbe.runtime.code_digest import digest_code
 from pbe.types import Image, Progress, no_progress
 
@@ -72,7 +80,7 @@ def metrics_code(scorers: Iterable[CaseScorer], encoders: Mapping[str, ProtocolF
     owners = [*scorers, *encoders.values(), *(features.encoder for features in encoders.values())]
     modules = {type(owner).__module__ for owner in owners}
     own = sorted(module for module in modules if module.startswith("pbe."))
-    return digest_code("pbe.evaluation.case_scoring", "pbe.evaluation.protocols", *own)
+    return digest_code("pbe.evaluation.scoring.cases", "pbe.evaluation.scoring.protocols", *own)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from pbe.dataset.image_shards import LOCATION, ImageRef, ImageShards
 from pbe.dataset.object_masks import unpack_mask
 from pbe.errors import UserError
 from pbe.evaluation.attributes import BoxTruth
-from pbe.evaluation.bench import Bench, Case, Origin, write_case, write_index
+from pbe.evaluation.benches.bench import Bench, Case, Origin, write_case, write_index
 from pbe.method.exemplars import resize
 from pbe.method.windows import Window, box_in_window, box_mask, cut_window, square_window
 from pbe.runtime.files import atomic_folder

@@ -17,9 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pbe.dataset.images import read_image
-from pbe.evaluation.bench import Bench, Case, Origin, result_path
+from pbe.evaluation.benches.bench import Bench, Case, Origin, result_path
 from pbe.evaluation.encoders.protocol import Features
-from pbe.evaluation.reference_statistics import ReferenceStatistics, stat_key
+from pbe.evaluation.reference.statistics import ReferenceStatistics, stat_key
 from pbe.runtime.files import atomic_file
 from pbe.types import Box, Image
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from pbe.evaluation.bench import Bench, result_path
-from pbe.evaluation.painted_methods import (
+from pbe.evaluation.benches.bench import Bench, result_path
+from pbe.evaluation.painting.keys import case_digests, keep_results, picture_key, write_painted
+from pbe.evaluation.painting.methods import (
     METHOD,
     PAINTED_METHODS,
     Models,
@@ -28,8 +29,7 @@ from pbe.evaluation.painted_methods import (
     recipe_of,
     texts_of,
 )
-from pbe.evaluation.picture_keys import case_digests, keep_results, picture_key, write_painted
-from pbe.evaluation.window_painting import CasePainter, PaintSettings, Request
+from pbe.evaluation.painting.windows import CasePainter, PaintSettings, Request
 from pbe.runtime.child_processes import exit_with_parent
 from pbe.types import Progress, no_progress
 

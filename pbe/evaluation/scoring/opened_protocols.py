@@ -6,12 +6,12 @@ from typing import Literal
 import torch
 
 from pbe.dataset.images import image_size
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.comparison import MeasuredProtocol
+from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.encoders.loading import open_encoder
-from pbe.evaluation.protocols import open_protocols, shares_whole_images
-from pbe.evaluation.reference import open_reference
-from pbe.evaluation.scoring import measured_protocols
+from pbe.evaluation.reference.opening import open_reference
+from pbe.evaluation.scoring.comparison import MeasuredProtocol
+from pbe.evaluation.scoring.protocols import open_protocols, shares_whole_images
+from pbe.evaluation.scoring.results import measured_protocols
 from pbe.types import Progress, no_progress
 
 

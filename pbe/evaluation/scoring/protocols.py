@@ -22,7 +22,7 @@ from pbe.evaluation.encoders.protocol import Features, PixelEncoder
 from pbe.evaluation.metrics.frechet import frechet_distance, official_frechet_distance
 from pbe.evaluation.metrics.kid import kernel_distance
 from pbe.evaluation.metrics.quality import NUM_COMPONENTS, too_few_images
-from pbe.evaluation.reference_statistics import ReferenceStatistics
+from pbe.evaluation.reference.statistics import ReferenceStatistics
 
 Name = Literal["corrected", "official"]
 

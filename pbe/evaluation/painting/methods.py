@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pbe.errors import UserError
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.window_painting import CasePainter, ExemplarPainter, PaintSettings
+from pbe.evaluation.benches.bench import Bench
+from pbe.evaluation.painting.windows import CasePainter, ExemplarPainter, PaintSettings
 from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import digest_folder
 
@@ -142,7 +142,7 @@ def _text_backbone(models: Models) -> Path:
 
 
 PAINTED_METHODS: Mapping[str, PaintedMethod] = {
-    METHOD: PaintedMethod(_load_painter, "pbe.evaluation.window_painting", _painter_values),
+    METHOD: PaintedMethod(_load_painter, "pbe.evaluation.painting.windows", _painter_values),
     TEXT_INPAINTING: PaintedMethod(_load_text, "pbe.evaluation.baselines.text_inpainting", _text_values, class_prompts),
     TEXT_CAPTION: PaintedMethod(_load_text, "pbe.evaluation.baselines.text_inpainting", _text_values, captions),
     STOCK: PaintedMethod(_load_stock, "pbe.evaluation.baselines.stock", _stock_values),

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from pbe.dataset.images import image_size, read_image
 from pbe.errors import UserError
-from pbe.evaluation.bench import Bench, Case, result_path
-from pbe.evaluation.bench_checks import digest_bytes, examine_picture
-from pbe.evaluation.bench_folder import IMAGE_SUFFIXES, MAX_DEPTH, folders_below
-from pbe.evaluation.case_checks import CheckReport, Finding, Policy, Verdict, check_files, report_cases
+from pbe.evaluation.benches.bench import Bench, Case, result_path
+from pbe.evaluation.benches.bench_checks import digest_bytes, examine_picture
+from pbe.evaluation.benches.bench_folder import IMAGE_SUFFIXES, MAX_DEPTH, folders_below
+from pbe.evaluation.benches.case_checks import CheckReport, Finding, Policy, Verdict, check_files, report_cases
 from pbe.method.exemplars import resize
 from pbe.types import Image, Progress, no_progress
 

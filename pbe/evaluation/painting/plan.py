@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pbe.evaluation.bench import Bench
-from pbe.evaluation.painted_methods import METHOD as METHOD
-from pbe.evaluation.painted_methods import PAINTED_METHODS
-from pbe.evaluation.painting import PaintJob
+from pbe.evaluation.benches.bench import Bench
+from pbe.evaluation.painting.methods import METHOD as METHOD
+from pbe.evaluation.painting.methods import PAINTED_METHODS
+from pbe.evaluation.painting.processes import PaintJob
 
 COPY_PASTE, SOURCE = "copy_paste", "source"  # the names of methods in scores and folders
 UNGUIDED_SCALE = 1.0

@@ -12,7 +12,7 @@ import polars as pl
 from pbe.dataset.image_shards import LOCATION, ImageRef, ImageShards
 from pbe.dataset.images import read_image
 from pbe.errors import UserError
-from pbe.evaluation.bench_folder import IMAGE_SUFFIXES
+from pbe.evaluation.benches.bench_folder import IMAGE_SUFFIXES
 from pbe.evaluation.encoders.resizing import centre_square
 from pbe.types import Image
 

@@ -22,7 +22,7 @@ from pbe.types import Image
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pbe.evaluation.bench import Case
+    from pbe.evaluation.benches.bench import Case
     from pbe.method.painter import Painter
 
 Squares = NDArray[np.uint8]  # (B, S, S, 3)

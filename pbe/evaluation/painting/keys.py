@@ -18,7 +18,7 @@ from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from pbe.evaluation.bench import Bench
+from pbe.evaluation.benches.bench import Bench
 from pbe.runtime.files import atomic_file, digest_files
 from pbe.types import Image
 

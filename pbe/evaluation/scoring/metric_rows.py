@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from pbe.evaluation.attributes import CORRECT, ON_EXEMPLAR, ON_SOURCE, accuracy
-from pbe.evaluation.case_scores import MethodScores
-from pbe.evaluation.comparison import Measured
-from pbe.evaluation.metric_table import ACCURACY, METRICS, MetricSpec, metric_spec
+from pbe.evaluation.scoring.case_scores import MethodScores
+from pbe.evaluation.scoring.comparison import Measured
+from pbe.evaluation.scoring.metric_table import ACCURACY, METRICS, MetricSpec, metric_spec
 
 __all__ = ["METRICS", "MetricSpec", "classifier_row", "method_row", "metric_spec", "sweep_rows"]
 

@@ -32,9 +32,9 @@ from pbe.dataset.images import decode_image
 from pbe.dataset.mask_images import decode_mask
 from pbe.dataset.opened_images import opened_image
 from pbe.errors import UserError
-from pbe.evaluation.bench import Bench, exemplar_mask_path, exemplar_path, mask_path, source_path
-from pbe.evaluation.bench_folder import BenchListing, list_bench
-from pbe.evaluation.case_checks import CheckReport, Fault, Finding, Policy, Verdict, check_files, report_cases
+from pbe.evaluation.benches.bench import Bench, exemplar_mask_path, exemplar_path, mask_path, source_path
+from pbe.evaluation.benches.bench_folder import BenchListing, list_bench
+from pbe.evaluation.benches.case_checks import CheckReport, Fault, Finding, Policy, Verdict, check_files, report_cases
 from pbe.method.windows import mask_box
 from pbe.types import Image, Mask, Progress, no_progress
 

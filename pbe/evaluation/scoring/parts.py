@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pbe.evaluation.case_scores import MethodScores
+from pbe.evaluation.scoring.case_scores import MethodScores
 from pbe.runtime.files import atomic_file
 
 _COLUMN, _FEATURES = "column.", "features."

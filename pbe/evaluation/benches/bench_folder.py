@@ -14,7 +14,7 @@ import numpy as np
 
 from pbe.errors import UserError, one_line
 from pbe.evaluation.attributes import AttributeValues
-from pbe.evaluation.bench import (
+from pbe.evaluation.benches.bench import (
     EXEMPLAR_PREFIX,
     ORIGIN_COLUMNS,
     SOURCE_PREFIX,

@@ -1,0 +1,1 @@
+"""Benches in COCOEE's layout: reading, checking, making; results of other tools on them."""

@@ -1,0 +1,1 @@
+"""The real images of FID, QS and KID, and their statistics as a file."""

@@ -1,0 +1,1 @@
+"""Scores of cases and methods, with intervals, differences and conditions."""
