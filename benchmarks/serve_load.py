@@ -28,19 +28,11 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from pbe.runtime.ports import free_port
+from pbe.serving.evaluations import read_evaluation
 from pbe.serving.registry import register
 from pbe.settings import load_settings
 
 PROJECT = Path(__file__).parents[1]
-METRICS = {
-    "methods": {
-        "paint_by_example": {"fid": 1.0, "clip_score": 70.0, "unmasked_max_abs_diff": 0},
-        "copy_paste": {"fid": 3.0, "clip_score": 88.0},
-        "source": {"fid": 0.0, "clip_score": 50.0},
-    },
-    "features": "tower",
-    "num_cases": 8,
-}
 SEEDS = 8
 
 
@@ -75,7 +67,8 @@ def served(model: Path, folder: Path) -> Iterator[str]:
     """Register the model and serve it on a free port; yield the address for requests."""
     uri, port = f"sqlite:///{folder / 'mlflow.db'}", free_port()
     settings = load_settings(PROJECT / "params.yaml").register_
-    register(model, METRICS, settings, tracking_uri=uri, artifact_location=(folder / "mlruns").as_uri())
+    evaluation = read_evaluation(PROJECT)  # of `make demo`
+    register(model, evaluation, settings, seed=0, tracking_uri=uri, artifact_location=(folder / "mlruns").as_uri())
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{settings.name}@champion",
                "--env-manager", "local", "--port", str(port)]  # fmt: skip
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))  # MLflow starts uvicorn

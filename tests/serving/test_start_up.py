@@ -14,6 +14,7 @@ from pbe.serving.cli import main
 from pbe.serving.registry import register
 from pbe.serving.start_up import hidden_module, paused_collector
 from tests.support import parameters
+from tests.support.planted_evaluations import planted
 
 FILES = {"source": "s.png", "mask": "m.png", "exemplar": "e.jpg"}
 PROGRAM = """
@@ -31,15 +32,9 @@ def test_pbe_edit_imports_neither_mlflow_nor_scipy_and_paints_the_same(
 ) -> None:
     shutil.copy(empty_registry, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    metrics = {
-        "methods": {
-            "paint_by_example": {"fid": 2.0, "clip_score": 70.0, "unmasked_max_abs_diff": 0},
-            "copy_paste": {"fid": 3.0},
-            "source": {"clip_score": 50.0},
-        }
-    }
     location = (tmp_path / "mlruns").as_uri()
-    register(model_folder, metrics, parameters.register(), tracking_uri=uri, experiment="x", artifact_location=location)
+    options = {"tracking_uri": uri, "experiment": "x", "artifact_location": location}
+    register(model_folder, planted(1), parameters.register(bootstrap_draws=200), seed=0, **options)
     mlflow.set_tracking_uri("")
     argv = ["edit", "--num-steps=2", *(f"--{name}={images / file}" for name, file in FILES.items())]
 
