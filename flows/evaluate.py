@@ -1,7 +1,6 @@
 """Stage evaluate: paint the bench, score it beside the baselines, and write the report, into reports/."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from pbe.evaluation.painting import processes as painting
 from pbe.evaluation.painting.methods import METHOD, TEXT_INPAINTING, Models
 from pbe.evaluation.painting.plan import SOURCE, Diversity, GuidanceSweep, baseline_jobs, evaluation_jobs
 from pbe.evaluation.painting.processes import Placement, Sampling
-from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import digest_folder
 from pbe.settings import Evaluate, Settings
 from pbe.types import Progress, ProgressBars, no_progress_bars
@@ -200,15 +198,14 @@ def scored_methods(
     settings: Settings, folder: Path, bench: Bench, baselines: Sequence[str], device: "torch.device"
 ) -> "list[Method]":
     """Return what is scored, the painter first: painted results, and baselines that are computed while scoring."""
-    from pbe.evaluation.baselines import BASELINES, baseline_result
+    from pbe.evaluation.baselines import BASELINES
+    from pbe.evaluation.baselines.computed import baseline_methods
     from pbe.evaluation.encoders.local import open_identity_encoder
     from pbe.evaluation.scorers.diversity import DiversityScorer
-    from pbe.evaluation.scoring.case_scores import Method, painted_method
+    from pbe.evaluation.scoring.case_scores import painted_method
 
     sweep, out, seed = guidance_sweep(settings.evaluate), folder / layout.EVALUATION, settings.seed
-    key = f"{digest_code('pbe.evaluation.baselines')} {seed}"
     names = [name for name in dict.fromkeys((SOURCE, *baselines)) if name in BASELINES]
-    computed = [Method(name, partial(baseline_result, name, seed), key) for name in names]
     own, *others = [*sweep.jobs(bench, out), *baseline_jobs(baselines, sweep.scale, bench, out)]
     seeds = diversity(settings.evaluate).jobs(sweep.scale, bench, out)
     drawn, painted = (
@@ -216,7 +213,7 @@ def scored_methods(
     )
     encoder = open_identity_encoder(settings.evaluate.identity, device) if drawn else None
     scorers = [DiversityScorer(drawn, bench, encoder)] if drawn else []
-    return [painted_method(METHOD, own.folder, bench, scorers=scorers), *computed, *painted]
+    return [painted_method(METHOD, own.folder, bench, scorers=scorers), *baseline_methods(names, seed), *painted]
 
 
 def protocols(

@@ -1,8 +1,8 @@
 """Runs as experiments of DVC: `dvc exp show` lists them beside the workspace.
 
 An experiment of DVC is a commit on top of a commit of the branch, under refs/exps/<commit>/<name>. `dvc exp save` makes
-one of the workspace and needs all outputs of the pipeline in it; here the runs have folders of their own, and the
-commit holds what DVC shows of them: params.yaml and the metrics. `dvc exp apply NAME` takes both into the workspace,
+one of the workspace and needs all outputs of the pipeline in it; here each run has a separate folder, and the
+commit holds what DVC shows of it: params.yaml and the metrics. `dvc exp apply NAME` takes both into the workspace,
 where `dvc repro` repeats the run.
 """
 

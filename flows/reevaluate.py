@@ -1,10 +1,10 @@
 """Evaluates the champion again, in the way that the project evaluates now: `python -m flows.reevaluate`.
 
-It is no stage. Run it when the gate refuses a model because the champion was evaluated on another bench, with other
+It is not a stage. Run it when the gate refuses a model because the champion was evaluated on another bench, with other
 real images, another sampler or other code of the metrics; then ask the gate again: `dvc repro --force register`.
 
 The champion is evaluated in .pbe/champion, which looks like the project but for the model and the reports. An
-interrupted run goes on from there.
+interrupted run resumes there.
 """
 
 import shutil

@@ -2,7 +2,7 @@
 
 Trains the models of the ablation with three seeds, paints the project's bench with each, scores all pictures, and
 writes reports/tables.json, reports/tables.md and reports/tables.png. Each model is a run in MLflow and an experiment of
-DVC. What is finished is kept: a run that was killed goes on where it stopped.
+DVC. Finished work is kept: a run that was killed resumes where it stopped.
 """
 
 import argparse

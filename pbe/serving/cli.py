@@ -9,8 +9,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,13 +18,14 @@ from pbe.runtime.files import atomic_file, atomic_folder
 from pbe.serving.edit_inputs import check_edit_arguments, checked_exemplar, checked_source, print_notes
 from pbe.serving.evaluate_cli import add_evaluate
 from pbe.serving.output_files import check_folder_of, check_new
+from pbe.serving.progress import progress_bar
 from pbe.serving.reference_cli import add_reference
 from pbe.serving.start_up import hidden_module, paused_collector
 
 if TYPE_CHECKING:
     from pbe.method.painter import Painter
     from pbe.serving.pictures import Picture
-    from pbe.types import Mask, Progress
+    from pbe.types import Mask
 
 DEFAULT_MODEL = "models:/paint-by-example@champion"
 USER_ERROR_CODE, INTERRUPTED_CODE = 2, 130
@@ -145,7 +145,7 @@ def _edit(arguments: argparse.Namespace) -> None:
 
         painter = _load_placed(_model_folder(arguments.model), arguments.device, arguments.precision)
     print_notes(mask_notes(mask, painter.image_px, arguments.max_magnification))
-    with _progress_bar(arguments.num_steps) as on_step:
+    with progress_bar("painting", arguments.num_steps, "step") as on_step:
         result = edit_picture(
             painter,
             source,
@@ -231,20 +231,6 @@ def _load_placed(folder: Path, device_name: str, precision: str) -> "Painter":
     device = choose_device(device_name, "--device")
     dtype = choose_precision(precision, device, "--precision")
     return _load(folder).place(device, dtype)
-
-
-@contextmanager
-def _progress_bar(total: int) -> Iterator["Progress"]:
-    """Show the sampling steps on stderr if it is a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc="painting", unit="step", leave=False, disable=not sys.stderr.isatty()) as bar:
-
-        def show(done: int, total: int, note: str = "") -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
 
 
 def _import(options: argparse.Namespace) -> None:

@@ -6,14 +6,13 @@ It does not paint, and needs no project: bench, results, encoder and real images
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pbe import layout
 from pbe.errors import UserError
+from pbe.serving.progress import progress_bar
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +73,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add(
         "--accept", action="append", choices=ACCEPTABLE, default=[], metavar="FAULT",
-        help=f"use cases with this fault all the same: {', '.join(ACCEPTABLE)}",
+        help=f"use cases in spite of this fault: {', '.join(ACCEPTABLE)}",
     )  # fmt: skip
     add("--out", type=Path, default=Path("evaluation"), metavar="FOLDER", help="default: %(default)s")
     add_computing(parser)
@@ -221,18 +220,13 @@ def _bench_counts(checked: "CheckedBench") -> dict[str, Any]:
 
 
 def _methods(options: argparse.Namespace, results: "Mapping[str, ResultsFolder]") -> "list[Method]":
-    from pbe.evaluation.baselines import baseline_result
+    from pbe.evaluation.baselines.computed import baseline_methods
     from pbe.evaluation.scoring.case_scores import Method
-    from pbe.runtime.code_digest import digest_code
 
     named = options.baseline or BASELINES
-    code = digest_code("pbe.evaluation.baselines")
     painted = [Method(name, opened, opened.digest) for name, opened in results.items()]
     baselines = [name for name in BASELINES if name in named and "none" not in named]
-    return [
-        *painted,
-        *(Method(name, partial(baseline_result, name, options.seed), f"{code} {options.seed}") for name in baselines),
-    ]
+    return [*painted, *baseline_methods(baselines, options.seed)]
 
 
 def _protocols(
@@ -278,17 +272,3 @@ def _table(methods: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append([method, *numbers])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator["Progress"]:
-    """Show the progress of one loop on stderr if it is a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(desc=title, leave=False, disable=not sys.stderr.isatty()) as bar:
-
-        def show(done: int, total: int, note: str = "") -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show

@@ -1,12 +1,13 @@
-"""`pbe reference` makes the statistics of real images that FID, QS and KID need, once and for all results."""
+"""`pbe reference` makes the statistics of real images that FID, QS and KID need, once for any number of results."""
 
 import argparse
 from pathlib import Path
 
 from pbe import layout
 from pbe.errors import UserError
-from pbe.serving.evaluate_cli import REAL, add_computing, add_encoder, check_exists, positive, progress_bar
+from pbe.serving.evaluate_cli import REAL, add_computing, add_encoder, check_exists, positive
 from pbe.serving.output_files import check_folder_of
+from pbe.serving.progress import progress_bar
 
 _EXAMPLE = """\
 example:

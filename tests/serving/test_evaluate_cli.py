@@ -12,9 +12,11 @@ import torch
 from PIL import Image as PILImage
 from transformers import CLIPVisionModelWithProjection
 
-from pbe.evaluation.baselines import baseline_result
+from pbe.evaluation.baselines import BASELINES, baseline_result
 from pbe.evaluation.benches.bench import result_path, write_image
 from pbe.evaluation.benches.bench_folder import read_bench
+from pbe.evaluation.benches.case_checks import ACCEPTABLE
+from pbe.serving import evaluate_cli
 from pbe.serving.cli import main
 from tests.support.benches import write_bench
 from tests.support.tiny_models import tiny_tower_config
@@ -163,3 +165,8 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             main([command, "--help"])
         assert f"pbe {command} --" in capsys.readouterr().out
+
+
+def test_the_choices_of_the_flags_are_those_of_the_evaluation() -> None:
+    assert evaluate_cli.ACCEPTABLE == ACCEPTABLE
+    assert tuple(BASELINES) == evaluate_cli.BASELINES

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pbe.evaluation.painting.windows import PaintSettings, Request, Squares, in_calls, paint_windows
+from pbe.evaluation.painting.windows import PaintSettings, Request, Squares, paint_windows
 from pbe.method.backbone import CARD
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Painter
@@ -75,14 +75,7 @@ class TextPainter:
                 guidance_scale=guidance_scale, num_steps=settings.num_steps, seeds=seeds.tolist(),
             )  # fmt: skip
 
-        return paint_windows(
-            requests,
-            self._painter.image_px,
-            settings.max_magnification,
-            lambda sources, masks, owners, seeds: in_calls(
-                paint, settings.call_size, sources, masks, contexts[owners], seeds
-            ),
-        )
+        return paint_windows(requests, contexts, self._painter.image_px, settings, paint)
 
 
 def attends_to_end_token(folder: Path) -> bool:

@@ -99,7 +99,7 @@ class CheckReport:
 
         A line for each note follows.
         """
-        found = [("are left out", self.faulty), ("are used all the same", self.accepted)]
+        found = [("are left out", self.faulty), ("are used in spite of it", self.accepted)]
         faults = [
             f"{len(cases)} of {self.num_cases} cases {text}: {_words(fault)}, ids {_first_ids(cases, num_ids)}; first: "
             f"{next(iter(cases.values()))}"

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Squares = NDArray[np.uint8]  # (B, S, S, 3)
 Rows = NDArray[Any]  # (B, ...), of squares or of what belongs to each
-# (sources, masks, index of the request of each square, seeds) => painted squares
-PaintSquares = Callable[[Squares, NDArray[np.uint8], NDArray[np.intp], NDArray[np.int64]], Squares]
+# (sources, masks, the condition of each square, seeds) => painted squares
+PaintSquares = Callable[[Squares, NDArray[np.uint8], Rows, NDArray[np.int64]], Squares]
 
 
 class Request(NamedTuple):
@@ -85,28 +85,26 @@ class ExemplarPainter:
                 seeds=seeds.tolist(),
             )  # fmt: skip
 
-        return paint_windows(
-            requests,
-            self._painter.image_px,
-            settings.max_magnification,
-            lambda sources, masks, owners, seeds: in_calls(
-                paint, settings.call_size, sources, masks, exemplars[owners], seeds
-            ),
-        )
+        return paint_windows(requests, exemplars, self._painter.image_px, settings, paint)
 
 
 def paint_windows(
-    requests: Sequence[Request], image_px: int, max_magnification: float, paint: PaintSquares
+    requests: Sequence[Request], conditions: Rows, image_px: int, settings: PaintSettings, paint: PaintSquares
 ) -> list[Image]:
-    """Cut the windows of every request's regions, paint them as squares of `image_px`, and put the regions back."""
-    regions = [find_regions(request.case.mask, image_px, max_magnification) for request in requests]
+    """Cut the windows of every request's regions, paint them as squares of `image_px`, and put the regions back.
+
+    `conditions` has a row for each request, which all of its windows are painted with.
+    """
+    regions = [find_regions(request.case.mask, image_px, settings.max_magnification) for request in requests]
     cuts = [cut_regions(r.case.source, each, image_px) for r, each in zip(requests, regions, strict=True)]
     counts = [len(each) for each in cuts]
     seeds = [seed for r, each in zip(requests, regions, strict=True) for seed in region_seeds(r.seed, each)]
-    squares = paint(
+    squares = in_calls(
+        paint,
+        settings.call_size,
         np.stack([cut.source for each in cuts for cut in each]),
         np.stack([cut.mask for each in cuts for cut in each]),
-        np.repeat(np.arange(len(requests)), counts),
+        np.repeat(conditions, counts, axis=0),
         np.array(seeds, np.int64),
     )
     painted = np.split(squares, np.cumsum(counts)[:-1])

@@ -1,4 +1,4 @@
-"""Scores on disk, part by part, so that an interrupted scoring goes on with the same bits.
+"""Scores on disk, part by part, so that an interrupted scoring resumes and gives the same bits.
 
     folder/<method>/<first id:012d>.npz     ids, columns, features of one batch of cases, and the key of all of them
 

@@ -78,7 +78,7 @@ def score_results(
     The first method is compared with all others. The CLIP score, FID, QS and, corrected, KID are those of `protocols`,
     further columns come from `scorers`. `conditions` is what else decides whether two evaluations are comparable, such
     as the sampler; metrics.json has it, too. With `sweep`, the painter's results at other guidance scales have their
-    own keys in metrics.json. `progress` counts results. An interrupted scoring goes on where it was. Raises what
+    own keys in metrics.json. `progress` counts results. An interrupted scoring resumes. Raises what
     `score_cases` raises.
     """
     every: list[CaseScorer] = [*(ClipScorer(each.protocol) for each in protocols), UnmaskedScorer(), *scorers]
