@@ -11,9 +11,10 @@ from pbe import layout
 from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.benches.bench_checks import CheckedBench, open_bench
 from pbe.evaluation.benches.case_checks import Policy
+from pbe.evaluation.names import METHOD, SOURCE, TEXT_INPAINTING
 from pbe.evaluation.painting import processes as painting
-from pbe.evaluation.painting.methods import METHOD, TEXT_INPAINTING, Models
-from pbe.evaluation.painting.plan import SOURCE, Diversity, GuidanceSweep, baseline_jobs, evaluation_jobs
+from pbe.evaluation.painting.methods import Models
+from pbe.evaluation.painting.plan import Diversity, GuidanceSweep, baseline_jobs, evaluation_jobs
 from pbe.evaluation.painting.processes import Placement, Sampling
 from pbe.runtime.files import digest_folder
 from pbe.settings import Evaluate, Settings

@@ -11,6 +11,7 @@ from prefect.context import FlowRunContext
 from flows.provenance import provenance_tags, tracking_uri
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
+from pbe.evaluation.names import COMPARISON
 from pbe.serving import registry
 from pbe.serving.evaluations import read_evaluation
 from pbe.settings import Settings
@@ -44,7 +45,7 @@ def show_comparisons(table: Sequence[Mapping[str, Any]]) -> None:
 
 def report_files(folder: Path) -> list[Path]:
     """Return the files of the report that a version keeps."""
-    files = (folder / layout.PAGE, folder / layout.EVALUATION / "comparison.json")
+    files = (folder / layout.PAGE, folder / layout.EVALUATION / COMPARISON)
     return [path for path in files if path.is_file()]
 
 

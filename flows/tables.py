@@ -48,8 +48,8 @@ from pbe.errors import UserError, disk_errors_reported
 from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.benches.bench_folder import read_bench
 from pbe.evaluation.metrics.frechet import Moments
+from pbe.evaluation.names import METHOD
 from pbe.evaluation.painting import processes as painting
-from pbe.evaluation.painting.methods import METHOD
 from pbe.evaluation.painting.processes import Sampling
 from pbe.runtime.child_processes import exit_with_parent
 from pbe.runtime.files import read_json, write_json, write_text

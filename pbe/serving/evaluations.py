@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from pbe import layout
 from pbe.errors import UserError, one_line
 from pbe.evaluation.metrics.frechet import Features, Moments
+from pbe.evaluation.names import CASE_SCORES, CONDITIONS, FEATURES, METHOD
 from pbe.runtime.files import atomic_file, read_json, write_json
 from pbe.serving.comparisons import MethodScores, MissingScoreError
 
 Metrics = Mapping[str, Any]  # the content of metrics.json
 
-PAINTER, COPY_PASTE, SOURCE = "paint_by_example", "copy_paste", "source"  # names of methods
-METRICS, CONDITIONS, CASE_SCORES, FEATURES = "metrics.json", "evaluation.json", "case_scores.parquet", "features.npz"
+METRICS = "metrics.json"
 _MEAN, _COVARIANCE, _NUM_REAL = "real.mean", "real.covariance", "real.num_images"  # in features.npz
 _REAL = "real"  # begins the names of what belongs to the real images
 
@@ -92,9 +92,9 @@ def write_record(evaluation: Evaluation, folder: Path) -> None:
     """Write what a later comparison needs: the painter's scores and features, and the moments of the real images."""
     write_json(folder / METRICS, dict(evaluation.metrics))
     write_json(folder / CONDITIONS, dict(evaluation.conditions))
-    evaluation.cases.filter(pl.col("method") == PAINTER).write_parquet(folder / CASE_SCORES)
+    evaluation.cases.filter(pl.col("method") == METHOD).write_parquet(folder / CASE_SCORES)
     arrays: dict[str, NDArray[Any]] = {
-        name: features for name, features in evaluation.features.items() if name == PAINTER
+        name: features for name, features in evaluation.features.items() if name == METHOD
     }
     if (moments := evaluation.reference) is not None:
         arrays |= {_MEAN: moments.mean, _COVARIANCE: moments.covariance, _NUM_REAL: np.array(moments.num_images)}

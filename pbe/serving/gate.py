@@ -18,9 +18,10 @@ from typing import Literal
 import numpy as np
 
 from pbe.errors import UserError
+from pbe.evaluation.names import COPY_PASTE, METHOD, SOURCE
 from pbe.evaluation.scoring.metric_table import ACCURACY, METRICS
 from pbe.serving.comparisons import FID, Comparison, Difference, MethodScores, MissingScoreError
-from pbe.serving.evaluations import COPY_PASTE, PAINTER, SOURCE, Evaluation
+from pbe.serving.evaluations import Evaluation
 from pbe.settings import Register
 
 MIN_CASES = 30  # to which a metric has to apply: a bootstrap of fewer has too narrow intervals
@@ -62,7 +63,7 @@ def decide(challenger: Evaluation, champion: Champion | None, settings: Register
     """
     check_metrics(settings)
     try:
-        painter = challenger.method(PAINTER, "the challenger")
+        painter = challenger.method(METHOD, "the challenger")
         comparison = Comparison(painter.case_ids, challenger.reference, settings.bootstrap_draws, seed)
         alone, fault = _judge_alone(challenger, painter, comparison, settings)
         if fault is not None:
@@ -139,7 +140,7 @@ def _judge_against(
         return _incomparable(f"{name}, carries no scores of single cases", settings, alone)
     if (what := challenger.difference_in_conditions(champion.evaluation)) is not None:
         return _incomparable(f"{name}, was evaluated with {what}", settings, alone)
-    other = champion.evaluation.method(PAINTER, "the champion")
+    other = champion.evaluation.method(METHOD, "the champion")
     confidence = 1 - (1 - settings.confidence) / len(set(settings.better))
     table = tuple(
         _unless_few(comparison.difference(metric, CHAMPION, painter, other, confidence))

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbe.errors import UserError
-from pbe.serving.evaluations import PAINTER, Evaluation
+from pbe.evaluation.names import METHOD
+from pbe.serving.evaluations import Evaluation
 from pbe.serving.gate import Champion, Decision, check_metrics, decide
 from tests.support import parameters
 from tests.support.planted_evaluations import planted
@@ -26,7 +27,7 @@ def judge(challenger: Evaluation, champion: Evaluation | None = None, **changes:
 
 def with_scores(evaluation: Evaluation, column: str, values: Mapping[int, float | None]) -> Evaluation:
     """Return the evaluation with other scores of the painter, by case."""
-    mine = pl.col("method") == PAINTER
+    mine = pl.col("method") == METHOD
     new = pl.col("case_id").replace_strict(dict(values), default=pl.col(column), return_dtype=pl.Float64)
     return replace(
         evaluation, cases=evaluation.cases.with_columns(pl.when(mine).then(new).otherwise(column).alias(column))
@@ -213,7 +214,7 @@ def test_a_case_to_which_a_score_does_not_apply_is_left_out_for_both() -> None:
 
     decision = judge(challenger, champion, better=("identity",))
     assert decision.outcome == "better"
-    expected = challenger.cases.filter(pl.col("method") == PAINTER)["identity"].mean()
+    expected = challenger.cases.filter(pl.col("method") == METHOD)["identity"].mean()
     assert decision.table[0].challenger == pytest.approx(expected, abs=1e-4)
 
 

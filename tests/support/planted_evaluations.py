@@ -10,7 +10,8 @@ import polars as pl
 
 from pbe import layout
 from pbe.evaluation.metrics.frechet import fit_moments
-from pbe.serving.evaluations import COPY_PASTE, PAINTER, SOURCE, Evaluation
+from pbe.evaluation.names import COPY_PASTE, METHOD, SOURCE
+from pbe.serving.evaluations import Evaluation
 
 CONDITIONS = {"bench_digest": "b" * 32, "encoder": "tower", "num_steps": 8, "metrics_code": "m" * 32}
 NUM_FEATURES = 6
@@ -37,11 +38,11 @@ def planted(
     real = np.random.default_rng(3).normal(size=(4000, NUM_FEATURES)).astype(np.float32)
     shared = np.random.default_rng(4).normal(size=(num_cases, NUM_FEATURES))
     means = {
-        PAINTER: (identity, clip, seam, copied, drift),
+        METHOD: (identity, clip, seam, copied, drift),
         COPY_PASTE: (90.0, 99.0, 3.0, 100.0, 0),
         SOURCE: (20.0, 50.0, 1.2, 10.0, 0),
     }
-    shifts = {PAINTER: fid, COPY_PASTE: 2.0, SOURCE: 0.0}
+    shifts = {METHOD: fid, COPY_PASTE: 2.0, SOURCE: 0.0}
     frames, features = [], {}
     for method, (*scores, changed) in means.items():
         noise = hardness + 0.3 * rng.normal(size=(num_cases, len(scores)))

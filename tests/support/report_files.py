@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pbe.evaluation.names import CASE_SCORES, COMPARISON, CONDITIONS
 from pbe.evaluation.scoring.intervals import bootstrap_counts, difference_interval, mean_interval
-from pbe.evaluation.scoring.results import CASE_SCORES, COMPARISON, CONDITIONS
 from pbe.runtime.files import write_json
 
 DRAWS = 200

@@ -13,7 +13,7 @@ from pbe.demo.tables.estimates import Estimate, Resampling
 from pbe.demo.tables.scores import ATTRIBUTES_CORRECT, BOX_BENCH, FID, IRREGULAR_BENCH, Scores, Source
 from pbe.demo.tables.variants import ABLATION, BOX_MASKS, FULL
 from pbe.evaluation.metrics.frechet import Moments
-from pbe.evaluation.painting.methods import TEXT_CAPTION, TEXT_INPAINTING
+from pbe.evaluation.names import TEXT_CAPTION, TEXT_INPAINTING
 from pbe.evaluation.scoring.intervals import FrechetSample, sample_frechet
 
 METRICS = ("clip_score", "identity", ATTRIBUTES_CORRECT, "copy_paste_score", "seam_visibility")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pbe.demo.tables.scores import BOX_BENCH, COPIED_WHEN_RIGHT, FID, IRREGULAR_BENCH, Source
 from pbe.demo.tables.variants import ABLATION, BOX_MASKS, FULL, Variant
-from pbe.evaluation.painting.methods import TEXT_CAPTION, TEXT_INPAINTING
+from pbe.evaluation.names import TEXT_CAPTION, TEXT_INPAINTING
 
 UNGUIDED = 1.0
 

@@ -8,7 +8,8 @@ from pbe.demo.tables.directions import UNGUIDED
 from pbe.demo.tables.scores import BOX_BENCH, IRREGULAR_BENCH, Source
 from pbe.demo.tables.variants import BOX_MASKS, FULL, Variant
 from pbe.evaluation.benches.bench import Bench
-from pbe.evaluation.painting.methods import METHOD, TEXT_CAPTION, TEXT_INPAINTING, Models
+from pbe.evaluation.names import METHOD, TEXT_CAPTION, TEXT_INPAINTING
+from pbe.evaluation.painting.methods import Models
 from pbe.evaluation.painting.processes import PaintJob, Placement, Sampling, paint_cases
 from pbe.types import Progress, no_progress
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,14 +55,14 @@ def case_digests(bench: Bench, ids: Collection[int]) -> dict[int, str]:
         return dict(zip(ids, pool.map(lambda i: digest_files(bench.files(i)), ids), strict=True))
 
 
-def keep_results(results: Path, wanted: Mapping[Path, str], others: Collection[str] = ()) -> dict[Path, str]:
+def keep_results(results: Path, wanted: Mapping[Path, str]) -> dict[Path, str]:
     """Keep the pictures below `results` that are `wanted` under their key, and return those that are missing.
 
     A picture whose key is wanted in another folder is moved or copied there: the evaluated guidance scale has another
     folder than the scales it is compared with. All other pictures are removed, and with them every folder that is not
-    wanted, but not the folders named `others`.
+    wanted.
     """
-    have = {path: key for path in _pictures(results, others) if not _is_part(path) and (key := read_key(path))}
+    have = {path: key for path in _pictures(results) if not _is_part(path) and (key := read_key(path))}
     missing = {path: key for path, key in wanted.items() if have.get(path) != key}
     sources = {key: path for path, key in have.items()}
     found = {path: key for path, key in missing.items() if key in sources}
@@ -71,15 +71,15 @@ def keep_results(results: Path, wanted: Mapping[Path, str], others: Collection[s
     for path, key in found.items():
         with atomic_file(path) as part:
             shutil.copyfile(results / _KEPT / f"{key}.png", part)
-    for path in _pictures(results, others):
+    for path in _pictures(results):
         if path not in wanted:
             path.unlink()
-    _remove_folders(results, {path.parent.name for path in wanted} | set(others))
+    _remove_folders(results, {path.parent.name for path in wanted})
     return {path: key for path, key in missing.items() if path not in found}
 
 
-def _pictures(results: Path, others: Collection[str]) -> Iterator[Path]:
-    yield from sorted(path for path in results.glob("*/*.png") if path.parent.name not in others)
+def _pictures(results: Path) -> list[Path]:
+    return sorted(results.glob("*/*.png"))
 
 
 def _is_part(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """The methods that paint with a model, and what decides their pictures: the painter, and baselines that need a model.
 
-A new one is a class like `window_painting.ExemplarPainter`, and an entry in PAINTED_METHODS. Baselines that need no
+A new one is a class like `windows.ExemplarPainter`, and an entry in PAINTED_METHODS. Baselines that need no
 model are functions (`pbe.evaluation.baselines`).
 """
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from pbe.errors import UserError
 from pbe.evaluation.benches.bench import Bench
+from pbe.evaluation.names import METHOD, STOCK, TEXT_CAPTION, TEXT_INPAINTING
 from pbe.evaluation.painting.windows import CasePainter, ExemplarPainter, PaintSettings
 from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import digest_folder
 
-METHOD, TEXT_INPAINTING, TEXT_CAPTION, STOCK = "paint_by_example", "text_inpainting", "text_caption", "stock"
 _LIBRARIES = ("diffusers", "numpy", "opencv-python-headless", "torch", "transformers")
 _DECODING = ("pbe.dataset.images", "pbe.dataset.mask_images")
 

@@ -5,7 +5,7 @@
     out/results/paint_by_example_seed_1/        the first cases with another seed; the same for each further seed
     out/results/text_inpainting/                all cases painted by a baseline; the same for each that needs a model
 
-Neither this module nor `painting` imports the model's code, so that painting starts before the code that scores loads.
+Neither this module nor `processes` imports the model's code, so that painting starts before the code that scores loads.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pbe.evaluation.benches.bench import Bench
-from pbe.evaluation.painting.methods import METHOD as METHOD
+from pbe.evaluation.names import METHOD
 from pbe.evaluation.painting.methods import PAINTED_METHODS
 from pbe.evaluation.painting.processes import PaintJob
 
-COPY_PASTE, SOURCE = "copy_paste", "source"  # the names of methods in scores and folders
 UNGUIDED_SCALE = 1.0
 
 

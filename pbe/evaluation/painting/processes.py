@@ -1,7 +1,7 @@
 """Painting a whole bench: batches of cases over worker processes, results as files; existing results are kept.
 
 Each GPU has one process. On a CPU, small networks run faster in several processes of one thread than in one process of
-several. The pixels of a case depend neither on the worker nor on the other cases of its batch (`window_painting`).
+several. The pixels of a case depend neither on the worker nor on the other cases of its batch (`windows`).
 """
 
 import multiprocessing
@@ -14,14 +14,14 @@ from functools import lru_cache
 from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pbe.evaluation.benches.bench import Bench, result_path
+from pbe.evaluation.names import METHOD
 from pbe.evaluation.painting.keys import case_digests, keep_results, picture_key, write_painted
 from pbe.evaluation.painting.methods import (
-    METHOD,
     PAINTED_METHODS,
     Models,
     Texts,
@@ -69,12 +69,6 @@ class Placement:
     precision: str  # fp32, bf16 or fp16
 
 
-class Paint(Protocol):
-    """Completes jobs by writing `{id:012d}.png` for each case; `paint_cases` with its other arguments bound."""
-
-    def __call__(self, bench: Bench, jobs: Sequence[PaintJob], *, progress: Progress = no_progress) -> None: ...
-
-
 class Painting(NamedTuple):
     """A picture to be painted."""
 
@@ -106,7 +100,7 @@ def paint_cases(
     """Paint the jobs with the models, in processes of one thread each; the devices take turns.
 
     The folders of all jobs have one parent, which afterwards holds the pictures of these jobs and no others. A picture
-    is painted unless one with the same key exists (`picture_keys`). Each case has its own seed, the same for every
+    is painted unless one with the same key exists (`keys`). Each case has its own seed, the same for every
     method and at every guidance scale. `class_names` are those of exemplars that the bench does not say, by case id.
     `progress` counts pictures, including those that existed. Raises what loading a model raises, and UserError when a
     method cannot paint the bench.

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from pbe.evaluation.benches.bench import Bench
-from pbe.evaluation.painting.methods import METHOD
-from pbe.evaluation.painting.plan import SOURCE
+from pbe.evaluation.names import METHOD, SOURCE
 from pbe.evaluation.report.gallery import GalleryRow, gallery_rows, spread_cases, worst_cases
 from pbe.evaluation.report.numbers import format_number
 from pbe.evaluation.report.pictures import MAX_PIXEL_RATIO, Picture, reduced

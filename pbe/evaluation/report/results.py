@@ -20,10 +20,8 @@ from typing import Any, Literal
 
 import polars as pl
 
-from pbe.evaluation.painting.methods import METHOD
-from pbe.evaluation.painting.plan import COPY_PASTE, SOURCE
+from pbe.evaluation.names import CASE_SCORES, COMPARISON, CONDITIONS, COPY_PASTE, METHOD, SOURCE
 from pbe.evaluation.scoring.metric_table import ACCURACY, METRICS, OFFICIAL, metric_spec
-from pbe.evaluation.scoring.results import CASE_SCORES, COMPARISON, CONDITIONS
 from pbe.runtime.files import read_json
 
 Verdict = Literal["better", "worse", "tie"]

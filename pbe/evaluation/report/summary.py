@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pbe.evaluation.painting.plan import COPY_PASTE, SOURCE
+from pbe.evaluation.names import COPY_PASTE, SOURCE
 from pbe.evaluation.report.numbers import digits_for, format_number, interval, names
 from pbe.evaluation.report.results import Difference, Estimate, Results, method_title
 from pbe.evaluation.scoring.metric_table import MetricSpec, metric_spec

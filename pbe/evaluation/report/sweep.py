@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from pbe.evaluation.attributes import CORRECT
-from pbe.evaluation.painting.methods import METHOD
+from pbe.evaluation.names import METHOD
 from pbe.evaluation.report.results import Results, is_shown
 from pbe.evaluation.scoring.intervals import Floats, Interval, bootstrap_counts, mean_interval, share_interval
 from pbe.evaluation.scoring.metric_table import ACCURACY

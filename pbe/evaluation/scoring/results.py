@@ -17,7 +17,8 @@ import numpy as np
 from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.encoders.protocol import Features
 from pbe.evaluation.metrics.quality import OFFICIAL_BATCH_SIZE
-from pbe.evaluation.painting.plan import METHOD, UNGUIDED_SCALE, GuidanceSweep
+from pbe.evaluation.names import CASE_SCORES, COMPARISON, CONDITIONS, FEATURES, METHOD
+from pbe.evaluation.painting.plan import UNGUIDED_SCALE, GuidanceSweep
 from pbe.evaluation.reference.statistics import ReferenceStatistics
 from pbe.evaluation.scorers.paper import ClipScorer, UnmaskedScorer
 from pbe.evaluation.scoring.case_scores import (
@@ -37,9 +38,6 @@ from pbe.runtime.files import write_json, write_text
 from pbe.types import Progress, no_progress
 
 Metrics = dict[str, Any]  # the content of metrics.json
-
-CASE_SCORES, FEATURES = "case_scores.parquet", "features.npz"
-COMPARISON, CONDITIONS = "comparison.json", "evaluation.json"
 
 
 def measured_protocols(
