@@ -43,3 +43,14 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def endpoint(bucket: Path) -> Iterator[str]:
     with serve_bucket(bucket) as url:
         yield url
+
+
+@pytest.fixture
+def tracking_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the URI of an MLflow store in a database of the test's folder, which is the working directory."""
+    import mlflow  # takes seconds, which most tests need not wait
+
+    monkeypatch.chdir(tmp_path)  # artifacts of a local store go into ./mlruns
+    before = mlflow.get_tracking_uri()
+    yield f"sqlite:///{tmp_path / 'mlflow.db'}"
+    mlflow.set_tracking_uri(before)

@@ -1,9 +1,7 @@
 """A training run in an MLflow store: what is logged, and that a resumed run stays one run."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -16,27 +14,19 @@ def record(step: int) -> StepRecord:
     return StepRecord(step, 1.0 / (step + 1), 0.5, None, 0.25, 0.25, 1e-3, 2.0, 0.4 if step == 9 else None)
 
 
-@pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.chdir(tmp_path)  # artifacts of a local store go into ./mlruns
-    before = mlflow.get_tracking_uri()
-    yield f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(before)
+def tracker(tracking_store: str, folder: Path) -> RunTracker:
+    return RunTracker(tracking_store, "tests", folder / "run" / RUN_FILE, {"train.lr": "0.001"}, {"git": "abc"})
 
 
-def tracker(uri: str, folder: Path) -> RunTracker:
-    return RunTracker(uri, "tests", folder / "run" / RUN_FILE, {"train.lr": "0.001"}, {"git": "abc"})
-
-
-def test_losses_parameters_tags_and_pictures_are_logged(uri: str, tmp_path: Path) -> None:
+def test_losses_parameters_tags_and_pictures_are_logged(tracking_store: str, tmp_path: Path) -> None:
     picture = tmp_path / "validation-00000002.png"
     picture.write_bytes(b"png")
-    with tracker(uri, tmp_path) as run:
+    with tracker(tracking_store, tmp_path) as run:
         for step in range(45):
             run.on_record(record(step))
         run.on_timing({"step": 39, "step_s": 0.5, "images_per_s": 32.0})
         run.on_picture(2, picture)
-    client = MlflowClient(uri)
+    client = MlflowClient(tracking_store)
     found = client.get_run(run.run_id)
     assert found.info.status == "FINISHED"
     assert found.data.params == {"train.lr": "0.001"}
@@ -49,27 +39,27 @@ def test_losses_parameters_tags_and_pictures_are_logged(uri: str, tmp_path: Path
     assert [a.path for a in client.list_artifacts(run.run_id, "validation")] == ["validation/validation-00000002.png"]
 
 
-def test_an_interrupted_run_continues_as_the_same_run(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), tracker(uri, tmp_path) as first:  # noqa: PT012
+def test_an_interrupted_run_continues_as_the_same_run(tracking_store: str, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), tracker(tracking_store, tmp_path) as first:  # noqa: PT012
         first.on_record(record(0))
         raise RuntimeError
-    client = MlflowClient(uri)
+    client = MlflowClient(tracking_store)
     assert client.get_run(first.run_id).info.status == "FAILED"
-    with tracker(uri, tmp_path) as again:
+    with tracker(tracking_store, tmp_path) as again:
         again.on_record(record(1))
     assert again.run_id == first.run_id
     assert client.get_run(first.run_id).info.status == "FINISHED"
     assert [m.step for m in client.get_metric_history(first.run_id, "loss")] == [0, 1]
 
 
-def test_a_new_database_gets_a_new_run(uri: str, tmp_path: Path) -> None:
-    with tracker(uri, tmp_path) as first:
+def test_a_new_database_gets_a_new_run(tracking_store: str, tmp_path: Path) -> None:
+    with tracker(tracking_store, tmp_path) as first:
         pass
-    with tracker(uri.replace("mlflow.db", "other.db"), tmp_path) as second:
+    with tracker(tracking_store.replace("mlflow.db", "other.db"), tmp_path) as second:
         pass
     assert second.run_id != first.run_id
 
 
-def test_a_store_that_cannot_be_opened_is_a_user_error(uri: str, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_opened_is_a_user_error(tracking_store: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="MLFLOW_TRACKING_URI=gopher://nowhere: "):
         tracker("gopher://nowhere", tmp_path)

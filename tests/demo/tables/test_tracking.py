@@ -1,9 +1,7 @@
 """A model's run in MLflow; logged again, it is one run."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -20,18 +18,10 @@ RUN = ModelRun(
 )
 
 
-@pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.chdir(tmp_path)  # artifacts of a local store go into ./mlruns
-    before = mlflow.get_tracking_uri()
-    yield f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(before)
-
-
-def test_a_model_that_is_logged_again_is_one_run(uri: str, tmp_path: Path) -> None:
-    first = log_run(uri, tmp_path / "run.txt", RUN)
-    again = log_run(uri, tmp_path / "run.txt", RUN)
-    client = MlflowClient(uri)
+def test_a_model_that_is_logged_again_is_one_run(tracking_store: str, tmp_path: Path) -> None:
+    first = log_run(tracking_store, tmp_path / "run.txt", RUN)
+    again = log_run(tracking_store, tmp_path / "run.txt", RUN)
+    client = MlflowClient(tracking_store)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
@@ -44,8 +34,8 @@ def test_a_model_that_is_logged_again_is_one_run(uri: str, tmp_path: Path) -> No
     assert [(m.step, m.value) for m in scales] == [(10, 40.0), (50, 61.5)]
 
 
-def test_an_experiment_that_its_user_has_deleted_is_an_error_of_one_line(uri: str, tmp_path: Path) -> None:
-    client = MlflowClient(uri)
+def test_an_experiment_that_its_user_has_deleted_is_an_error_of_one_line(tracking_store: str, tmp_path: Path) -> None:
+    client = MlflowClient(tracking_store)
     client.delete_experiment(client.create_experiment(EXPERIMENT))
     with pytest.raises(UserError, match=r"MLFLOW_TRACKING_URI=sqlite.*deleted"):
-        log_run(uri, tmp_path / "run.txt", RUN)
+        log_run(tracking_store, tmp_path / "run.txt", RUN)
