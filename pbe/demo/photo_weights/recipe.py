@@ -19,3 +19,8 @@ class PhotoRecipe:
     vae_lr: float = 1e-3
     vae_perceptual: float = 0.15
     vae_object_probability: float = 0.6
+    towers_steps: int = 1000
+    towers_batch: int = 64  # pairs of crops
+    towers_lr: float = 1e-3
+    towers_text: float = 0.3
+    towers_thumbnail: float = 2.0

@@ -1,13 +1,10 @@
 """Two small CLIP towers, for 32 px crops of objects and for their captions, and their tokenizer."""
 
 from pathlib import Path
-from string import ascii_lowercase
 from typing import cast
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -23,24 +20,14 @@ from transformers import (
 from pbe.demo import scenes
 from pbe.demo.weights.crops import clear_objects, draw_crops, draw_scenes
 from pbe.demo.weights.recipe import AUGMENTATION, CONTEXT_DIM, EXEMPLAR_PX, NUM_UNSEEN, Recipe, optimize
+from pbe.demo.weights.tokenizer import word_tokenizer
 
 MAX_TOKENS = 8
 
 
 def build_tokenizer() -> CLIPTokenizer:
     """Return a CLIP tokenizer whose byte pairs make every word of the captions one token."""
-    words = sorted({"a", "with", *scenes.SHAPES, *scenes.PATTERNS, *scenes.COLOURS})
-    vocab = {symbol: i for i, symbol in enumerate([*ascii_lowercase, *(f"{c}</w>" for c in ascii_lowercase)])}
-    merges: list[tuple[str, str]] = []
-    for word in words:
-        tokens = Tokenizer(BPE(vocab, merges, end_of_word_suffix="</w>")).encode(word).tokens
-        while len(tokens) > 1:
-            merges.append((tokens[0], tokens[1]))
-            tokens = [tokens[0] + tokens[1], *tokens[2:]]
-            vocab[tokens[0]] = len(vocab)
-    for special in ("<|startoftext|>", "<|endoftext|>"):
-        vocab[special] = len(vocab)
-    return CLIPTokenizer(vocab=vocab, merges=cast(list[str], merges), model_max_length=MAX_TOKENS)
+    return word_tokenizer({"a", "with", *scenes.SHAPES, *scenes.PATTERNS, *scenes.COLOURS}, MAX_TOKENS)
 
 
 def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
