@@ -85,6 +85,11 @@ class Acquire(Section):
     validation_frac: float = Field(
         gt=0.0, lt=1.0, description="own data: share of images drawn for validation where the data name no split"
     )
+    group_file: str | None = Field(
+        min_length=1,
+        description="own data: a CSV file in root with a column image; a group, such as a clip, stays in one split",
+    )
+    group_column: str = Field(min_length=1, description="the column of group_file that names each image's group")
     test_split: Literal["leave_out", "train", "validation"] = Field(
         description="own data: leave_out counts the images that the data name a test split; or the split to add them to"
     )
@@ -140,6 +145,9 @@ class Curate(Section):
     max_brightness: float = Field(ge=0.0, le=1.0, description="mean luma, 0 to 1")
     min_sharpness: float = Field(
         ge=0.0, description="energy of fine detail over coarse detail at 64 px; blurred images have 2 to 5"
+    )
+    group_by: Literal["group"] | None = Field(
+        description="group: near duplicates are looked for within a group alone; null: among all images"
     )
     near_duplicate_distance: float = Field(ge=0.0, le=2.0, description="cosine distance of centred embeddings")
     near_duplicate_pixels: float = Field(ge=0.0, le=1.0, description="mean difference of aligned thumbnails, 0 to 1")
