@@ -10,6 +10,7 @@ import torch
 
 from pbe.demo import photo_weights
 from pbe.demo.photo_weights.photos import PhotoSet, pack
+from pbe.demo.photo_weights.prior import train_prior
 from pbe.demo.photo_weights.recipe import PhotoRecipe
 from pbe.demo.photo_weights.towers import train_towers
 from pbe.demo.photo_weights.vae import train_vae
@@ -18,7 +19,7 @@ from pbe.runtime.devices import choose_device
 from pbe.runtime.files import digest_files, read_json, write_json
 
 Part = Callable[[PhotoRecipe, PhotoSet, Path, str, torch.device], dict[str, float]]
-PARTS: dict[str, Part] = {"vae": train_vae, "towers": train_towers}
+PARTS: dict[str, Part] = {"vae": train_vae, "towers": train_towers, "prior": train_prior}
 
 
 def main() -> None:

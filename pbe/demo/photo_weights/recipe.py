@@ -13,7 +13,9 @@ class PhotoRecipe:
 
     seed: int = 30
     vae_channels: tuple[int, ...] = (16, 48, 96)
-    vae_steps: int = 3000
+    vae_steps: int = 2000
+    vae_horizon: int = 3000  # of its cosine; from `vae_cooldown_from` on, the rate decreases linearly to zero
+    vae_cooldown_from: int = 1500
     vae_batch: int = 16
     vae_crop_px: int = 64
     vae_lr: float = 1e-3
@@ -24,3 +26,11 @@ class PhotoRecipe:
     towers_lr: float = 1e-3
     towers_text: float = 0.3
     towers_thumbnail: float = 2.0
+    prior_windows: int = 3  # of each photograph
+    prior_exemplars: int = 3  # crops of each window's object
+    prior_steps: int = 1000
+    prior_batch: int = 32
+    prior_lr: float = 1e-3
+    prior_drop: float = 0.1
+    prior_text: float = 0.5  # share of contexts that are names
+    prior_context_noise: float = 0.15  # of the contexts' standard deviation

@@ -12,6 +12,7 @@ from pbe.demo.photo_weights.photos import PhotoSet
 from pbe.demo.photo_weights.recipe import IMAGE_PX, PhotoRecipe
 from pbe.demo.photo_weights.windows import draw_window_of
 from pbe.demo.weights.crops import to_tensor
+from pbe.demo.weights.recipe import cosine_with_cooldown
 from pbe.demo.weights.resumable import Progress, optimize
 from pbe.evaluation.encoders.efficientnet import load_efficientnet
 from pbe.types import Image
@@ -76,7 +77,11 @@ def train_vae(recipe: PhotoRecipe, photos: PhotoSet, out: Path, key: str, device
         return torch.as_tensor(loss)
 
     progress = Progress(out / "state" / "vae.pt", key, {"vae": vae}, rng)
-    optimize(list(vae.parameters()), loss_of, recipe.vae_steps, recipe.vae_lr, "vae", progress)
+
+    def rate(step: int) -> float:
+        return cosine_with_cooldown(step, recipe.vae_steps, recipe.vae_horizon, recipe.vae_cooldown_from)
+
+    optimize(list(vae.parameters()), loss_of, recipe.vae_steps, recipe.vae_lr, "vae", progress, rate=rate)
     vae.eval()
     quality = measure_vae(vae, photos, recipe, device)
     vae.register_to_config(scaling_factor=1.0 / quality["latent_std"])
@@ -86,7 +91,7 @@ def train_vae(recipe: PhotoRecipe, photos: PhotoSet, out: Path, key: str, device
 
 @torch.no_grad()
 def measure_vae(vae: AutoencoderKL, photos: PhotoSet, recipe: PhotoRecipe, device: torch.device) -> dict[str, float]:
-    """Return PSNR in dB (mean over windows, 8 bits), sharpness kept (ratio of gradients), and the latents' deviation."""
+    """Return the PSNR in dB (mean over windows, of 8 bits), the share of gradients kept, and the latents' deviation."""
     rng = np.random.default_rng([recipe.seed, 2])
     windows = np.stack([draw_window_of(photos.read(p.file), p, rng) for p in photos.of("val")])
     latents = torch.cat([vae.encode(to_tensor(list(b)).to(device)).latent_dist.mode() for b in _batches(windows)])

@@ -51,6 +51,13 @@ def cosine(step: int, horizon: int) -> float:
     return float(min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * min(1.0, step / horizon))))
 
 
+def cosine_with_cooldown(step: int, steps: int, horizon: int, start: int) -> float:
+    """Return a factor of the learning rate, 0..1: a cosine, and a linear decrease to zero from step `start`."""
+    if step < start:
+        return cosine(step, horizon)
+    return cosine(start, horizon) * (steps - step) / (steps - start)
+
+
 def optimize(
     parameters: list[nn.Parameter],
     loss_of: Callable[[int], Tensor],

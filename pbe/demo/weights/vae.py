@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pbe.demo.scenes import Scene
 from pbe.demo.weights.crops import draw_scenes, square_crop, to_tensor
-from pbe.demo.weights.recipe import IMAGE_PX, NUM_UNSEEN, Recipe, cosine, optimize
+from pbe.demo.weights.recipe import IMAGE_PX, NUM_UNSEEN, Recipe, cosine_with_cooldown, optimize
 
 
 def build_vae() -> AutoencoderKL:
@@ -42,7 +42,7 @@ def train_vae(recipe: Recipe, out: Path) -> dict[str, float]:
         return torch.as_tensor(reconstruction + 1e-6 * posterior.kl().mean())
 
     def rate(step: int) -> float:
-        return vae_rate(step, recipe)
+        return cosine_with_cooldown(step, recipe.vae_steps, recipe.vae_horizon, recipe.vae_cooldown_from)
 
     for _ in optimize(list(vae.parameters()), loss_of, recipe.vae_steps, recipe.vae_lr, "vae", rate):
         pass
@@ -67,11 +67,3 @@ def measure_vae(vae: AutoencoderKL, scenes: list[Scene], rng: np.random.Generato
         psnrs.append(10 * np.log10(255**2 / mse))
         latents.append(z)
     return {"psnr_db": float(np.concatenate(psnrs).mean()), "latent_std": float(torch.cat(latents).std())}
-
-
-def vae_rate(step: int, recipe: Recipe) -> float:
-    """Return a factor of the learning rate, 0..1: a cosine, and a linear decrease to zero from `vae_cooldown_from`."""
-    start = recipe.vae_cooldown_from
-    if step < start:
-        return cosine(step, recipe.vae_horizon)
-    return cosine(start, recipe.vae_horizon) * (recipe.vae_steps - step) / (recipe.vae_steps - start)
