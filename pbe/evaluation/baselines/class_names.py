@@ -17,6 +17,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.encoders.clip import ClipEncoder
 from pbe.evaluation.encoders.resizing import stretch
+from pbe.evaluation.labels import words_of
 from pbe.method.pretrained import load_tower
 from pbe.runtime.files import digest_files, digest_folder, read_json, write_json
 from pbe.types import Progress, no_progress
@@ -87,7 +88,7 @@ def _choose(
 def _encode_names(names: Sequence[str], clip: Path) -> NDArray[np.float32]:
     """Return CLIP's features of the prompts, (N, D) of unit norm."""
     tokenizer = CLIPTokenizer.from_pretrained(clip)
-    tokens = tokenizer([f"a photo of a {name.lower()}" for name in names], padding=True, return_tensors="pt")
+    tokens = tokenizer([f"a photo of a {words_of(name)}" for name in names], padding=True, return_tensors="pt")
     tower = load_tower(CLIPTextModelWithProjection, clip).eval()
     features = tower(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds.numpy()
     return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)

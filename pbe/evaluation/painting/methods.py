@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pbe.errors import UserError
 from pbe.evaluation.benches.bench import Bench
+from pbe.evaluation.labels import words_of
 from pbe.evaluation.names import METHOD, STOCK, TEXT_CAPTION, TEXT_INPAINTING
 from pbe.evaluation.painting.windows import CasePainter, ExemplarPainter, PaintSettings
 from pbe.runtime.code_digest import digest_code
@@ -74,9 +75,9 @@ def texts_of(name: str, bench: Bench, class_names: Texts) -> Texts:
 
 
 def class_prompts(bench: Bench, class_names: Texts) -> Texts:
-    """Return "a dog" for an exemplar of the class Dog; raises UserError when the class of one is not known."""
+    """Return "a soda can" for an exemplar of the class SodaCan; raises UserError when the class of one is not known."""
     labels = {origin.case_id: origin.exemplar_label for origin in bench.origins or ()} | dict(class_names)
-    return {case_id: f"a {_known(bench, case_id, labels, 'exemplar_label').lower()}" for case_id in bench.ids}
+    return {case_id: f"a {words_of(_known(bench, case_id, labels, 'exemplar_label'))}" for case_id in bench.ids}
 
 
 def captions(bench: Bench, class_names: Texts) -> Texts:
