@@ -1,5 +1,6 @@
 """The text-to-image prior for photographs, which the painter starts from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -88,32 +89,32 @@ def encode_photos(
     """Return scaled latents of several windows of each photograph, class tokens of crops, and end tokens of names.
 
     latents (N, 4, 32, 32), exemplars (N, E, D), words (L, F, D) of the L labels in F forms, words_of (N,) the label of
-    each window, empty (1, 1, D). They are kept in a file, which is read when `key` is the same.
+    each window, empty (1, 1, D). Latents and class tokens are kept in files, which are read when `key` is the same.
     """
-    file = out / "state" / "encoded.pt"
-    if file.is_file() and (kept := torch.load(file, weights_only=True))["key"] == key:
-        return {name: value for name, value in kept.items() if name != "key"}
-    rng = np.random.default_rng([recipe.seed, 5])
     train = photos.of("train")
     rows = [photo for photo in train for _ in range(recipe.prior_windows)]
     labels = sorted({photo.label for photo in train})
+    latents = _kept(out / "state" / "latents.pt", key, lambda: _encode_windows(rows, recipe, photos, out, device))
+    exemplars = _kept(out / "state" / "exemplars.pt", key, lambda: _encode_crops(rows, recipe, photos, out, device))
     words, empty = encode_names(labels, out)
-    data = {
-        "latents": _encode_windows(rows, photos, out, rng, device),
-        "exemplars": _encode_crops(rows, recipe, photos, out, rng, device),
-        "words": words,
-        "words_of": torch.tensor([labels.index(photo.label) for photo in rows]),
-        "empty": empty,
-    }
+    words_of = torch.tensor([labels.index(photo.label) for photo in rows])
+    return {"latents": latents, "exemplars": exemplars, "words": words, "words_of": words_of, "empty": empty}
+
+
+def _kept(file: Path, key: str, encode: Callable[[], Tensor]) -> Tensor:
+    if file.is_file() and (kept := torch.load(file, weights_only=True))["key"] == key:
+        return torch.as_tensor(kept["tensor"])
+    tensor = encode()
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(file) as part:
-        torch.save({"key": key, **data}, part)
-    return data
+        torch.save({"key": key, "tensor": tensor}, part)
+    return tensor
 
 
 def _encode_windows(
-    rows: list[Photo], photos: PhotoSet, folder: Path, rng: np.random.Generator, device: torch.device
+    rows: list[Photo], recipe: PhotoRecipe, photos: PhotoSet, folder: Path, device: torch.device
 ) -> Tensor:
+    rng = np.random.default_rng([recipe.seed, 5])
     vae = load_vae(folder).to(device)
     latents = []
     for start in tqdm(range(0, len(rows), _BATCH), "latents", mininterval=5):
@@ -124,13 +125,9 @@ def _encode_windows(
 
 
 def _encode_crops(
-    rows: list[Photo],
-    recipe: PhotoRecipe,
-    photos: PhotoSet,
-    folder: Path,
-    rng: np.random.Generator,
-    device: torch.device,
+    rows: list[Photo], recipe: PhotoRecipe, photos: PhotoSet, folder: Path, device: torch.device
 ) -> Tensor:
+    rng = np.random.default_rng([recipe.seed, 8])
     tower = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", dtype=torch.float32).to(device)
     tokens = []
     for start in tqdm(range(0, len(rows), _BATCH), "exemplars", mininterval=5):
