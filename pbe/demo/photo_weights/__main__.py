@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from pbe.demo.photo_weights.towers import train_towers
 from pbe.demo.photo_weights.vae import train_vae
 from pbe.errors import UserError
 from pbe.runtime.devices import choose_device
-from pbe.runtime.files import digest_files, read_json, write_json
+from pbe.runtime.files import digest_files, digest_folder, read_json, write_json
 
 Part = Callable[[PhotoRecipe, PhotoSet, Path, str, torch.device], dict[str, float]]
 PARTS: dict[str, Part] = {"vae": train_vae, "towers": train_towers, "prior": train_prior}
+READS = {"prior": ("vae", "image_encoder", "text_encoder", "tokenizer")}  # the weights that a part reads
 
 
 def main() -> None:
@@ -45,17 +46,29 @@ def _train(arguments: argparse.Namespace) -> None:
             raise UserError(f"{arguments.packed}: does not exist; name the folders to pack with --fod-a and --photos")
         pack(arguments.fod_a, arguments.photos, arguments.packed)
     torch.set_num_threads(1)
-    recipe, device = PhotoRecipe(), choose_device(arguments.device)
-    data = digest_files([arguments.packed])
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    record_path = arguments.out / "recipe.json"
-    for part in arguments.parts:
-        key = json.dumps([data, {k: v for k, v in asdict(recipe).items() if k == "seed" or k.startswith(part)}])
-        quality = PARTS[part](recipe, PhotoSet(arguments.packed), arguments.out, key, device)
+    train_parts(arguments.parts, PhotoRecipe(), arguments.packed, arguments.out, choose_device(arguments.device))
+
+
+def train_parts(parts: Iterable[str], recipe: PhotoRecipe, packed: Path, out: Path, device: torch.device) -> None:
+    """Train parts of the backbone in `out` on the photographs of the file `packed`, and record them in recipe.json."""
+    data, record_path = digest_files([packed]), out / "recipe.json"
+    out.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        quality = PARTS[part](recipe, PhotoSet(packed), out, _key(part, recipe, data, out), device)
         record = read_json(record_path) if record_path.exists() else {"quality": {}}
         record["quality"][part] = quality
         record |= {"recipe": asdict(recipe), "photographs": data, "torch": torch.__version__}
         write_json(record_path, record)
+
+
+def _key(part: str, recipe: PhotoRecipe, data: str, out: Path) -> str:
+    """Return what decides a part's weights: its numbers of the recipe, the photographs, and the weights it reads."""
+    folders = [out / name for name in READS.get(part, ())]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: does not exist; {part} reads it: train the other parts first")
+    numbers = {k: v for k, v in asdict(recipe).items() if k == "seed" or k.startswith(part)}
+    return json.dumps([data, numbers, *map(digest_folder, folders)])
 
 
 if __name__ == "__main__":

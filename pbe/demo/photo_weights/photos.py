@@ -41,7 +41,7 @@ class PhotoSet:
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise UserError(f"{path}: no packed photographs; make them with --parts pack --fod-a DIR --photos DIR")
+            raise UserError(f"{path}: no packed photographs; make them with --fod-a DIR --photos DIR")
         self._archive = zipfile.ZipFile(path)
         rows = self._archive.read(INDEX).decode().splitlines()
         self.photos = [Photo(**(row | {"box": tuple(row["box"])})) for row in map(json.loads, rows)]
@@ -55,7 +55,13 @@ class PhotoSet:
 
 
 def pack(fod_a: Path, photos: Path, out: Path) -> dict[str, int]:
-    """Write the photographs of both folders to the zip file `out` and return the number of boxes of each split."""
+    """Write the photographs of both folders to the zip file `out` and return the number of boxes of each split.
+
+    Raises UserError when a folder is not what it should be.
+    """
+    _check_file(fod_a / "scenes.csv", "--fod-a names FOD-A as Pascal VOC, with the clip of each frame")
+    for split in ("train", "val"):
+        _check_file(photos / "annotations" / f"instances_{split}.json", "--photos names a folder in COCO's layout")
     rows = [*_fod_a(fod_a), *_caltech(photos)]
     with atomic_file(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
         for photo, path in rows:
@@ -64,6 +70,11 @@ def pack(fod_a: Path, photos: Path, out: Path) -> dict[str, int]:
         index = "".join(json.dumps(asdict(photo)) + "\n" for photo, _ in rows)
         archive.writestr(zipfile.ZipInfo(INDEX), index)
     return {split: sum(photo.split == split for photo, _ in rows) for split in ("train", "val")}
+
+
+def _check_file(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {expected}")
 
 
 def _fod_a(folder: Path) -> Iterator[tuple[Photo, Path]]:

@@ -118,17 +118,21 @@ def _encode_windows(
     vae = load_vae(folder).to(device)
     latents = []
     for start in tqdm(range(0, len(rows), _BATCH), "latents", mininterval=5):
-        windows = [draw_window_of(photos.read(p.file), p, rng) for p in rows[start : start + _BATCH]]
+        windows = [
+            draw_window_of(photos.read(p.file), p, recipe.vae_object_probability, rng)
+            for p in rows[start : start + _BATCH]
+        ]
         with torch.autocast(device.type, torch.bfloat16):
             latents.append(vae.encode(to_tensor(windows).to(device)).latent_dist.mode().float().cpu())
-    return torch.cat(latents) * vae.config.scaling_factor
+    return torch.as_tensor(torch.cat(latents) * vae.config.scaling_factor)
 
 
 def _encode_crops(
     rows: list[Photo], recipe: PhotoRecipe, photos: PhotoSet, folder: Path, device: torch.device
 ) -> Tensor:
     rng = np.random.default_rng([recipe.seed, 8])
-    tower = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", dtype=torch.float32).to(device)
+    tower = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", dtype=torch.float32)
+    tower.to(device)  # type: ignore[arg-type]
     tokens = []
     for start in tqdm(range(0, len(rows), _BATCH), "exemplars", mininterval=5):
         batch = rows[start : start + _BATCH]

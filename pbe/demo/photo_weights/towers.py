@@ -8,7 +8,7 @@ the colours and the pose that the painter needs.
 """
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ THUMBNAIL_PX = 16
 
 def build_towers(tokenizer: CLIPTokenizer) -> CLIPModel:
     """Return two small towers without projections: the class token lies in the space of the text tokens."""
-    width = {"hidden_size": CONTEXT_DIM, "intermediate_size": 4 * CONTEXT_DIM, "num_attention_heads": 4}
+    width: dict[str, Any] = {"hidden_size": CONTEXT_DIM, "intermediate_size": 4 * CONTEXT_DIM, "num_attention_heads": 4}
     eos = tokenizer.eos_token_id
     text = CLIPTextConfig(
         **width, vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS, num_hidden_layers=2,
@@ -64,7 +64,8 @@ def train_towers(recipe: PhotoRecipe, photos: PhotoSet, out: Path, key: str, dev
     rng = np.random.default_rng([recipe.seed, 3])
     train = photos.of("train")
     tokenizer = photo_tokenizer(sorted({photo.label for photo in photos.photos}))
-    model = build_towers(tokenizer).to(device)
+    model = build_towers(tokenizer)
+    model.to(device)  # type: ignore[arg-type]
     draw_thumbnail = nn.Sequential(
         nn.Linear(CONTEXT_DIM, 512), nn.GELU(), nn.Linear(512, 3 * THUMBNAIL_PX**2)
     ).to(device)  # fmt: skip

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pbe.demo.photo_weights.photos import PhotoSet
+from pbe.demo.photo_weights.photos import Photo, PhotoSet
 from pbe.demo.photo_weights.recipe import IMAGE_PX, PhotoRecipe
 from pbe.demo.photo_weights.windows import draw_window_of
 from pbe.demo.weights.crops import to_tensor
@@ -17,6 +18,7 @@ from pbe.demo.weights.resumable import Progress, optimize
 from pbe.evaluation.encoders.efficientnet import load_efficientnet
 from pbe.types import Image
 
+Images = NDArray[np.uint8]
 NUM_BLOCKS = 5  # of EfficientNet-Lite0, whose outputs the perceptual term compares: strides 2 to 8
 
 
@@ -93,7 +95,9 @@ def train_vae(recipe: PhotoRecipe, photos: PhotoSet, out: Path, key: str, device
 def measure_vae(vae: AutoencoderKL, photos: PhotoSet, recipe: PhotoRecipe, device: torch.device) -> dict[str, float]:
     """Return the PSNR in dB (mean over windows, of 8 bits), the share of gradients kept, and the latents' deviation."""
     rng = np.random.default_rng([recipe.seed, 2])
-    windows = np.stack([draw_window_of(photos.read(p.file), p, rng) for p in photos.of("val")])
+    windows = np.stack(
+        [draw_window_of(photos.read(p.file), p, recipe.vae_object_probability, rng) for p in photos.of("val")]
+    )
     latents = torch.cat([vae.encode(to_tensor(list(b)).to(device)).latent_dist.mode() for b in _batches(windows)])
     decoded = np.concatenate([to_images(vae.decode(z).sample) for z in latents.split(16)])
     psnr = 10 * np.log10(255**2 / np.square(decoded.astype(np.float32) - windows).mean(axis=(1, 2, 3)))
@@ -107,21 +111,23 @@ def measure_vae(vae: AutoencoderKL, photos: PhotoSet, recipe: PhotoRecipe, devic
     }
 
 
-def to_images(pixels: Tensor) -> np.ndarray:
+def to_images(pixels: Tensor) -> Images:
     """NCHW in -1..1 => NHWC uint8."""
     return pixels.clamp(-1, 1).add(1).mul(127.5).round().permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
 
 
-def _crop(photos: PhotoSet, photo: object, recipe: PhotoRecipe, rng: np.random.Generator) -> Image:
-    window = draw_window_of(photos.read(photo.file), photo, rng)
+def _crop(photos: PhotoSet, photo: Photo, recipe: PhotoRecipe, rng: np.random.Generator) -> Image:
+    window = draw_window_of(photos.read(photo.file), photo, recipe.vae_object_probability, rng)
     top, left = rng.integers(0, IMAGE_PX - recipe.vae_crop_px + 1, size=2)
     return window[top : top + recipe.vae_crop_px, left : left + recipe.vae_crop_px]
 
 
-def _batches(windows: np.ndarray) -> list[np.ndarray]:
+def _batches(windows: Images) -> list[Images]:
     return [windows[i : i + 16] for i in range(0, len(windows), 16)]
 
 
-def _gradients(images: np.ndarray) -> np.ndarray:
+def _gradients(images: Images) -> NDArray[np.float32]:
+    """Return the mean step between neighbours, down and across, of each image (N, H, W, 3): (N,)."""
     grey = images.astype(np.float32).mean(axis=3)
-    return np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2)) + np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))
+    down, across = (np.abs(np.diff(grey, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2))
+    return np.asarray(down + across, np.float32)

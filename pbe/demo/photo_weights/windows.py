@@ -9,9 +9,10 @@ from pbe.method.windows import cut_window, square_window
 from pbe.types import Image
 
 
-def draw_window_of(image: Image, photo: Photo, rng: np.random.Generator, size_px: int = IMAGE_PX) -> Image:
-    """Draw a window that holds the photograph's box, (size_px, size_px, 3); half of them are mirrored."""
+def draw_window_of(image: Image, photo: Photo, close_up_probability: float, rng: np.random.Generator) -> Image:
+    """Draw a window that holds the photograph's box, (128, 128, 3); half of them are mirrored."""
     height, width = image.shape[:2]
-    side = draw_side(height, width, photo.box, size_px, rng) if rng.random() < 0.6 else min(height, width)
-    window = cut_window(image, square_window(height, width, photo.box, rng, side), size_px, fast=True)
+    is_close_up = rng.random() < close_up_probability
+    side = draw_side(height, width, photo.box, IMAGE_PX, rng) if is_close_up else min(height, width)
+    window = cut_window(image, square_window(height, width, photo.box, rng, side), IMAGE_PX, fast=True)
     return window if rng.random() < 0.5 else np.ascontiguousarray(window[:, ::-1])
