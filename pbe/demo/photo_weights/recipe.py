@@ -13,8 +13,13 @@ class PhotoRecipe:
 
     seed: int = 30
     vae_channels: tuple[int, ...] = (16, 48, 96)
-    vae_steps: int = 2000
-    vae_horizon: int = 3000  # of its cosine; from `vae_cooldown_from` on, the rate decreases linearly to zero
+    vae_steps: int = 2700
+    vae_colour_from: int = 2000  # the step from which colours are weighed
+    vae_colour: float = 20.0
+    vae_colour_rate: float = 0.6  # of `vae_lr`, decreasing linearly to zero
+    vae_horizon: int = (
+        3000  # of its cosine; from `vae_cooldown_from` on, the rate decreases to zero at `vae_colour_from`
+    )
     vae_cooldown_from: int = 1500
     vae_batch: int = 16
     vae_crop_px: int = 64

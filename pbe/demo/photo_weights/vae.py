@@ -58,7 +58,11 @@ class PerceptualDistance(nn.Module):
 
 
 def train_vae(recipe: PhotoRecipe, photos: PhotoSet, out: Path, key: str, device: torch.device) -> dict[str, float]:
-    """Train and save the autoencoder; return its quality on the photographs held back."""
+    """Train and save the autoencoder; return its quality on the photographs held back.
+
+    Pavement is grey: after the first phase the decoder draws a green can blue. The second phase therefore weighs the
+    error of the colours, and gives half of the crops their channels in another order.
+    """
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng([recipe.seed, 1])
     vae, perceptual, train = (
@@ -70,18 +74,23 @@ def train_vae(recipe: PhotoRecipe, photos: PhotoSet, out: Path, key: str, device
     def loss_of(step: int) -> Tensor:
         crops = [_crop(photos, train[i], recipe, rng) for i in rng.integers(len(train), size=recipe.vae_batch)]
         x = to_tensor(crops).to(device)
+        in_colour = step >= recipe.vae_colour_from
+        if in_colour:
+            x[: len(x) // 2] = x[: len(x) // 2, torch.from_numpy(rng.permutation(3))]
         with torch.autocast(device.type, torch.bfloat16):
             posterior = vae.encode(x).latent_dist
             z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape).to(device)
             decoded = vae.decode(z).sample.float()
         reconstruction = F.mse_loss(decoded, x) + 0.1 * F.l1_loss(decoded, x)
         loss = reconstruction + recipe.vae_perceptual * perceptual(decoded, x) + 1e-6 * posterior.kl().mean()
-        return torch.as_tensor(loss)
+        return torch.as_tensor(loss + recipe.vae_colour * F.mse_loss(_colours(decoded), _colours(x)) * in_colour)
 
     progress = Progress(out / "state" / "vae.pt", key, {"vae": vae}, rng)
 
     def rate(step: int) -> float:
-        return cosine_with_cooldown(step, recipe.vae_steps, recipe.vae_horizon, recipe.vae_cooldown_from)
+        if step < recipe.vae_colour_from:
+            return cosine_with_cooldown(step, recipe.vae_colour_from, recipe.vae_horizon, recipe.vae_cooldown_from)
+        return recipe.vae_colour_rate * (recipe.vae_steps - step) / (recipe.vae_steps - recipe.vae_colour_from)
 
     optimize(list(vae.parameters()), loss_of, recipe.vae_steps, recipe.vae_lr, "vae", progress, rate=rate)
     vae.eval()
@@ -106,6 +115,9 @@ def measure_vae(vae: AutoencoderKL, photos: PhotoSet, recipe: PhotoRecipe, devic
         "psnr_db": float(psnr.mean()),
         "psnr_db_fod_a": float(psnr[is_fod_a].mean()),
         "psnr_db_caltech": float(psnr[~is_fod_a].mean()),
+        "colour_error": float(
+            (_colours(to_tensor(list(decoded))) - _colours(to_tensor(list(windows)))).abs().mean() * 127.5
+        ),
         "sharpness_kept": float((_gradients(decoded) / _gradients(windows)).mean()),
         "latent_std": float(latents.std()),
     }
@@ -120,6 +132,11 @@ def _crop(photos: PhotoSet, photo: Photo, recipe: PhotoRecipe, rng: np.random.Ge
     window = draw_window_of(photos.read(photo.file), photo, recipe.vae_object_probability, rng)
     top, left = rng.integers(0, IMAGE_PX - recipe.vae_crop_px + 1, size=2)
     return window[top : top + recipe.vae_crop_px, left : left + recipe.vae_crop_px]
+
+
+def _colours(images: Tensor) -> Tensor:
+    """Return what the channels add to their mean, in cells of 4 x 4 pixels."""
+    return F.avg_pool2d(images - images.mean(1, keepdim=True), 4)
 
 
 def _batches(windows: Images) -> list[Images]:
