@@ -24,13 +24,14 @@ from pbe.acquisition.shard_plan import Folders, Plan, images_per_shard, read_tas
 from pbe.acquisition.sources import Source, open_source
 from pbe.acquisition.stores import LostError, hash_file
 from pbe.dataset import openimages
+from pbe.dataset.image_groups import GROUP_FILES, check_groups, read_groups
 from pbe.dataset.openimages import SPLITS, AnnotationFile
 from pbe.errors import UnavailableError, UserError, disk_errors_reported
 from pbe.runtime.locks import hold_lock
 from pbe.settings import Acquire
 from pbe.types import Progress, no_progress
 
-MANIFEST_SCHEMA = {**RESULTS, **dict.fromkeys(openimages.CREDITS, pl.String)}
+MANIFEST_SCHEMA = {**RESULTS, **dict.fromkeys((*openimages.CREDITS, "group"), pl.String)}
 
 _MANIFEST_SHARDS = 200  # whose results are in memory at the same time
 
@@ -139,7 +140,7 @@ def _fetch_annotations(
     required = [*openimages.BOX_FILES.values(), openimages.CLASSES_FILE, *required_files]
     optional = [openimages.HIERARCHY_FILE, *openimages.IMAGE_FILES.values(), *optional_files]
     if not source.public_names:
-        optional += openimages.MASK_FILES.values()
+        optional += [*openimages.MASK_FILES.values(), *GROUP_FILES.values()]
     for file in (*required, *optional):
         _fetch_annotation(source, file, folder / file.name, parts, is_optional=file in optional)
     for image_list in openimages.IMAGE_FILES.values():
@@ -147,6 +148,7 @@ def _fetch_annotations(
     for path in folder.iterdir():
         if path.name not in {file.name for file in (*required, *optional)}:
             path.unlink()
+    check_groups(folder)
 
 
 def _fetch_annotation(source: Source, file: AnnotationFile, target: Path, parts: Path, is_optional: bool) -> None:
@@ -214,8 +216,9 @@ def _count(
 
 
 def _write_manifest(results: list[Path], annotations: Path, out: Path, parts: Path) -> None:
-    """Join the shards' results, in order, with the images' authors and licences, a few shards at a time."""
+    """Join the shards' results, in order, with the images' authors, licences and groups, a few shards at a time."""
     part = parts / "manifest.parquet"
+    groups = {split: read_groups(annotations, split) for split in SPLITS}
     with pq.ParquetWriter(part, pl.DataFrame(schema=MANIFEST_SCHEMA).to_arrow().schema, compression="zstd") as writer:
         for start in range(0, len(results), _MANIFEST_SHARDS):
             images = pl.read_parquet(results[start : start + _MANIFEST_SHARDS])
@@ -223,6 +226,7 @@ def _write_manifest(results: list[Path], annotations: Path, out: Path, parts: Pa
                 image_list = annotations / openimages.IMAGE_FILES[str(split)].name
                 credits = openimages.read_credits(image_list, of_split.select("image_id"))
                 rows = of_split.join(credits, on="image_id", how="left", maintain_order="left")
+                rows = rows.join(groups[str(split)], on="image_id", how="left", maintain_order="left")
                 writer.write_table(rows.select(*MANIFEST_SCHEMA).to_arrow())
                 pa.default_memory_pool().release_unused()  # without it, each part adds to the process's memory
     part.rename(out / "manifest.parquet")

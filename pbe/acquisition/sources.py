@@ -47,6 +47,11 @@ def open_source(
         imported = import_dataset(settings, seed, work, database)
         counted = imported.skipped, imported.adjusted
         return Source(FileStore(imported.images), FolderStore(work), False, *counted)
+    if settings.group_file is not None:
+        raise UserError(
+            f"acquire.group_file: not read with acquire.source: {settings.source}, whose groups are in "
+            "annotations/train-image-groups.csv and annotations/validation-image-groups.csv; set it to null"
+        )
     if settings.source == "folder":
         root = folder_of(settings)
         if is_acquired(root):

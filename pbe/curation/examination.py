@@ -47,7 +47,7 @@ class Examination:
     """The results for N images, in the order in which they were given.
 
     `images` has one row for each: image_id, split, fault or "", size, the measures of `Quality` (null when it cannot be
-    decoded) and its location in a shard. `thumbnails` is (N, 32, 32, 3) uint8. `good` are the G rows without a fault,
+    decoded), its location in a shard and its group (null when none is known). `thumbnails` is (N, 32, 32, 3) uint8. `good` are the G rows without a fault,
     and `embeddings` their (G, D) float32 embeddings.
     """
 
@@ -109,13 +109,13 @@ def examine(
     num_workers: int = 1,
     progress: Progress,
 ) -> Examination:
-    """Examine every row (image_id, split, location) of `images` in `num_workers` threads; results keep their order.
+    """Examine every row of `images` (image_id, split, group, location) in `num_workers` threads, and keep their order.
 
     An image has a fault when it cannot be decoded, when its `boxes` are for another size, or by its measures. `embed`
     takes (B, embed_px, embed_px, 3) uint8 and returns (B, D) float32. The unnamed files of thumbnails and embeddings
     are created in the folder `scratch`.
     """
-    rows = images.join(_sizes_of_boxes(boxes), on=["split", "image_id"], how="left", maintain_order="left")
+    rows = images.drop("group").join(_sizes_of_boxes(boxes), on=["split", "image_id"], how="left", maintain_order="left")
     thumbnails = _on_disk(scratch, (len(rows), THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX, 3), np.uint8)
     embeddings: NDArray[Any] = np.zeros((0, 1), np.float32)
     blocks, num_good = [pl.DataFrame(schema=_SCHEMA)], 0
@@ -134,7 +134,7 @@ def examine(
                 embeddings[num_good : num_good + len(vectors)] = vectors
                 num_good += len(vectors)
             progress(min(start + _BLOCK, len(rows)), len(rows))
-    results = pl.concat(blocks)
+    results = pl.concat(blocks).with_columns(images["group"])
     good = np.flatnonzero((results["fault"] == "").to_numpy())
     return Examination(results, thumbnails, good, embeddings[:num_good])
 

@@ -72,6 +72,7 @@ class ImageRecord(NamedTuple):
     boxes: Sequence[Mapping[str, Any]]
     decision: DecisionFields = DecisionFields()
     similarity: tuple[float | None, float | None] = (None, None)
+    group: str | None = None
 
 
 class DatasetWriter:
@@ -137,7 +138,7 @@ class DatasetWriter:
     def _declare_fields(self) -> None:
         fo, dataset = self._fo, self._dataset
         dataset.media_type = "image"
-        for name in ("image_id", "split", "verdict", "reason", *DecisionFields._fields[1:]):
+        for name in ("image_id", "split", "group", "verdict", "reason", *DecisionFields._fields[1:]):
             dataset.add_sample_field(name, fo.StringField)
         for name in (*MEASURES, *_SIMILARITY):
             dataset.add_sample_field(name, fo.FloatField)
@@ -152,7 +153,7 @@ class DatasetWriter:
         groups = {
             "tags": [],
             "labels": ["ground_truth"],
-            "verdict": ["split", "verdict", *DecisionFields._fields],
+            "verdict": ["split", "group", "verdict", *DecisionFields._fields],
             "measures": [*MEASURES, *_SIMILARITY],
         }
         default = fo.DatasetAppConfig.default_sidebar_groups(self._dataset)
@@ -194,6 +195,7 @@ def _document(record: ImageRecord, rejected_boxes: Set[tuple[str, str]]) -> dict
         "metadata": metadata,
         "image_id": record.image_id,
         "split": record.split,
+        "group": record.group,
         "verdict": decision.verdict,
         **decision._asdict(),
         **dict(zip(MEASURES, record.measures, strict=True)),

@@ -38,10 +38,11 @@ def centre(vectors: Floats) -> None:
         part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), np.float32(1e-12))
 
 
-def search(vectors: Floats, within: float) -> Iterator[Block]:
+def search(vectors: Floats, within: float, groups: Ints | None = None) -> Iterator[Block]:
     """Compare every two of (N, D) unit-norm vectors; yield the results block by block.
 
-    A pair is listed, in the block of its smaller row, when its cosine distance is at most `within`.
+    A pair is listed, in the block of its smaller row, when its cosine distance is at most `within`, and when both have
+    the same of the (N,) `groups`, where these are given. The nearest vectors are those among all.
     """
     for start in range(0, len(vectors), _ROWS):
         rows = slice(start, min(start + _ROWS, len(vectors)))
@@ -53,7 +54,10 @@ def search(vectors: Floats, within: float) -> Iterator[Block]:
             own = np.intersect1d(i, j)
             distances[own - start, own - left] = np.inf
             closest = _smallest(np.concatenate([closest, _smallest(distances)], axis=1))
-            found = np.argwhere(distances <= within) + np.array((start, left))
+            is_close = distances <= within
+            if groups is not None:
+                is_close &= groups[rows, None] == groups[None, left : left + _COLUMNS]
+            found = np.argwhere(is_close) + np.array((start, left))
             pairs.append(found[found[:, 0] < found[:, 1]])
         yield Block(rows, np.concatenate(pairs), _mean_of_finite(closest))
 

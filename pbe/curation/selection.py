@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pbe.curation import neighbours
 from pbe.curation.contact_sheet import write_contact_sheet
-from pbe.curation.duplicates import Decision, Item, Pair, PixelCheck, decide
+from pbe.curation.duplicates import Decision, Item, Pair, PixelCheck, Regions, decide
 from pbe.curation.examination import (
     SIZE_MISMATCH,
     UNDECODABLE,
@@ -27,7 +27,7 @@ from pbe.curation.examination import (
     examine,
 )
 from pbe.curation.fiftyone_export import BOX_COLUMNS, REASONS, DatasetWriter, DecisionFields, ImageRecord
-from pbe.curation.quality import MEASURES
+from pbe.curation.quality import MEASURES, THUMBNAIL_SIDE_PX
 from pbe.curation.thumbnails import Locate, thumbnail_path
 from pbe.curation.verdicts import BY_REVIEWER, KEEP, REJECT, Verdicts
 from pbe.dataset.image_shards import LOCATION, ImageShards
@@ -98,7 +98,8 @@ def curate(
     examined = examine(
         manifest, all_boxes, examiner, embed, scratch=home, num_workers=num_workers, progress=bars(PHASES[0])
     )
-    similarity = _compare(examined, settings, bars(PHASES[1]))
+    regions = _regions(examined.images, all_boxes)
+    similarity = _compare(examined, regions, settings, bars(PHASES[1]))
     decisions = _decide(examined, similarity.pairs, verdicts)
     images = _images_table(examined.images, decisions)
     rejected_boxes = {(split, key) for (kind, split, key), v in verdicts.items() if (kind, v) == ("box", REJECT)}
@@ -118,8 +119,8 @@ def curate(
 
 
 def _read_manifest(path: Path) -> pl.DataFrame:
-    manifest = read_parquet(path, ["image_id", "split", "outcome", *LOCATION], "acquire")
-    manifest = manifest.filter(outcome="ok").select("image_id", "split", *LOCATION)
+    manifest = read_parquet(path, ["image_id", "split", "outcome", "group", *LOCATION], "acquire")
+    manifest = manifest.filter(outcome="ok").select("image_id", "split", "group", *LOCATION)
     if manifest.is_empty():
         raise UserError(f"{path}: no image with outcome ok; run the acquire stage again")
     return manifest.sort("split", "image_id")
@@ -134,16 +135,31 @@ def _read_boxes(path: Path, images: pl.DataFrame) -> pl.DataFrame:
     return boxes
 
 
-def _compare(examined: Examination, settings: Curate, progress: Progress) -> _Similarity:
-    """Compare every two good images by embedding, and those that are close by thumbnail."""
-    check = PixelCheck(examined.thumbnails)
+def _regions(images: pl.DataFrame, boxes: pl.DataFrame) -> Regions:
+    """Return where the images' boxes are in their thumbnails."""
+    rows = images.select("split", "image_id").with_row_index("row")
+    placed = boxes.join(rows, on=["split", "image_id"]).sort("row")
+    corners = (pl.col(name) / pl.col("width" if name[0] == "x" else "height") for name in ("x0", "y0", "x1", "y1"))
+    fracs = placed.select(corners).to_numpy()
+    return Regions(placed["row"].to_numpy(), fracs, len(images), THUMBNAIL_SIDE_PX)
+
+
+def _compare(examined: Examination, regions: Regions, settings: Curate, progress: Progress) -> _Similarity:
+    """Compare every two good images by embedding, and those of a group that are close by thumbnail.
+
+    Without `curate.group_by`, all images are one group; with it, so are those without a group.
+    """
+    check = PixelCheck(examined.thumbnails, regions)
     good = examined.good
     pairs: list[Pair] = []
     nearest = np.zeros(len(good), np.float32)
     unusual, typical = np.full((2, len(examined.images)), np.nan, np.float32)
     if len(good) > 1:
         neighbours.centre(examined.embeddings)
-    for block in neighbours.search(examined.embeddings, settings.near_duplicate_distance):
+    groups = None
+    if settings.group_by:
+        groups = np.unique(examined.images["group"].fill_null("").to_numpy(), return_inverse=True)[1][good]
+    for block in neighbours.search(examined.embeddings, settings.near_duplicate_distance, groups):
         nearest[block.rows] = block.nearest
         pairs += check.confirm(good[block.pairs], settings.near_duplicate_pixels)
         progress(block.rows.stop, len(good))
@@ -224,6 +240,7 @@ def _record(
         boxes,
         decision,
         (image["uniqueness"], image["typicality"]),
+        image["group"],
     )
 
 
@@ -237,12 +254,14 @@ def _images_table(images: pl.DataFrame, decisions: Sequence[Decision]) -> pl.Dat
         reasons.alias("reason"),
         *(pl.col(name).round(6) for name in MEASURES),
         images["image_id"].gather(originals).alias("duplicate_of"),
+        "group",
         *LOCATION,
     )
 
 
 def _kept_boxes(boxes: pl.DataFrame, images: pl.DataFrame, rejected: set[tuple[str, str]]) -> pl.DataFrame:
-    kept = boxes.join(images.filter(verdict=KEEP), on=["split", "image_id"], how="semi").sort("box_id")
+    groups = images.filter(verdict=KEEP).select("split", "image_id", "group")
+    kept = boxes.join(groups, on=["split", "image_id"], how="inner").sort("box_id")
     unwanted = pl.DataFrame(sorted(rejected), schema={"split": pl.String, "box_id": pl.String}, orient="row")
     return kept.join(unwanted, on=["split", "box_id"], how="anti", maintain_order="left")
 

@@ -1,13 +1,13 @@
 """Duplicates: which pairs the pixels confirm, and which image of them is kept."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pbe.curation.duplicates import Item, PixelCheck, aligned_difference, contrast, decide
+from pbe.curation.duplicates import Item, PixelCheck, Regions, aligned_difference, contrast, decide
 from pbe.curation.quality import thumbnail
 from pbe.demo.scenes import draw_scene
 from pbe.types import Image
@@ -103,6 +103,56 @@ def test_plain_images_with_different_small_objects_are_not_duplicates() -> None:
     plain[2, 4:10, 4:10] = (221, 31, 30)
     assert aligned_difference(plain[:1], plain[1:2])[0] < 0.035
     assert PixelCheck(plain).confirm(every_pair(3), 0.035) == [(0, 2)]
+
+
+def on_vignetted_ground(*places: tuple[int, int]) -> Image:
+    """Return thumbnails of ground that is darker towards the corners, each with an object of 5 x 5 px at a place."""
+    y, x = np.mgrid[-1:1:32j, -1:1:32j]
+    ground = np.repeat((180 - 90 * np.hypot(x, y))[..., None], 3, axis=2).astype(np.uint8)
+    images = np.repeat(ground[None], len(places), axis=0)
+    for image, (top, left) in zip(images, places, strict=True):
+        image[top : top + 5, left : left + 5] = (40, 50, 160)
+    return images
+
+
+def test_an_object_that_moved_over_plain_ground_makes_no_duplicate() -> None:
+    places = [(4, 4), (20, 18), (4, 5)]
+    images = on_vignetted_ground(*places)
+    boxes = np.array([(x, y, x + 5, y + 5) for y, x in places], np.float32) / 32
+    assert PixelCheck(images).confirm(every_pair(3), 0.035) == [(0, 1), (0, 2), (1, 2)]
+    regions = Regions(np.arange(3), boxes, 3, 32)
+    assert PixelCheck(images, regions).confirm(every_pair(3), 0.035) == [(0, 2)]
+    of_one = Regions(np.array([1]), boxes[1:2], 3, 32)  # the boxes of one image of a pair are enough
+    assert PixelCheck(images, of_one).confirm(every_pair(3), 0.035) == [(0, 2)]
+    none = Regions(np.zeros(0, np.int64), boxes[:0], 3, 32)
+    assert len(PixelCheck(images, none).confirm(every_pair(3), 0.035)) == 3
+
+
+def test_regions_are_the_boxes_and_the_pixels_around_them() -> None:
+    boxes = np.array([[0, 0, 0.25, 0.5], [0.9, 0.9, 1, 1], [0.5, 0.5, 0.6, 0.6]], np.float32)
+    weights = Regions(np.array([0, 0, 2]), boxes, 3, 32).weights(np.array([2, 1, 0]))
+    expected = np.zeros((3, 32, 32), bool)
+    expected[0, 14:22, 14:22] = True  # 16 to 19.2, and two pixels on each side
+    expected[2, 1:18, 1:10] = True  # without the margin, which shifts move out of the picture
+    expected[2, 26:31, 26:31] = True
+    np.testing.assert_array_equal(weights, expected)
+
+
+def test_the_aligned_difference_is_that_of_interpolated_pixels() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 256, (2, 3, 8, 8, 3)).astype(np.uint8)
+    weights = rng.random((3, 8, 8)) < 0.5
+    grid = np.arange(6)[:, None] + np.arange(5) / 2
+    best = np.full((2, 3), np.inf)
+    for rows, columns in product(grid.T, repeat=2):
+        moved = (first.astype(float)[:, np.floor(rows).astype(int)] + first[:, np.ceil(rows).astype(int)]) / 2
+        moved = (moved[:, :, np.floor(columns).astype(int)] + moved[:, :, np.ceil(columns).astype(int)]) / 2
+        difference = np.abs(moved - second[:, 1:-1, 1:-1]).mean(axis=3) / 255
+        inside = weights[:, 1:-1, 1:-1]
+        weighted = (difference * inside).sum(axis=(1, 2)) / inside.sum(axis=(1, 2))
+        best = np.minimum(best, [difference.mean(axis=(1, 2)), weighted])
+    np.testing.assert_allclose(aligned_difference(first, second), best[0], rtol=1e-5)
+    np.testing.assert_allclose(aligned_difference(first, second, weights), best[1], rtol=1e-5)
 
 
 def test_duplicates_are_confirmed_and_other_scenes_are_not() -> None:

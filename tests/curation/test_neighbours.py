@@ -35,6 +35,9 @@ def test_tiles_give_the_results_of_the_full_matrix(number: int, monkeypatch: pyt
     blocks = list(search(vectors, within))
     assert sorted(map(tuple, np.concatenate([b.pairs for b in blocks]).tolist())) == expected
     assert [b.rows.start for b in blocks] == list(range(0, number, 7))
+    groups = np.arange(number) % 3
+    of_groups = np.concatenate([b.pairs for b in search(vectors, within, groups)])
+    assert sorted(map(tuple, of_groups.tolist())) == [(i, j) for i, j in expected if groups[i] == groups[j]]
     nearest = np.concatenate([b.nearest for b in blocks])
     np.testing.assert_allclose(nearest, np.sort(distances, axis=1)[:, :k].mean(axis=1), atol=1e-6)
 

@@ -1,5 +1,6 @@
 """The stage curate on a world with every fault: its files, its FiftyOne dataset, verdicts and errors."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from pbe.demo.scenes import Scene, draw_scene
 from pbe.errors import UserError
 from pbe.runtime.fiftyone_connection import connected_fiftyone
 from pbe.runtime.mongod import running_mongod
+from pbe.settings import Curate
 from pbe.types import Progress
 from tests.support import parameters
+from tests.support.parameters import PARAMETERS
 
 pytestmark = [  # FiftyOne's imports
     pytest.mark.filterwarnings("ignore:Passing a class to strawberry:DeprecationWarning"),
@@ -67,7 +70,7 @@ def write_raw(raw: Path) -> Path:
         images = [(name, encode(name, scene)) for name, scene in SCENES.items() if SPLITS[name] == split]
         refs |= write_tar(raw / "images" / f"{split}-00000.tar", images)
     for name in SCENES:
-        manifest.append({"image_id": name, "split": SPLITS[name], "outcome": "ok", **refs[name]._asdict()})
+        manifest.append({"image_id": name, "split": SPLITS[name], "outcome": "ok", "group": None, **refs[name]._asdict()})
         drawn = SCENES[ORIGINALS.get(name, name)]
         boxes += [box_row(name, number, drawn) for number in range(len(drawn.objects))]
     lost = dict.fromkeys(LOCATION)
@@ -98,10 +101,17 @@ def uri(world: Path) -> Iterator[str]:
         yield uri
 
 
-def run(world: Path, out: Path, uri: str, boxes: str = "boxes.parquet", **options: Any) -> CurationReport:
+def run(
+    world: Path,
+    out: Path,
+    uri: str,
+    boxes: str = "boxes.parquet",
+    settings: Curate = PARAMETERS.curate,
+    **options: Any,
+) -> CurationReport:
     home = world / ".fiftyone"
     return curate(
-        world, world / boxes, out, parameters.curate(), embed, database_uri=uri, home=home, dataset="test", **options
+        world, world / boxes, out, settings, embed, database_uri=uri, home=home, dataset="test", **options
     )
 
 
@@ -134,7 +144,7 @@ def test_the_report_counts_by_reason_and_split(curated: CurationReport) -> None:
 def test_the_kept_boxes_are_those_of_kept_images(world: Path, curated: CurationReport) -> None:
     boxes = pl.read_parquet(world / "curated/boxes.parquet")
     before = pl.read_parquet(world / "boxes.parquet")
-    assert boxes.columns == before.columns
+    assert boxes.columns == [*before.columns, "group"]
     assert set(boxes["image_id"]) == set(SCENES) - set(FAULTS)
     assert boxes["box_id"].is_sorted()
     assert sum(curated.boxes.values()) == boxes.height
@@ -169,7 +179,7 @@ def test_the_dataset_shows_verdicts_boxes_and_views(world: Path, uri: str, curat
             assert view.values(field) == sorted(view.values(field), reverse=True)
         assert "class: circle" in dataset.list_saved_views()
         sidebar = {group.name: group.paths for group in dataset.app_config.sidebar_groups}
-        assert sidebar["verdict"] == ["split", "verdict", "reason", "duplicate_of", "repeats", "leak"]
+        assert sidebar["verdict"] == ["split", "group", "verdict", "reason", "duplicate_of", "repeats", "leak"]
         assert {"id", "filepath"} < set(sidebar["others"])
 
 
@@ -284,11 +294,31 @@ def test_a_bug_keeps_its_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
     assert type(caught.value) is ValueError
 
 
+def test_near_duplicates_are_looked_for_within_a_group_alone(world: Path, tmp_path: Path, uri: str) -> None:
+    shutil.copytree(world / "images", tmp_path / "images")
+    shutil.copy(world / "boxes.parquet", tmp_path)
+    clips = {"0007": "a", "0008": "b", "0010": "a", "0044": "b", "0041": "c", "0042": "c"}
+    manifest = pl.read_parquet(world / "manifest.parquet")
+    manifest = manifest.with_columns(group=pl.col("image_id").replace_strict(clips, default=None))
+    manifest.write_parquet(tmp_path / "manifest.parquet")
+    run(tmp_path, tmp_path / "grouped", uri)
+    found = {name: reason for name, reason in read_reasons(tmp_path / "grouped").items() if reason}
+    assert found == {name: reason for name, reason in FAULTS.items() if name not in ("0008", "0010")}
+    boxes = pl.read_parquet(tmp_path / "grouped/boxes.parquet")
+    assert dict(boxes.filter(pl.col("image_id").is_in(["0007", "0008"])).select("image_id", "group").iter_rows()) == {
+        "0007": "a", "0008": "b"
+    }  # fmt: skip
+    with connected_fiftyone(uri, world / ".fiftyone") as fo:
+        assert len(fo.load_dataset("test").match(fo.ViewField("group") == "a")) == 2
+    run(tmp_path, tmp_path / "all", uri, settings=parameters.curate(group_by=None))
+    assert {name: reason for name, reason in read_reasons(tmp_path / "all").items() if reason} == FAULTS
+
+
 def test_an_empty_split_and_a_world_without_a_good_image_are_curated(tmp_path: Path, uri: str) -> None:
     (tmp_path / "images").mkdir()
     black = encode_jpeg(np.zeros((64, 64, 3), np.uint8))
     ref = write_tar(tmp_path / "images/train-00000.tar", [("0000", black)])["0000"]
-    manifest = pl.DataFrame([{"image_id": "0000", "split": "train", "outcome": "ok", **ref._asdict()}])
+    manifest = pl.DataFrame([{"image_id": "0000", "split": "train", "outcome": "ok", "group": None, **ref._asdict()}])
     manifest.write_parquet(tmp_path / "manifest.parquet")
     pl.DataFrame([box_row("0000", 0, SCENES["0000"])]).clear().write_parquet(tmp_path / "boxes.parquet")
     report = run(tmp_path, tmp_path / "out", uri)

@@ -90,6 +90,28 @@ def test_there_are_no_more_cases_than_pairs(demo: Path, tmp_path: Path, rules: C
     assert len(make(root, tmp_path / "bench", rules)) <= 6
 
 
+@pytest.mark.parametrize("number", range(3))
+def test_no_case_has_source_and_exemplar_of_one_group(
+    demo: Path, tmp_path: Path, rules: CaseRules, number: int
+) -> None:
+    boxes = pl.read_parquet(demo / "curated" / "boxes.parquet")
+    images = boxes["image_id"].unique().sort()
+    drawn = np.random.default_rng(number).choice([None, "1", "2", "3"], len(images))
+    groups = dict(zip(images, drawn.tolist(), strict=True))
+    grouped = boxes.with_columns(group=pl.col("image_id").replace_strict(groups, return_dtype=pl.String))
+    bench = make(with_boxes(demo, tmp_path, grouped), tmp_path / "bench", replace(rules, num_cases=60), seed=number)
+    assert bench.origins
+    pairs = [(groups[o.source_image_id], groups[o.exemplar_box_id.rsplit("_", 1)[0]]) for o in bench.origins]
+    assert all(source is None or source != exemplar for source, exemplar in pairs)
+    assert all(o.exemplar_box_id.rsplit("_", 1)[0] != o.source_image_id for o in bench.origins)
+
+
+def test_boxes_of_a_single_group_are_refused(demo: Path, tmp_path: Path, rules: CaseRules) -> None:
+    boxes = pl.read_parquet(demo / "curated" / "boxes.parquet").with_columns(group=pl.lit("1"))
+    with pytest.raises(UserError, match="an exemplar of another image and another group"):
+        make(with_boxes(demo, tmp_path, boxes), tmp_path / "bench", rules)
+
+
 def test_photographs_without_attributes_make_a_bench_without_truth(
     demo: Path, tmp_path: Path, rules: CaseRules
 ) -> None:

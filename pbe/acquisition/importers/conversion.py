@@ -1,7 +1,8 @@
 """Your own data, converted to OpenImages' columns, so that the later stages need to know no other layout.
 
 The split is the one that a file, folder or row names (train, val, validation). Where none is named, or the same one
-everywhere, the seed draws a share of the images for validation. Nothing is written to `acquire.root`.
+everywhere, the seed draws a share of the images for validation, or of the groups that `acquire.group_file` states.
+Nothing is written to `acquire.root`.
 """
 
 import csv
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,15 +21,18 @@ from pbe.acquisition.importers.cvat import read_cvat
 from pbe.acquisition.importers.datumaro import read_datumaro
 from pbe.acquisition.importers.fiftyone_dataset import Database, read_fiftyone
 from pbe.acquisition.importers.huggingface import read_huggingface
-from pbe.acquisition.importers.image_identity import MISSING, image_ids, select_images
+from pbe.acquisition.importers.image_groups import groups_of
+from pbe.acquisition.importers.image_identity import image_ids, select_images
 from pbe.acquisition.importers.label_studio import read_label_studio
 from pbe.acquisition.importers.labelme import read_labelme
 from pbe.acquisition.importers.mask_folders import read_masks
 from pbe.acquisition.importers.placement import ImportCounts
+from pbe.acquisition.importers.split_drawing import draw_splits
 from pbe.acquisition.importers.voc import read_voc
 from pbe.acquisition.importers.yolo import read_yolo
 from pbe.dataset import openimages
-from pbe.dataset.openimages import SPLITS, draw_ranks, image_key
+from pbe.dataset.image_groups import GROUP_COLUMNS, GROUP_FILES
+from pbe.dataset.openimages import SPLITS, image_key
 from pbe.errors import UserError
 from pbe.settings import Acquire
 
@@ -60,7 +63,7 @@ class ImportedDataset(NamedTuple):
 
 
 def import_dataset(settings: Acquire, seed: int, out: Path, database: Database | None = None) -> ImportedDataset:
-    """Write `{out}/annotations/`: box annotations and classes as CSV files, objects' masks as parquet.
+    """Write `{out}/annotations/`: box annotations, classes and groups as CSV files, objects' masks as parquet.
 
     `database` is FiftyOne's, for that source. Raises UserError naming the file and the row or key that is missing or
     invalid.
@@ -69,13 +72,17 @@ def import_dataset(settings: Acquire, seed: int, out: Path, database: Database |
     found = select_images(_read(settings, counts, database), settings, counts)
     ids = image_ids([image.path for image in found])
     images = sorted(found, key=lambda image: ids[image.path])  # the filter streams images in this order
-    splits = _splits(images, [ids[image.path] for image in images], settings.validation_frac, seed)
+    groups = groups_of(images, settings, counts)
+    splits = draw_splits(images, [ids[image.path] for image in images], groups, settings.validation_frac, seed)
     (out / "annotations").mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         of_split = [(ids[i.path], i.boxes) for i, s in zip(images, splits, strict=True) if s == split]
         _write_boxes(out / "annotations" / openimages.BOX_FILES[split].name, settings.source, of_split)
         if any(box.object_mask for _, boxes in of_split for box in boxes):
             _write_masks(out / "annotations" / openimages.MASK_FILES[split].name, of_split)
+        grouped = [(ids[i.path], g) for i, g, s in zip(images, groups, splits, strict=True) if s == split and g]
+        if grouped:
+            _write_groups(out / "annotations" / GROUP_FILES[split].name, grouped)
     _write_classes(out / "annotations" / openimages.CLASSES_FILE.name, images)
     files = {image_key(s, ids[i.path]): i.read or i.path for i, s in zip(images, splits, strict=True)}
     return ImportedDataset(files, _nonzero(counts.skipped), _nonzero(counts.adjusted))
@@ -122,24 +129,12 @@ def _mask_rows(rows: Sequence[tuple[str, int, bytes]]) -> pa.Table:
     return pa.Table.from_pylist([dict(zip(openimages.MASK_COLUMNS, row, strict=True)) for row in rows], _MASK_SCHEMA)
 
 
+def _write_groups(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([GROUP_COLUMNS, *rows])
+
+
 def _write_classes(path: Path, images: Iterable[ImportedImage]) -> None:
     labels = sorted({box.label for image in images for box in image.boxes})
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([openimages.CLASS_COLUMNS, *((label, label) for label in labels)])
-
-
-def _splits(images: Sequence[ImportedImage], ids: Sequence[str], validation_frac: float, seed: int) -> list[str]:
-    """Return each image's split: the named one, or one drawn by its id and the seed.
-
-    Of two images that exist or more, each split gets one where any is drawn.
-    """
-    is_named = len({image.split for image in images}) > 1
-    ranks = draw_ranks([f"split:{image_id}" for image_id in ids], seed)
-    is_drawn = np.array([not (is_named and image.split) for image in images])
-    is_validation = np.where(is_drawn, ranks < validation_frac * 2**64, [i.split == "validation" for i in images])
-    is_present = np.array([image.found_by != MISSING for image in images])
-    places = np.flatnonzero(is_drawn & is_present)[np.argsort(ranks[is_drawn & is_present])]
-    for wanted, place in ((True, places[:1]), (False, places[-1:])):
-        if is_present.sum() > 1 and not (is_validation == wanted)[is_present].any():
-            is_validation[place] = wanted
-    return ["validation" if each else "train" for each in is_validation]

@@ -1,7 +1,5 @@
 """boxes.csv: image, label, x0, y0, x1, y1 in pixels, and optionally split."""
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +17,11 @@ from pbe.acquisition.importers.placement import (
     stated_sides,
 )
 from pbe.acquisition.importers.split_names import SplitFolders, SplitLists, split_word
-from pbe.acquisition.importers.text_files import read_text
+from pbe.acquisition.importers.text_files import Row, read_rows
 from pbe.errors import UserError
 from pbe.settings import Acquire
 
 COLUMNS = ("image", "label", "x0", "y0", "x1", "y1")
-
-Row = dict[str, str]
 
 
 def read_csv(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]:
@@ -43,7 +39,7 @@ def read_csv(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]
     boxes: dict[tuple[str, str | None], list[PixelBox]] = defaultdict(list)
     found: dict[tuple[str, str | None], Found] = {}
     stated: dict[tuple[str, str | None], Sides | None] = {}
-    for number, row in _rows(path):
+    for number, row in read_rows(path, COLUMNS):
         where = f"{path}: line {number}"
         key = _image_name(row, where), _split(row.get("split"), where)
         of_image = boxes[key]
@@ -60,31 +56,6 @@ def read_csv(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]
         frame = frame_of(image.path, str(image.path), stated[name, said], str(path))
         split = said or lists.of(image.path) or folders.of(image.path.parent)
         yield ImportedImage(image.path, split, place_boxes(of_image, frame, counts), found_by=image.found_by, name=name)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Yield the line number and the fields, without spaces around them, of each row that has any."""
-    text = read_text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True)
-    try:
-        header = [name.strip().casefold() for name in next(reader, [])]
-        missing = [column for column in COLUMNS if column not in header]
-        if missing:
-            found = ", ".join(header) or "none"
-            raise UserError(f"{path}: column {', '.join(missing)} is missing; columns found: {found}")
-        for fields in reader:
-            if not any(field.strip() for field in fields):
-                continue
-            if len(fields) != len(header):
-                raise UserError(f"{path}: line {reader.line_num}: {len(fields)} fields, but {len(header)} columns")
-            yield reader.line_num, {name: field.strip() for name, field in zip(header, fields, strict=True)}
-    except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: {error}") from None
-
-
-def _delimiter(text: str) -> str:
-    header = text.split("\n", 1)[0]
-    return max(",;\t", key=header.count)
 
 
 def _image_name(row: Row, where: str) -> str:

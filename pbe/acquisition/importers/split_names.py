@@ -6,12 +6,11 @@ is a class. A level is one of splits when all its folders are split words, or wh
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path, PurePath
 
-from pbe.acquisition.importers.image_names import caseless, image_stem, is_absolute, is_clutter, name_parts
+from pbe.acquisition.importers.image_names import is_clutter
+from pbe.acquisition.importers.path_endings import Key, PathEndings, name_key
 from pbe.acquisition.importers.text_files import read_lines
 from pbe.errors import UserError
 
@@ -92,8 +91,8 @@ class SplitLists:
     """
 
     def __init__(self, *roots: Path) -> None:
-        self._splits: dict[tuple[str, ...], str | None] = {}
-        said_in: dict[tuple[str, ...], Path] = {}
+        self._splits: dict[Key, str | None] = {}
+        said_in: dict[Key, Path] = {}
         for path, split in _list_files(roots):
             for number, line in read_lines(path):
                 key = _list_key(line)
@@ -104,16 +103,14 @@ class SplitLists:
                     raise UserError(f"{path}: line {number}: {key[-1]!r} is in {said_in[key]} too; list it once")
                 self._splits[key] = split or known
                 said_in[key] = path
-        self._by_stem: Mapping[str, list[tuple[str, ...]]] = _by_last(self._splits)
+        self._endings = PathEndings(self._splits)
 
     def __bool__(self) -> bool:
         return bool(self._splits)
 
     def of(self, image: PurePath) -> str | None:
         """Return the split of the longest line that the image's path ends in, or None."""
-        parts = _key((*image.parts[:-1], image.name))
-        lines = [line for line in self._by_stem.get(parts[-1], []) if parts[-len(line) :] == line]
-        return self._splits[max(lines, key=len)] if lines else None
+        return self._endings.of(image)
 
 
 def _list_files(roots: tuple[Path, ...]) -> list[tuple[Path, str | None]]:
@@ -127,20 +124,6 @@ def _list_files(roots: tuple[Path, ...]) -> list[tuple[Path, str | None]]:
     return sorted(found, key=lambda each: each[1] is not None)
 
 
-def _list_key(line: str) -> tuple[str, ...]:
+def _list_key(line: str) -> Key:
     name, _, flag = line.rpartition(" ")
-    name = name.strip() if name.strip() and flag in ("-1", "0", "1") else line
-    parts = _key(name_parts(name))
-    return parts[-2:] if is_absolute(name) else parts  # of a path on another machine the last folder
-
-
-def _key(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a path without case, accents' forms and the suffix of an image."""
-    return (*map(caseless, parts[:-1]), image_stem(caseless(parts[-1]))) if parts else ()
-
-
-def _by_last(keys: Mapping[tuple[str, ...], object]) -> Mapping[str, list[tuple[str, ...]]]:
-    found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for key in keys:
-        found[key[-1]].append(key)
-    return found
+    return name_key(name.strip() if name.strip() and flag in ("-1", "0", "1") else line)

@@ -1,13 +1,15 @@
-"""Text files of annotations: JSON, YAML, XML and lists, in the encodings that a file states or shows with certainty.
+"""Text files of annotations: JSON, YAML, XML, CSV and lists, in the encodings that a file states or shows with certainty.
 
 A byte order mark, the pattern of zero bytes in UTF-16 and UTF-32, and an XML declaration are certain. Any other file is
 UTF-8, or an error that says so: nothing distinguishes cp1252 from GBK, and a wrong guess would garble class names.
 """
 
 import codecs
+import csv
+import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +17,8 @@ from xml.etree import ElementTree
 import yaml
 
 from pbe.errors import UserError
+
+Row = dict[str, str]
 
 _XML_DECLARATION = re.compile(rb"^\s*<\?xml[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']")
 _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc-kr": "cp949"}  # what Windows writes
@@ -35,6 +39,30 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
             yield number, line.strip()
+
+
+def read_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    """Yield the line number and the fields, by column and without spaces around them, of each CSV row that has any.
+
+    Commas, semicolons or tabs separate fields; columns have no case. Raises what `read_text` raises, and UserError when
+    one of the `required` columns is missing or a line has another number of fields.
+    """
+    text = read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True)
+    try:
+        header = [name.strip().casefold() for name in next(reader, [])]
+        missing = [column for column in required if column not in header]
+        if missing:
+            found = ", ".join(header) or "none"
+            raise UserError(f"{path}: column {', '.join(missing)} is missing; columns found: {found}")
+        for fields in reader:
+            if not any(field.strip() for field in fields):
+                continue
+            if len(fields) != len(header):
+                raise UserError(f"{path}: line {reader.line_num}: {len(fields)} fields, but {len(header)} columns")
+            yield reader.line_num, {name: field.strip() for name, field in zip(header, fields, strict=True)}
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num}: {error}") from None
 
 
 def read_json(path: Path) -> Any:
@@ -75,6 +103,11 @@ def read_xml(path: Path) -> ElementTree.Element:
         return ElementTree.fromstring(text.lstrip())
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not an XML file: {error}") from None
+
+
+def _delimiter(text: str) -> str:
+    header = text.split("\n", 1)[0]
+    return max(",;\t", key=header.count)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -29,7 +29,8 @@ def read_voc(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]
     """Yield the images of Pascal VOC's XML files; the flags truncated and occluded are kept.
 
     Pixels count from `acquire.voc_origin`: from 1, both sides inclusive, or from 0, the far side exclusive; auto takes
-    0 when a corner of the set is before 1 or between pixels.
+    0 when a box of the set begins before 1, or when one begins between pixels and none exactly at 1, where boxes are
+    clipped that count from 1.
     """
     root = folder_of(settings)
     trees = list(_trees(root, counts))
@@ -107,7 +108,10 @@ def _objects(path: Path, tree: ElementTree.Element) -> Iterator[PixelBox]:
 def _origin(settings: Acquire, boxes: list[PixelBox]) -> int:
     if settings.voc_origin != "auto":
         return int(settings.voc_origin)
-    return 0 if any(value < 1 or value % 1 for box in boxes for value in box.xyxy[:2]) else 1
+    begins = {value for box in boxes for value in box.xyxy[:2]}
+    if min(begins, default=1) < 1:
+        return 0
+    return 0 if 1 not in begins and any(value % 1 for value in begins) else 1
 
 
 def _from_origin(box: PixelBox, origin: int) -> PixelBox:

@@ -1,7 +1,8 @@
 """The project's own bench, where COCOEE is not given: boxes of validation images, exemplars of other validation images.
 
 As in COCOEE, the exemplar never comes from the image that it is painted into, and may be of another class than the
-object that it replaces.
+object that it replaces. It never comes from another image of the same group (`acquire.group_file`) either: another
+frame of the clip shows the same object, on the same ground.
 """
 
 import logging
@@ -54,6 +55,7 @@ class _BoxRow:
     is_clear: bool  # neither truncated nor occluded according to its flags
     image: ImageRef
     object_mask: bytes | None  # see `pbe.dataset.object_masks`
+    group: str | None  # such as the clip of a frame; None when it is not known
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class _Plan:
 def make_bench(
     raw: Path, curated: Path, out: Path, rules: CaseRules, *, seed: int, truth: Mapping[str, BoxTruth]
 ) -> Bench:
-    """Choose validation boxes with exemplars from other images, and write them into `out` as a bench.
+    """Choose validation boxes with exemplars from other images and groups, and write them into `out` as a bench.
 
     Sources are square windows resized to (image_px, image_px). Exemplars keep their resolution, up to image_px, and
     have a margin of pad_frac. When there are fewer boxes than cases, a box is repainted again with another exemplar, in
@@ -81,7 +83,8 @@ def make_bench(
     if not plans:
         raise UserError(
             f"{curated / 'boxes.parquet'}: none of {len(boxes)} validation boxes can be used; a case needs a box that "
-            f"covers {rules.min_area_frac:g} to {rules.max_area_frac:g} of its window, and an exemplar of another image"
+            f"covers {rules.min_area_frac:g} to {rules.max_area_frac:g} of its window, and an exemplar of another image "
+            "and another group"
         )
     shards = ImageShards(raw / "images")
     cases = (_render(case_id, plan, shards, rules) for case_id, plan in enumerate(plans))
@@ -110,6 +113,7 @@ def _read_boxes(path: Path) -> list[_BoxRow]:
             not (r["is_truncated"] or r["is_occluded"]),
             ImageRef(*(r[name] for name in LOCATION)),
             r.get("object_mask"),
+            r.get("group"),
         )
         for r in frame.iter_rows(named=True)
     ]
@@ -155,16 +159,22 @@ def _fitting_window(box: _BoxRow, rules: CaseRules, rng: np.random.Generator) ->
 
 
 def _next_exemplar(queue: deque[_BoxRow], source: _BoxRow, used: set[tuple[str, str]]) -> _BoxRow | None:
-    """Return the next exemplar in turn that is from another image and new to this source.
+    """Return the next exemplar in turn that is from another image and group and new to this source.
 
     Taking turns uses all exemplars about equally often.
     """
     for _ in range(len(queue)):
         queue.rotate(-1)
         candidate = queue[-1]
-        if candidate.image_id != source.image_id and (source.box_id, candidate.box_id) not in used:
+        if _are_apart(candidate, source) and (source.box_id, candidate.box_id) not in used:
             return candidate
     return None
+
+
+def _are_apart(first: _BoxRow, second: _BoxRow) -> bool:
+    """Return whether two boxes are of different images, and of different groups unless either group is unknown."""
+    is_same_group = first.group is not None and first.group == second.group
+    return first.image_id != second.image_id and not is_same_group
 
 
 def _render(case_id: int, plan: _Plan, shards: ImageShards, rules: CaseRules) -> Case:

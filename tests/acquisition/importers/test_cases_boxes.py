@@ -53,6 +53,11 @@ def test_voc_counts_from_0_when_corners_are_between_pixels(root: Path) -> None:
     assert imported("voc", write_voc(root, [(20.5, 60, 120, 160)] * 2)).all_boxes() == [("Cat", 20, 60, 120, 160)] * 2
 
 
+def test_voc_counts_from_1_when_corners_are_between_pixels_and_boxes_are_clipped_at_1(root: Path) -> None:
+    found = imported("voc", write_voc(root, [(1, 61, 120, 160), (20.5, 61, 120, 160)]))
+    assert found.all_boxes() == [("Cat", 0, 60, 120, 160), ("Cat", 20, 60, 120, 160)]
+
+
 def test_vocs_origin_can_be_set_and_boxes_are_clipped(root: Path) -> None:
     write_voc(root, [(0, 60, 120, 160), (40, 40, 160, 140)])
     found = imported("voc", root, voc_origin=1)
