@@ -54,14 +54,14 @@ def train_parts(parts: Iterable[str], recipe: PhotoRecipe, packed: Path, out: Pa
     data, record_path = digest_files([packed]), out / "recipe.json"
     out.mkdir(parents=True, exist_ok=True)
     for part in parts:
-        quality = PARTS[part](recipe, PhotoSet(packed), out, _key(part, recipe, data, out), device)
+        quality = PARTS[part](recipe, PhotoSet(packed), out, state_key(part, recipe, data, out), device)
         record = read_json(record_path) if record_path.exists() else {"quality": {}}
         record["quality"][part] = quality
         record |= {"recipe": asdict(recipe), "photographs": data, "torch": torch.__version__}
         write_json(record_path, record)
 
 
-def _key(part: str, recipe: PhotoRecipe, data: str, out: Path) -> str:
+def state_key(part: str, recipe: PhotoRecipe, data: str, out: Path) -> str:
     """Return what decides a part's weights: its numbers of the recipe, the photographs, and the weights it reads."""
     folders = [out / name for name in READS.get(part, ())]
     for folder in folders:
