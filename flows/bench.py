@@ -18,7 +18,7 @@ def bench(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bar
         settings.bench.num_cases,
         settings.bench.min_area_frac,
         settings.bench.max_area_frac,
-        settings.method.image_px,
+        settings.bench.image_px or settings.method.image_px,
         settings.method.exemplar.pad_frac,
     )
     raw, curated, out = folder / layout.RAW, folder / layout.CURATED, folder / layout.BENCH

@@ -4,7 +4,9 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 WORLD_BUCKET = Path("data/world-bucket")  # the demo world before it is downloaded; not an output of a stage
-TINY = Path("data/tiny")  # the bundled weights, in git
+TINY = Path("data/tiny")  # the bundled weights of the demo, in git
+PHOTO = Path("data/photo")  # the bundled weights for photographs, in git
+PHOTO_PAINTER = Path("data/photo-painter")  # the bundled painter of photographs, in git
 VERDICTS = Path("data/verdicts.csv")  # reviewers' verdicts, in git
 RAW = Path("data/raw")
 BOXES = Path("data/boxes")

@@ -87,14 +87,14 @@ class Acquire(Section):
     )
     group_file: str | None = Field(
         min_length=1,
-        description="own data: a CSV file in root with a column image; a group, such as a clip, stays in one split",
+        description="own data: a CSV file in root (fiftyone: a path) with a column image; a group stays in one split",
     )
     group_column: str = Field(min_length=1, description="the column of group_file that names each image's group")
     test_split: Literal["leave_out", "train", "validation"] = Field(
         description="own data: leave_out counts the images that the data name a test split; or the split to add them to"
     )
     voc_origin: Literal["auto", 0, 1] = Field(
-        description="voc: the number of the first pixel; auto takes 0 when a box begins before 1 or between pixels"
+        description="voc: the first pixel; auto: 0 when boxes begin before 1, or between pixels but none at 1"
     )
     mask_values: Literal["auto", "objects", "binary"] = Field(
         description="masks: objects takes each value of a file for an object, binary splits at half, auto decides"
@@ -156,9 +156,11 @@ class Curate(Section):
 
 
 class Backbone(Section):
-    """The pretrained parts: the bundled tiny ones, a local folder, or the Hugging Face hub at fixed revisions."""
+    """The pretrained parts: bundled ones, a local folder, or the Hugging Face hub at fixed revisions."""
 
-    source: Literal["tiny", "path", "hub"]
+    source: Literal["tiny", "photo", "path", "hub"] = Field(
+        description="tiny: the demo's bundled parts, 64 px; photo: those for photographs, 128 px"
+    )
     path: str | None = Field(description="with source: path, a folder in diffusers' layout")
     stable_diffusion: str
     stable_diffusion_revision: str
@@ -277,6 +279,9 @@ class Bench(Section):
     """The project's own bench, data/bench: boxes of curated validation images."""
 
     num_cases: int = Field(ge=0, description="0: no bench is made, because evaluate.bench is another folder")
+    image_px: int | None = Field(
+        ge=32, le=1024, description="side of the square sources, and most of an exemplar; null: method.image_px"
+    )
     min_area_frac: float = Field(ge=0.0, le=1.0, description="smallest share of the source that a case repaints")
     max_area_frac: float = Field(ge=0.0, le=1.0, description="largest share of the source that a case repaints")
 

@@ -18,6 +18,7 @@ PARTS = (*PAINTER_PARTS, "text_encoder", "tokenizer")
 INDEX = "model_index.json"
 PAINTER_CLASS = "PaintByExamplePipeline"
 CARD = "backbone.json"  # where the parts came from
+BUNDLED = {"tiny": layout.TINY, "photo": layout.PHOTO}  # by backbone.source; their priors attend to the end token alone
 
 
 def is_painter(folder: Path) -> bool:
@@ -44,7 +45,7 @@ def check_backbone(folder: Path) -> None:
 def gather_backbone(settings: Backbone, project: Path, out: Path) -> dict[str, str]:
     """Write the parts that `settings` name into the empty folder `out`, with a card, and return the card.
 
-    `backbone.path` is relative to `project`, which also holds the bundled backbone. Raises UserError when no path is
+    `backbone.path` is relative to `project`, which also holds the bundled backbones. Raises UserError when no path is
     given, the folder lacks a part, or the Hugging Face hub does not have a repository or revision; UnavailableError
     when the hub cannot be reached.
     """
@@ -71,10 +72,10 @@ def painter_px(folder: Path) -> int:
 
 
 def _copy(settings: Backbone, project: Path, out: Path) -> dict[str, str]:
-    if settings.source == "tiny":
-        folder, card = project / layout.TINY, {"source": "tiny"}
+    if settings.source in BUNDLED:
+        folder, card = project / BUNDLED[settings.source], {"source": settings.source}
     elif settings.path is None:
-        raise UserError("params.yaml: backbone.path: name the folder, or set backbone.source to tiny or hub")
+        raise UserError("params.yaml: backbone.path: name the folder, or set backbone.source to tiny, photo or hub")
     else:
         folder, card = project / settings.path, {"source": "path", "path": settings.path}
         if not folder.is_dir():

@@ -95,6 +95,7 @@ def test_git_ignores_every_cached_output_and_nothing_that_it_tracks(tmp_path: Pa
         for entry in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
             options = {} if isinstance(entry, str) else next(iter(entry.values()))
             assert ignored(tmp_path, named([entry])[0]) == options.get("cache", True), entry
+    assert not ignored(tmp_path, "data/photo/vae/config.json")
     assert not ignored(tmp_path, "data/tiny/vae/config.json")
 
 

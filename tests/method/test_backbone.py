@@ -9,6 +9,7 @@ from huggingface_hub import errors as hub_errors
 
 from pbe import layout
 from pbe.errors import UnavailableError, UserError
+from pbe.evaluation.baselines.text_inpainting import attends_to_end_token
 from pbe.method.backbone import CARD, PAINTER_PARTS, PARTS, check_backbone, gather_backbone, is_painter, parts_of
 from pbe.method.initialization import build_painter
 from tests.support.parameters import PARAMETERS
@@ -26,13 +27,15 @@ def folders(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir() if entry.is_dir()}
 
 
-def test_the_bundled_backbone_is_copied_with_a_card(backbone: Path, tmp_path: Path) -> None:
-    (tmp_path / layout.TINY).parent.mkdir()
-    (tmp_path / layout.TINY).symlink_to(backbone)
-    card, out = gather(tmp_path)
+@pytest.mark.parametrize(("source", "folder"), [("tiny", layout.TINY), ("photo", layout.PHOTO)])
+def test_a_bundled_backbone_is_copied_with_a_card(source: str, folder: Path, backbone: Path, tmp_path: Path) -> None:
+    (tmp_path / folder).parent.mkdir()
+    (tmp_path / folder).symlink_to(backbone)
+    card, out = gather(tmp_path, source=source)
     assert folders(out) == set(PARTS)
-    assert card == {"source": "tiny"} == json.loads((out / CARD).read_text())
+    assert card == {"source": source} == json.loads((out / CARD).read_text())
     assert not is_painter(out)
+    assert attends_to_end_token(out)
     for file in backbone.rglob("*.safetensors"):
         assert (out / file.relative_to(backbone)).read_bytes() == file.read_bytes()
 
@@ -42,6 +45,7 @@ def test_a_path_is_relative_to_the_project(backbone: Path, tmp_path: Path) -> No
     card, out = gather(tmp_path, source="path", path="own")
     assert folders(out) == set(PARTS)
     assert card == {"source": "path", "path": "own"}
+    assert not attends_to_end_token(out)
 
 
 def test_a_painter_is_copied_with_its_index_and_can_be_trained_further(backbone: Path, tmp_path: Path) -> None:
@@ -62,7 +66,7 @@ def test_an_index_of_another_pipeline_is_not_a_painters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (None, "params.yaml: backbone.path: name the folder, or set backbone.source to tiny or hub"),
+        (None, "params.yaml: backbone.path: name the folder, or set backbone.source to tiny, photo or hub"),
         ("nowhere", "params.yaml: backbone.path: .*nowhere is not a folder"),
         (
             "half",

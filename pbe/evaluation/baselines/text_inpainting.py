@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pbe.evaluation.painting.windows import PaintSettings, Request, Squares, paint_windows
-from pbe.method.backbone import CARD
+from pbe.method.backbone import BUNDLED, CARD
 from pbe.method.initialization import build_painter
 from pbe.method.painter import Painter
 from pbe.method.pretrained import load_tower
@@ -79,6 +79,6 @@ class TextPainter:
 
 
 def attends_to_end_token(folder: Path) -> bool:
-    """Return whether a prior was trained on the end token alone, as the bundled one (`pbe.demo.weights.prior`)."""
+    """Return whether a prior was trained on the end token alone, as the bundled ones (`pbe.demo.weights.prior`)."""
     card = folder / CARD
-    return card.is_file() and read_json(card).get("source") == "tiny"
+    return card.is_file() and read_json(card).get("source") in BUNDLED
