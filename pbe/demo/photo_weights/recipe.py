@@ -8,24 +8,30 @@ CONTEXT_DIM = 160
 
 
 @dataclass(frozen=True)
+class ColourPhase:
+    """Steps in which the autoencoder learns colours; the learning rate decreases linearly to zero."""
+
+    steps: int
+    rate: float  # at the start, as a share of `vae_lr`
+    weight: float  # of the colours' error
+    reordered_frac: float  # share of crops whose channels get another order
+
+
+@dataclass(frozen=True)
 class PhotoRecipe:
     """Every number that determines the weights. On a CPU each part takes one thread, so that sums keep their order."""
 
     seed: int = 30
     vae_channels: tuple[int, ...] = (16, 48, 96)
-    vae_steps: int = 2700
-    vae_colour_from: int = 2000  # the step from which colours are weighed
-    vae_colour: float = 20.0
-    vae_colour_rate: float = 0.6  # of `vae_lr`, decreasing linearly to zero
-    vae_horizon: int = (
-        3000  # of its cosine; from `vae_cooldown_from` on, the rate decreases to zero at `vae_colour_from`
-    )
-    vae_cooldown_from: int = 1500
+    vae_steps: int = 2000  # of the first phase
+    vae_horizon: int = 3000  # of its cosine
+    vae_cooldown_from: int = 1500  # the step from which the rate decreases to zero at `vae_colour_from`
+    vae_colour_phases: tuple[ColourPhase, ...] = (ColourPhase(700, 0.6, 20.0, 0.5), ColourPhase(600, 1.0, 60.0, 0.75))
     vae_batch: int = 16
     vae_crop_px: int = 64
     vae_lr: float = 1e-3
     vae_perceptual: float = 0.15
-    vae_object_probability: float = 0.6
+    vae_object_probability: float = 0.6  # of a close-up of the object; else the window has the short side
     towers_steps: int = 1000
     towers_batch: int = 64  # pairs of crops
     towers_lr: float = 1e-3

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pbe.demo.photo_weights.photos import Photo, PhotoSet
-from pbe.demo.photo_weights.recipe import IMAGE_PX, PhotoRecipe
+from pbe.demo.photo_weights.recipe import IMAGE_PX, ColourPhase, PhotoRecipe
 from pbe.demo.photo_weights.windows import draw_window_of
 from pbe.demo.weights.crops import to_tensor
 from pbe.demo.weights.recipe import cosine_with_cooldown
@@ -60,8 +60,8 @@ class PerceptualDistance(nn.Module):
 def train_vae(recipe: PhotoRecipe, photos: PhotoSet, out: Path, key: str, device: torch.device) -> dict[str, float]:
     """Train and save the autoencoder; return its quality on the photographs held back.
 
-    Pavement is grey: after the first phase the decoder draws a green can blue. The second phase therefore weighs the
-    error of the colours, and gives half of the crops their channels in another order.
+    Pavement is grey: after the first phase the decoder draws a green can blue. The other phases therefore weigh the
+    error of the colours, and give a share of the crops their channels in another order.
     """
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng([recipe.seed, 1])
@@ -74,25 +74,28 @@ def train_vae(recipe: PhotoRecipe, photos: PhotoSet, out: Path, key: str, device
     def loss_of(step: int) -> Tensor:
         crops = [_crop(photos, train[i], recipe, rng) for i in rng.integers(len(train), size=recipe.vae_batch)]
         x = to_tensor(crops).to(device)
-        in_colour = step >= recipe.vae_colour_from
-        if in_colour:
-            x[: len(x) // 2] = x[: len(x) // 2, torch.from_numpy(rng.permutation(3))]
+        phase, _ = colour_phase(recipe, step)
+        if phase:
+            reordered = int(phase.reordered_frac * len(x))
+            x[:reordered] = x[:reordered, torch.from_numpy(rng.permutation(3))]
         with torch.autocast(device.type, torch.bfloat16):
             posterior = vae.encode(x).latent_dist
             z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape).to(device)
             decoded = vae.decode(z).sample.float()
         reconstruction = F.mse_loss(decoded, x) + 0.1 * F.l1_loss(decoded, x)
         loss = reconstruction + recipe.vae_perceptual * perceptual(decoded, x) + 1e-6 * posterior.kl().mean()
-        return torch.as_tensor(loss + recipe.vae_colour * F.mse_loss(_colours(decoded), _colours(x)) * in_colour)
+        return torch.as_tensor(loss + phase.weight * F.mse_loss(_colours(decoded), _colours(x)) if phase else loss)
 
     progress = Progress(out / "state" / "vae.pt", key, {"vae": vae}, rng)
 
     def rate(step: int) -> float:
-        if step < recipe.vae_colour_from:
-            return cosine_with_cooldown(step, recipe.vae_colour_from, recipe.vae_horizon, recipe.vae_cooldown_from)
-        return recipe.vae_colour_rate * (recipe.vae_steps - step) / (recipe.vae_steps - recipe.vae_colour_from)
+        phase, phase_step = colour_phase(recipe, step)
+        if phase:
+            return phase.rate * (phase.steps - phase_step) / phase.steps
+        return cosine_with_cooldown(step, recipe.vae_steps, recipe.vae_horizon, recipe.vae_cooldown_from)
 
-    optimize(list(vae.parameters()), loss_of, recipe.vae_steps, recipe.vae_lr, "vae", progress, rate=rate)
+    steps = recipe.vae_steps + sum(phase.steps for phase in recipe.vae_colour_phases)
+    optimize(list(vae.parameters()), loss_of, steps, recipe.vae_lr, "vae", progress, rate=rate)
     vae.eval()
     quality = measure_vae(vae, photos, recipe, device)
     vae.register_to_config(scaling_factor=1.0 / quality["latent_std"])
@@ -100,9 +103,25 @@ def train_vae(recipe: PhotoRecipe, photos: PhotoSet, out: Path, key: str, device
     return quality
 
 
+def colour_phase(recipe: PhotoRecipe, step: int) -> tuple[ColourPhase | None, int]:
+    """Return the phase that a step belongs to, None for the first, and the step's number within it."""
+    step -= recipe.vae_steps
+    if step < 0:
+        return None, step + recipe.vae_steps
+    for phase in recipe.vae_colour_phases:
+        if step < phase.steps:
+            return phase, step
+        step -= phase.steps
+    raise IndexError("no phase has such a step")
+
+
 @torch.no_grad()
 def measure_vae(vae: AutoencoderKL, photos: PhotoSet, recipe: PhotoRecipe, device: torch.device) -> dict[str, float]:
-    """Return the PSNR in dB (mean over windows, of 8 bits), the share of gradients kept, and the latents' deviation."""
+    """Return the quality on windows of the photographs held back, of 8-bit results.
+
+    PSNR is in dB, a mean over windows; `colour_error` is the mean error of `_colours` in grey levels, `sharpness_kept`
+    the ratio of mean gradients, `latent_std` the latents' standard deviation.
+    """
     rng = np.random.default_rng([recipe.seed, 2])
     windows = np.stack(
         [draw_window_of(photos.read(p.file), p, recipe.vae_object_probability, rng) for p in photos.of("val")]
