@@ -28,7 +28,15 @@ from pbe.method.windows import mask_box
 from pbe.runtime.files import read_json, write_json
 from pbe.runtime.locks import hold_lock
 from pbe.serving.batch_rows import Corners, Row, Task, box_to_mask, clipped_box, task_of
-from pbe.serving.editor import SupportsPaint, check_mask, edit_picture, mask_notes, read_exemplar, read_mask, read_source
+from pbe.serving.editor import (
+    SupportsPaint,
+    check_mask,
+    edit_picture,
+    mask_notes,
+    read_exemplar,
+    read_mask,
+    read_source,
+)
 from pbe.serving.pictures import Picture, check_size, losses, write_picture
 from pbe.types import Box, Mask, Progress, no_progress
 
@@ -153,9 +161,7 @@ def _coco_image(row: Row, record: Record) -> dict[str, Any]:
     }
 
 
-def _paint(
-    painter: SupportsPaint, row: Row, task: Task, out: Path, options: Options, key: str, seed: int
-) -> Record:
+def _paint(painter: SupportsPaint, row: Row, task: Task, out: Path, options: Options, key: str, seed: int) -> Record:
     """Paint one row and write its picture; raises UserError when a file or an option of the row is wrong."""
     source = read_source(task.source)
     height, width = source.shown.shape[:2]

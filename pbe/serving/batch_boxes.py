@@ -60,7 +60,8 @@ def find_exemplars(folder: Path) -> list[Exemplar]:
 def _images(root: Path) -> Iterator[ImportedImage]:
     if not root.is_dir():
         raise UserError(f"--boxes {root}: no such folder")
-    settings = Acquire.model_construct(source="voc", root=str(root), voc_origin="auto")  # what the readers use
+    used: dict[str, Any] = {"source": "voc", "root": str(root), "voc_origin": "auto"}  # what the readers use
+    settings = Acquire.model_construct(**used)
     if any(path.suffix.casefold() == ".json" for path in root.rglob("*.json")):
         return read_coco(settings, ImportCounts())
     if any(root.rglob("*.xml")):

@@ -1,6 +1,6 @@
 """The rows of `pbe batch`, one for each picture to paint: from a CSV or JSONL file, or every box of a data set.
 
-A row is read as text and checked when it is painted, so that a wrong row costs one line in errors.csv and not the batch.
+A row is read as text and checked when it is painted, so that a wrong row costs a line in errors.csv and not the batch.
 What is wrong with the file itself, such as an unknown column, is an error before anything is painted.
 """
 
