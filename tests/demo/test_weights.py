@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
 from pbe.demo.scenes import COLOURS, PATTERNS, SHAPES, Attributes, draw_scene
+from pbe.demo.weights import resumable
 from pbe.demo.weights.__main__ import PARTS
 from pbe.demo.weights.clip import MAX_TOKENS, build_tokenizer
-from pbe.demo.weights.recipe import Recipe
+from pbe.demo.weights.recipe import Recipe, recipe_key
 from pbe.demo.weights.vae import measure_vae
 from pbe.method.backbone import check_backbone
 
@@ -27,18 +30,49 @@ SHORT = dataclasses.replace(
 )  # fmt: skip
 
 
-def test_the_recipe_trains_a_complete_backbone_with_the_same_bytes_each_time(
+class KilledError(Exception):
+    """Stands for the signal that ends a training."""
+
+
+def test_a_training_that_is_killed_and_started_again_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("vae", "clip", "classifier"):
         monkeypatch.setattr(f"pbe.demo.weights.{module}.NUM_UNSEEN", 24)
-    for name in ("a", "b"):
-        for train_part in PARTS.values():
-            train_part(SHORT, tmp_path / name)
-    check_backbone(tmp_path / "a")
-    files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.safetensors")]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for name, train_part in PARTS.items():
+        train_part(SHORT, whole, tmp_path / "state of whole")
+        with monkeypatch.context() as patch:
+            kill_after_first_step(patch, name)
+            with pytest.raises(KilledError):
+                train_part(SHORT, killed, tmp_path / "state of killed")
+        train_part(SHORT, killed, tmp_path / "state of killed")
+    check_backbone(whole)
+    files = [path.relative_to(whole) for path in whole.rglob("*.safetensors")]
     assert len(files) == 5
-    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+    assert all((whole / file).read_bytes() == (killed / file).read_bytes() for file in files)
+
+
+def kill_after_first_step(patch: pytest.MonkeyPatch, part: str) -> None:
+    """Have the part save its state after each step, and end after the first."""
+    save = resumable._save
+
+    def save_and_die(*arguments: Any) -> None:
+        save(*arguments)
+        raise KilledError
+
+    module = "classifier" if part == "attribute_classifier" else part
+    patch.setattr(f"pbe.demo.weights.{module}.Progress", partial(resumable.Progress, save_every_s=0))
+    patch.setattr(resumable, "_save", save_and_die)
+
+
+def test_the_key_of_a_training_depends_on_its_own_numbers_and_on_what_it_starts_from(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("a")
+    key = recipe_key(SHORT, "prior", tmp_path)
+    assert recipe_key(dataclasses.replace(SHORT, clip_steps=9), "prior", tmp_path) == key
+    assert recipe_key(dataclasses.replace(SHORT, prior_steps=9), "prior", tmp_path) != key
+    (tmp_path / "weights").write_text("b")
+    assert recipe_key(SHORT, "prior", tmp_path) != key
 
 
 def test_the_bundled_vae_reconstructs_unseen_scenes_with_more_than_26_db() -> None:

@@ -13,12 +13,13 @@ from torch.nn import functional as F
 from pbe.demo.attribute_classifier import FOLDER, WORDS, AttributeClassifier
 from pbe.demo.scenes import Attributes
 from pbe.demo.weights.crops import clear_objects, draw_crops, draw_scenes
-from pbe.demo.weights.recipe import AUGMENTATION, NUM_UNSEEN, Recipe, optimize
+from pbe.demo.weights.recipe import AUGMENTATION, NUM_UNSEEN, Recipe, recipe_key
+from pbe.demo.weights.resumable import Progress, optimize
 
 UNCHANGED = AUGMENTATION.replace(flip_probability=0, rotate_probability=0, blur_probability=0, elastic_probability=0)
 
 
-def train_classifier(recipe: Recipe, out: Path) -> dict[str, float]:
+def train_classifier(recipe: Recipe, out: Path, state: Path) -> dict[str, float]:
     """Train the classifier on lightly augmented crops, save it, and return its accuracies, 0..1, on unseen crops."""
     torch.manual_seed(recipe.seed + 4)
     rng = np.random.default_rng([recipe.seed, 4])
@@ -34,9 +35,10 @@ def train_classifier(recipe: Recipe, out: Path) -> dict[str, float]:
             torch.zeros(()),
         )
 
+    key = recipe_key(recipe, "classifier")
+    progress = Progress(state / "classifier.pt", key, {"classifier": classifier}, rng)
     parameters = list(classifier.parameters())
-    for _ in optimize(parameters, loss_of, recipe.classifier_steps, recipe.classifier_lr, "classifier"):
-        pass
+    optimize(parameters, loss_of, recipe.classifier_steps, recipe.classifier_lr, "classifier", progress)
     classifier.eval()
     unseen = clear_objects(draw_scenes(NUM_UNSEEN, recipe.seed + 5, max_objects=3))
     images, attributes = draw_crops(unseen, 2000, np.random.default_rng(5), UNCHANGED)

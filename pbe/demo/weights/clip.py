@@ -19,7 +19,8 @@ from transformers import (
 
 from pbe.demo import scenes
 from pbe.demo.weights.crops import clear_objects, draw_crops, draw_scenes
-from pbe.demo.weights.recipe import AUGMENTATION, CONTEXT_DIM, EXEMPLAR_PX, NUM_UNSEEN, Recipe, optimize
+from pbe.demo.weights.recipe import AUGMENTATION, CONTEXT_DIM, EXEMPLAR_PX, NUM_UNSEEN, Recipe, recipe_key
+from pbe.demo.weights.resumable import Progress, optimize
 from pbe.demo.weights.tokenizer import word_tokenizer
 
 MAX_TOKENS = 8
@@ -67,7 +68,7 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> dict[str, Tensor]
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
-def train_clip(recipe: Recipe, out: Path) -> dict[str, float]:
+def train_clip(recipe: Recipe, out: Path, state: Path) -> dict[str, float]:
     """Train both towers with a contrastive loss and the cosine of pairs; return their retrieval of unseen crops."""
     torch.manual_seed(recipe.seed + 2)
     rng = np.random.default_rng([recipe.seed, 2])
@@ -86,7 +87,8 @@ def train_clip(recipe: Recipe, out: Path) -> dict[str, float]:
         contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         return contrast + 0.5 * (1 - (image * text).sum(1)).mean()
 
-    losses = list(optimize(parameters, loss_of, recipe.clip_steps, recipe.clip_lr, "clip"))
+    progress = Progress(state / "clip.pt", recipe_key(recipe, "clip"), {"clip": model}, rng)
+    losses = optimize(parameters, loss_of, recipe.clip_steps, recipe.clip_lr, "clip", progress)
     model.eval()
     unseen = clear_objects(draw_scenes(NUM_UNSEEN, recipe.seed + 3, max_objects=3))
     images, attributes = draw_crops(unseen, 512, np.random.default_rng(3), AUGMENTATION)

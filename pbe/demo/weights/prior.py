@@ -14,7 +14,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from pbe.demo.scenes import Scene
 from pbe.demo.weights.clip import tokenize
 from pbe.demo.weights.crops import draw_scenes, to_tensor
-from pbe.demo.weights.recipe import CONTEXT_DIM, IMAGE_PX, Recipe, optimize
+from pbe.demo.weights.recipe import CONTEXT_DIM, IMAGE_PX, Recipe, recipe_key
+from pbe.demo.weights.resumable import Progress, optimize
 from pbe.method.pretrained import load_vae
 from pbe.method.unet import UNet
 from pbe.method.windows import cut_window, square_window
@@ -36,7 +37,7 @@ def build_prior() -> UNet:
     return UNet(config)
 
 
-def train_prior(recipe: Recipe, out: Path) -> dict[str, float]:
+def train_prior(recipe: Recipe, out: Path, state: Path) -> dict[str, float]:
     """Train the text-to-image prior on single objects; a caption's context is its end token with some noise.
 
     The end token summarizes a caption as CLIP's class token summarizes an image, so that a prior that uses it alone is
@@ -51,6 +52,8 @@ def train_prior(recipe: Recipe, out: Path) -> dict[str, float]:
     contexts, empty = encode_captions([scenes[i].caption for i in inside], out)
     unet, schedule = build_prior(), DDPMScheduler(**SCHEDULE)
     ema = EMAModel(unet.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
+    key = recipe_key(recipe, "prior", out / "vae", out / "text_encoder", out / "tokenizer")
+    progress = Progress(state / "prior.pt", key, {"unet": unet, "ema": ema}, rng)
 
     def loss_of(step: int) -> Tensor:
         index = torch.from_numpy(rng.integers(len(latents), size=recipe.prior_batch))
@@ -60,15 +63,13 @@ def train_prior(recipe: Recipe, out: Path) -> dict[str, float]:
         timesteps = torch.from_numpy(1000 * np.sqrt(rng.random(len(index)))).long()
         return denoising_loss(unet, schedule, latents[index], context, timesteps)
 
-    losses = []
     PNDMScheduler(**SCHEDULE, skip_prk_steps=True, steps_offset=1).save_pretrained(out / "scheduler")
-    for loss in optimize(list(unet.parameters()), loss_of, recipe.prior_steps, recipe.prior_lr, "prior"):
-        losses.append(loss)
-        ema.step(unet.parameters())
-        if len(losses) % 500 == 0 or len(losses) == recipe.prior_steps:
-            averaged = build_prior()
-            ema.copy_to(averaged.parameters())
-            averaged.half().save_pretrained(out / "unet")
+    losses = optimize(
+        list(unet.parameters()), loss_of, recipe.prior_steps, recipe.prior_lr, "prior", progress,
+        after_step=lambda step: ema.step(unet.parameters()),
+    )  # fmt: skip
+    ema.copy_to(unet.parameters())
+    unet.half().save_pretrained(out / "unet")
     return {"loss": float(np.mean(losses[-500:]))}
 
 

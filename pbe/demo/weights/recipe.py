@@ -1,13 +1,12 @@
-"""The hyperparameters of the recipe, and the optimization that its four parts share."""
+"""The hyperparameters of the recipe, and the learning rates of its four parts."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from tqdm import tqdm
 
+from pbe.runtime.files import digest_folder
 from pbe.settings import ExemplarAugmentation
 
 CONTEXT_DIM = 128
@@ -58,25 +57,10 @@ def cosine_with_cooldown(step: int, steps: int, horizon: int, start: int) -> flo
     return cosine(start, horizon) * (steps - step) / (steps - start)
 
 
-def optimize(
-    parameters: list[nn.Parameter],
-    loss_of: Callable[[int], Tensor],
-    steps: int,
-    lr: float,
-    name: str,
-    rate: Callable[[int], float] | None = None,
-) -> Iterator[float]:
-    """Run AdamW at `lr` times `rate(step)`, by default a cosine to zero, and yield the loss of each step."""
-    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate or (lambda step: cosine(step, steps)))
-    with tqdm(total=steps, desc=name, mininterval=5) as bar:
-        for step in range(steps):
-            loss = loss_of(step)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            bar.update()
-            bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-            yield loss.item()
+def recipe_key(recipe: Recipe, part: str, *inputs: Path) -> str:
+    """Return a text of what decides the weights of a part: its numbers, and the digests of the folders it starts from.
+
+    A training whose key has changed does not resume from its saved state.
+    """
+    numbers = {k: v for k, v in asdict(recipe).items() if k in ("seed", "num_scenes") or k.startswith(f"{part}_")}
+    return json.dumps([numbers, *(digest_folder(folder) for folder in inputs)])

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from pbe.demo.scenes import Scene
 from pbe.demo.weights.crops import draw_scenes, square_crop, to_tensor
-from pbe.demo.weights.recipe import IMAGE_PX, NUM_UNSEEN, Recipe, cosine_with_cooldown, optimize
+from pbe.demo.weights.recipe import IMAGE_PX, NUM_UNSEEN, Recipe, cosine_with_cooldown, recipe_key
+from pbe.demo.weights.resumable import Progress, optimize
 
 
 def build_vae() -> AutoencoderKL:
@@ -26,7 +27,7 @@ def build_vae() -> AutoencoderKL:
     )
 
 
-def train_vae(recipe: Recipe, out: Path) -> dict[str, float]:
+def train_vae(recipe: Recipe, out: Path, state: Path) -> dict[str, float]:
     """Train and save the autoencoder; return its PSNR in dB on unseen scenes and the latents' standard deviation."""
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng([recipe.seed, 1])
@@ -44,8 +45,8 @@ def train_vae(recipe: Recipe, out: Path) -> dict[str, float]:
     def rate(step: int) -> float:
         return cosine_with_cooldown(step, recipe.vae_steps, recipe.vae_horizon, recipe.vae_cooldown_from)
 
-    for _ in optimize(list(vae.parameters()), loss_of, recipe.vae_steps, recipe.vae_lr, "vae", rate):
-        pass
+    progress = Progress(state / "vae.pt", recipe_key(recipe, "vae"), {"vae": vae}, rng)
+    optimize(list(vae.parameters()), loss_of, recipe.vae_steps, recipe.vae_lr, "vae", progress, rate=rate)
     vae.eval()
     quality = measure_vae(
         vae, draw_scenes(NUM_UNSEEN, recipe.seed + 1, max_objects=4), np.random.default_rng(recipe.seed)
