@@ -7,10 +7,15 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
-.PHONY: demo test lint install ui mlflow browse tiny-backbone clean
+.PHONY: demo photo test lint install ui mlflow browse tiny-backbone photo-backbone clean
 
 demo: install
 	$(VENV)/python -m flows.pipeline
+
+# FOD_A is the folder of the photographs, and is needed once.
+photo: install  # runs the whole pipeline on photographs, in projects/photo: make photo FOD_A=DIR
+	$(if $(FOD_A),ln -sfn $(abspath $(FOD_A)) projects/photo/data/fod-a)
+	cd projects/photo && ../../$(VENV)/python -m flows.pipeline
 
 test: lint
 	$(VENV)/pytest -n logical --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
@@ -44,6 +49,15 @@ browse: install  # the curated images in FiftyOne's App
 tiny-backbone: install  # retrains the bundled weights by their recorded recipe
 	$(VENV)/python -m pbe.demo.weights --out data/tiny
 
+# The photographs are packed into data/photographs.zip once; a run that was killed resumes with the same bits.
+photo-backbone: install  # retrains data/photo by its recorded recipe: make photo-backbone FOD_A=DIR PHOTOS=DIR
+	@test -f data/photographs.zip || test -n "$(FOD_A)" -a -n "$(PHOTOS)" || { \
+	  echo "name the folders of the photographs: make photo-backbone FOD_A=DIR PHOTOS=DIR (docs/photographs-backbone.md)"; exit 2; }
+	$(VENV)/python -m pbe.demo.photo_weights --out data/photo --packed data/photographs.zip \
+	  $(if $(FOD_A),--fod-a "$(FOD_A)") $(if $(PHOTOS),--photos "$(PHOTOS)")
+
 clean:  # removes everything the pipeline made, with DVC's cache and the registry; keeps .venv
 	rm -rf data/world-bucket data/raw data/boxes data/curated data/latents data/bench models reports/index.html reports/gallery.png \
 	  .dvc/cache .dvc/tmp .prefect .fiftyone .pbe mlruns mlflow.db
+	for made in data/raw data/boxes data/curated data/latents data/bench models reports/evaluation reports/index.html \
+	  reports/gallery.png reports/registered.json .prefect .fiftyone .pbe mlruns mlflow.db; do rm -rf projects/*/$$made; done

@@ -108,7 +108,7 @@ def reproduce_in_order(stages: list[StageName], force: bool) -> tuple[dict[str, 
 def stale(stages: list[StageName] | None = None) -> list[str]:
     """Return the names of those given stages whose code, parameters, inputs or outputs have changed."""
     with Repo() as repo:
-        changed = repo.status(targets=list(stages) if stages else None)
+        changed = repo.status(targets=list(stages or STAGES))  # without targets, those of the projects below as well
     if registry_is_gone(Path()):
         changed = {**changed, "register": []}
     return [name for name in changed if stages is None or name in stages]
