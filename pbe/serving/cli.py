@@ -2,7 +2,8 @@
 
 An error that the user can correct is one line on stderr, `error: ...`, and exit code 2; any other exception is a bug,
 with its traceback and exit code 1. Large libraries are imported where they are used, so that help and such errors come
-within a fraction of a second. This module is an edge of the program: it reads the environment, and nothing below does.
+within a fraction of a second. This module is an edge of the program: with `model_choice`, it reads the environment,
+and nothing below does.
 """
 
 import argparse
@@ -13,10 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pbe.errors import UnavailableError, UserError, disk_errors_reported, one_line
+from pbe.errors import UserError, disk_errors_reported, one_line
 from pbe.runtime.files import atomic_file, atomic_folder
+from pbe.serving.batch_cli import add_batch
 from pbe.serving.edit_inputs import check_edit_arguments, checked_exemplar, checked_source, print_notes
 from pbe.serving.evaluate_cli import add_evaluate
+from pbe.serving.model_choice import CHAMPION, PHOTO, default_model, model_folder
 from pbe.serving.output_files import check_folder_of, check_new
 from pbe.serving.progress import progress_bar
 from pbe.serving.reference_cli import add_reference
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from pbe.serving.pictures import Picture
     from pbe.types import Mask
 
-DEFAULT_MODEL = "models:/paint-by-example@champion"
 USER_ERROR_CODE, INTERRUPTED_CODE = 2, 130
 
 
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="pbe", description="Paint by Example: edit images by example.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_edit(commands.add_parser("edit", help="paint the object of one image into the masked part of another"))
+    add_batch(commands.add_parser("batch", help="paint many pictures with one model"), _model_folder, _load_placed)
     _add_exchange(commands)
     add_evaluate(commands.add_parser("evaluate", help="score results that any tool has painted on a bench"))
     add_reference(commands.add_parser("reference", help="make the statistics of real images that FID and QS need"))
@@ -85,7 +88,11 @@ def _add_edit(edit: argparse.ArgumentParser) -> None:
     edit.add_argument(
         "--preview", type=Path, metavar="PNG", help="write an image of the mask and its windows, and do not paint"
     )
-    edit.add_argument("--model", default=DEFAULT_MODEL, help="a registered model or a folder (default: %(default)s)")
+    edit.add_argument(
+        "--model",
+        help=f"a folder, a registered model such as {CHAMPION}, or {PHOTO}, the bundled painter of photographs "
+        "(default: the champion if there is one, else photo)",
+    )
     edit.add_argument(
         "--guidance-scale", type=float, default=5, metavar="S", help="similarity to the exemplar (default: 5)"
     )
@@ -122,7 +129,7 @@ def _add_exchange(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )  # fmt: skip
     bring.set_defaults(command=_import)
     export = commands.add_parser("export", help="convert a model to a format of other tools")
-    export.add_argument("--model", default=DEFAULT_MODEL, help="a registered model or a folder (default: %(default)s)")
+    export.add_argument("--model", default=CHAMPION, help="a model as for edit (default: %(default)s)")
     export.add_argument(
         "--format",
         choices=("ldm", "diffusers"),
@@ -177,43 +184,13 @@ def _write_preview(arguments: argparse.Namespace, source: "Picture", mask: "Mask
     print_notes(mask_notes(mask, image_px, arguments.max_magnification))
 
 
-def _model_folder(model: str) -> Path:
-    """Return the folder of a model: the folder that is named, or that of a registered model.
-
-    The registry is at MLFLOW_TRACKING_URI, or the project's own.
-    """
-    if not model.startswith("models:/"):
-        if not Path(model).is_dir():
-            raise UserError(f"--model {model}: no such folder, and not a registered model such as {DEFAULT_MODEL}")
-        return Path(model)
-    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or _project_registry()
-    if tracking_uri is None:
-        raise UserError(f"--model {model}: this project has no registry yet; run `make demo` or name a folder")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from pbe.serving.registered_models import MissingFilesError, painter_folder
-
-    elsewhere = any(os.environ.get(name) for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE"))
-    try:
-        return painter_folder(model, tracking_uri=tracking_uri, direct=not elsewhere, cache=_model_cache())
-    except (UnavailableError, MissingFilesError):
-        raise
-    except UserError as error:
-        raise UserError(f"--model: {error}; run `make demo` to train and register a model") from None
-
-
-def _model_cache() -> Path:
-    """Return where the models of a server are kept, one folder for each version."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paint-by-example" / "models"
-
-
-def _project_registry() -> str | None:
-    """Return the address of mlflow.db in the working directory, a folder above it, or the checkout of this module."""
-    working_directory = Path.cwd()
-    for project in (working_directory, *working_directory.parents, Path(__file__).parents[2]):
-        if (project / "mlflow.db").is_file():
-            return f"sqlite:///{project / 'mlflow.db'}"
-    return None
+def _model_folder(model: str | None) -> Path:
+    """Return the folder of the named model, or of the default one; then print which one that is."""
+    if model is not None:
+        return model_folder(model)
+    folder, name = default_model()
+    print_notes([f"using {name}"])
+    return folder
 
 
 def _load(folder: Path) -> "Painter":

@@ -10,12 +10,16 @@ import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import yaml
 
 from pbe.errors import UnavailableError, UserError, disk_error, one_line
 from pbe.runtime.files import atomic_folder
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 ARTIFACT = "painter"  # the name of the painter's folder among the artifacts of a registered model
 CONFIG = {"device": "auto", "precision": "auto"}  # logged with a model: MLflow lets a user change these keys at load
@@ -34,12 +38,17 @@ class MissingFilesError(UserError):
     """The registry has the model, but its files are gone."""
 
 
+class NoModelError(UserError):
+    """The registry answers, and does not have the model."""
+
+
 def painter_folder(model_uri: str, *, tracking_uri: str, direct: bool = True, cache: Path | None = None) -> Path:
     """Return the folder of a registered model's painter: in place when it is on this disk, otherwise downloaded.
 
     `model_uri` is `models:/name@alias` or `models:/name/version`. Without `direct`, MLflow is asked in any case. With a
-    folder `cache`, each version of a server is downloaded once. Raises UserError when there is no such model, or it is
-    not a model of this project, and UnavailableError when the server does not answer.
+    folder `cache`, each version of a server is downloaded once. Raises NoModelError when there is no such model,
+    MissingFilesError when its files are gone, UserError when it is not a model of this project or cannot be downloaded,
+    and UnavailableError when the server does not answer.
     """
     model = stored_folder(model_uri, tracking_uri) if direct else None
     if model is None:
@@ -183,19 +192,34 @@ def _download(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
             raise user_error from None
         if isinstance(error.__context__, OSError):
             raise _unavailable(tracking_uri, error) from None
-        raise UserError(f"no model {model_uri} in {tracking_uri}: {one_line(error)}") from None
+        missing = isinstance(error, MlflowException) and not _has_version(model_uri)
+        kind = NoModelError if missing else UserError
+        raise kind(f"no model {model_uri} in {tracking_uri}: {one_line(error)}") from None
 
 
-def _cache_key(model_uri: str, tracking_uri: str) -> Path:
-    """Return the cache's folder of a version, which is not the same after a server's database was made anew."""
+def _has_version(model_uri: str) -> bool:
+    """Return whether the registry has the model, or gives another answer than that it has not."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _version(model_uri) is not None
+    except MlflowException as error:  # for a missing alias, MLflow says that the parameter is invalid
+        return error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def _version(model_uri: str) -> "ModelVersion":
     import mlflow
 
     client = mlflow.MlflowClient()
     name, at, alias = model_uri.removeprefix("models:/").rpartition("@")
     if at:
-        version = client.get_model_version_by_alias(name, alias)
-    else:
-        name, _, number = model_uri.removeprefix("models:/").rpartition("/")
-        version = client.get_model_version(name, number)
+        return client.get_model_version_by_alias(name, alias)
+    name, _, number = model_uri.removeprefix("models:/").rpartition("/")
+    return client.get_model_version(name, number)
+
+
+def _cache_key(model_uri: str, tracking_uri: str) -> Path:
+    """Return the cache's folder of a version, which is not the same after a server's database was made anew."""
+    version = _version(model_uri)
     server = hashlib.sha256(f"{tracking_uri} {version.creation_timestamp}".encode()).hexdigest()[:12]
-    return Path(quote(name, safe="")) / f"{version.version}-{server}"
+    return Path(quote(version.name, safe="")) / f"{version.version}-{server}"

@@ -14,7 +14,8 @@ from PIL import Image as PILImage
 from pbe.method.painter import Painter
 from pbe.runtime.devices import has_fast_bf16
 from pbe.serving import editor
-from pbe.serving.cli import _parser, _project_registry, main
+from pbe.serving.cli import _parser, main
+from pbe.serving.model_choice import _project_registry
 from pbe.training.lora import add_adapters, take_adapter, write_adapter
 from pbe.training.painting_loss import PaintingLoss
 
@@ -100,7 +101,7 @@ MISTAKES = [
     (["--guidance-scale=nan"], "guidance scale is nan: "),
     (["--max-magnification=0"], "magnification is 0: "),
     (["--exemplar={}"], "cannot be read: is a directory"),
-    (["--model={}/none"], "no such folder, and not a registered model"),
+    (["--model={}/none"], "no such folder, and not a registered model ("),
     (["--model={}"], "not a model (model_index.json is missing)"),
     (["--model={}", "--device=cuda:99"], "error: --device 'cuda:99': this machine has "),
     (["--model={}", "--device=gpu"], "error: --device 'gpu': unknown; choose auto, cpu, cuda or cuda:1"),
@@ -248,9 +249,9 @@ def test_no_registry_says_to_run_the_demo(
     images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("pbe.serving.cli._project_registry", lambda: None)
+    monkeypatch.setattr("pbe.serving.model_choice._project_registry", lambda: None)
 
-    assert edit(images) == 2
+    assert edit(images, "--model=models:/paint-by-example@champion") == 2
     assert "run `make demo`" in capsys.readouterr().err
 
 

@@ -12,10 +12,18 @@ from types import SimpleNamespace
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from pbe.errors import UnavailableError, UserError
 from pbe.serving import registered_models
-from pbe.serving.registered_models import MissingFilesError, check_server, files_are_missing, painter_folder
+from pbe.serving.registered_models import (
+    MissingFilesError,
+    NoModelError,
+    check_server,
+    files_are_missing,
+    painter_folder,
+)
 
 NAME = "paint-by-example"
 CHAMPION = f"models:/{NAME}@champion"
@@ -139,8 +147,25 @@ def test_mlflow_is_asked_when_the_registry_is_no_database_on_this_disk(uri: str)
 
 def test_a_deleted_version_is_not_found(registry: Registry) -> None:
     registry.client.delete_model_version(NAME, "2")
-    with pytest.raises(UserError, match=f"no model models:/{NAME}/2 in sqlite:"):
+    with pytest.raises(NoModelError, match=f"no model models:/{NAME}/2 in sqlite:"):
         registry.find(f"models:/{NAME}/2")
+
+
+def test_an_alias_that_nothing_has_is_not_found(registry: Registry) -> None:
+    registry.client.delete_registered_model_alias(NAME, "champion")
+    for uri in (CHAMPION, "models:/other@champion"):
+        with pytest.raises(NoModelError, match=f"no model {uri} in sqlite:"):
+            registry.find(uri)
+
+
+def test_a_model_that_cannot_be_downloaded_is_not_missing(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: str) -> None:
+        raise MlflowException("no permission", PERMISSION_DENIED)
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", fail)
+    with pytest.raises(UserError, match="no permission") as error:
+        registry.find(CHAMPION, direct=False)
+    assert not isinstance(error.value, NoModelError)
 
 
 def test_a_model_of_another_project_is_named(registry: Registry) -> None:
@@ -195,9 +220,9 @@ def test_a_servers_model_is_downloaded_once_for_each_version(tmp_path: Path, mon
     assert server.downloads == 1
     assert first.is_relative_to(tmp_path / "cache")
 
-    server.version = SimpleNamespace(version=2, creation_timestamp=1)
+    server.version = SimpleNamespace(name=NAME, version=2, creation_timestamp=1)
     assert find() != first
-    server.version = SimpleNamespace(version=1, creation_timestamp=99)  # of a new database at the same address
+    server.version = SimpleNamespace(name=NAME, version=1, creation_timestamp=99)  # of a new database there
     assert find() != first
     assert server.downloads == 3
     mlflow.set_tracking_uri("")
@@ -207,7 +232,7 @@ class FakeServer:
     """A tracking server that answers without a network."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, artifacts: Path) -> None:
-        self.version = SimpleNamespace(version=1, creation_timestamp=1)
+        self.version = SimpleNamespace(name=NAME, version=1, creation_timestamp=1)
         self.downloads = 0
         self.artifacts = write_model(artifacts)
         monkeypatch.setattr(registered_models, "check_server", lambda uri: None)

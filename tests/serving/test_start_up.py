@@ -11,6 +11,7 @@ import mlflow
 import pytest
 
 from pbe.serving.cli import main
+from pbe.serving.model_choice import CHAMPION
 from pbe.serving.registry import register
 from pbe.serving.start_up import hidden_module, paused_collector
 from tests.support import parameters
@@ -41,7 +42,7 @@ def test_pbe_edit_imports_neither_mlflow_nor_scipy_and_paints_the_same(
     command = [sys.executable, "-c", PROGRAM, *argv, f"--out={images / 'new.png'}"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={}, check=False)
 
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, f"note: using the champion ({CHAMPION})\n")
     state = json.loads(ended.stdout)
     assert state.pop("frozen") > 100_000
     assert state == {"code": 0, "imported": ["torch"], "enabled": True}

@@ -1,0 +1,106 @@
+"""The model that a command uses: the one that `--model` names, else the project's champion, else the bundled painter.
+
+A project is the working directory, a folder above it, or the checkout of this module. As the command line does, this
+module reads the environment: a registry is at MLFLOW_TRACKING_URI, or it is the project's own.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pbe import layout
+from pbe.errors import UnavailableError, UserError
+
+CHAMPION = "models:/paint-by-example@champion"
+PHOTO = "photo"  # names the bundled painter of photographs
+
+
+def default_model() -> tuple[Path, str]:
+    """Return the folder of the champion, or of the bundled painter where there is no champion, and which one it is.
+
+    Raises UserError when there is neither, the champion's files are gone or the registry cannot be read, and
+    UnavailableError when it does not answer.
+    """
+    tracking_uri = _tracking_uri()
+    if tracking_uri is not None:
+        from pbe.serving.registered_models import NoModelError
+
+        try:
+            return _registered_folder(CHAMPION, tracking_uri), f"the champion ({CHAMPION})"
+        except NoModelError:
+            pass
+    bundled = _bundled_painter()
+    if bundled is None:
+        raise UserError(
+            f"no model: there is no registered champion and no {layout.PHOTO_PAINTER}; give --model a folder, "
+            "run this in a clone of the project, or train a model with `make demo`"
+        )
+    return bundled, f"the bundled painter of photographs ({bundled}): there is no registered champion"
+
+
+def model_folder(model: str) -> Path:
+    """Return the folder of a model: the bundled painter's for `photo`, a folder, or a registered model's.
+
+    Raises UserError when there is no such model, and UnavailableError when the registry does not answer.
+    """
+    if model == PHOTO:
+        return _required_painter()
+    if not model.startswith("models:/"):
+        if not Path(model).is_dir():
+            raise UserError(f"--model {model}: no such folder, and not a registered model ({CHAMPION}) or {PHOTO}")
+        return Path(model)
+    tracking_uri = _tracking_uri()
+    if tracking_uri is None:
+        raise UserError(f"--model {model}: this project has no registry yet; run `make demo` or name a folder")
+    from pbe.serving.registered_models import MissingFilesError
+
+    try:
+        return _registered_folder(model, tracking_uri)
+    except (UnavailableError, MissingFilesError):
+        raise
+    except UserError as error:
+        raise UserError(f"--model: {error}; run `make demo` to train and register a model") from None
+
+
+def _registered_folder(model: str, tracking_uri: str) -> Path:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from pbe.serving.registered_models import painter_folder
+
+    elsewhere = any(os.environ.get(name) for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE"))
+    return painter_folder(model, tracking_uri=tracking_uri, direct=not elsewhere, cache=_model_cache())
+
+
+def _model_cache() -> Path:
+    """Return where the models of a server are kept, one folder for each version."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paint-by-example" / "models"
+
+
+def _tracking_uri() -> str | None:
+    return os.environ.get("MLFLOW_TRACKING_URI") or _project_registry()
+
+
+def _project_registry() -> str | None:
+    """Return the address of the first mlflow.db of a project."""
+    databases = (project / layout.MLFLOW_DATABASE for project in _projects())
+    return next((f"sqlite:///{database}" for database in databases if database.is_file()), None)
+
+
+def _bundled_painter() -> Path | None:
+    folders = (project / layout.PHOTO_PAINTER for project in _projects())
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _required_painter() -> Path:
+    folder = _bundled_painter()
+    if folder is None:
+        raise UserError(
+            f"--model {PHOTO}: there is no {layout.PHOTO_PAINTER} in {Path.cwd()} or above it, and a pip package does "
+            "not contain it; run this in a clone of the project, or give --model a folder"
+        )
+    return folder
+
+
+def _projects() -> Iterator[Path]:
+    working_directory = Path.cwd()
+    yield from (working_directory, *working_directory.parents, Path(__file__).parents[2])

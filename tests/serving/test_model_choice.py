@@ -1,0 +1,129 @@
+"""Which model `pbe edit` uses when none is named, and how a large picture comes out of it."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from pbe.errors import UnavailableError, UserError
+from pbe.layout import PHOTO_PAINTER
+from pbe.serving import model_choice, registered_models
+from pbe.serving.cli import main
+from pbe.serving.model_choice import CHAMPION, default_model, model_folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty project; the working directory is a folder in it, and the checkout of the tests is not seen."""
+    folder = tmp_path / "project"
+    (folder / "pictures").mkdir(parents=True)
+    monkeypatch.chdir(folder / "pictures")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(model_choice, "__file__", str(tmp_path / "site-packages/pbe/serving/model_choice.py"))
+    return folder
+
+
+@pytest.fixture
+def bundled(project: Path, model_folder: Path) -> Path:
+    """Return the bundled painter of the project, a copy of the tests' model."""
+    return Path(shutil.copytree(model_folder, project / PHOTO_PAINTER))
+
+
+def register_champion(project: Path, champion: Path) -> None:
+    """Register a model with the alias `champion`, as far as the editor reads it."""
+    model = project / "mlruns/m-1"
+    shutil.copytree(champion, model / "artifacts/pbe")
+    (model / "MLmodel").write_text(
+        "flavors:\n  python_function:\n    artifacts:\n      painter:\n        path: artifacts/pbe\n"
+    )
+    client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    client.create_registered_model("paint-by-example")
+    client.create_model_version("paint-by-example", str(model))
+    client.set_registered_model_alias("paint-by-example", "champion", "1")
+
+
+def test_without_a_registry_the_bundled_painter_is_the_default(bundled: Path) -> None:
+    folder, name = default_model()
+    assert folder == bundled
+    assert name == f"the bundled painter of photographs ({bundled}): there is no registered champion"
+
+
+def test_the_champion_comes_before_the_bundled_painter(
+    project: Path, bundled: Path, model_folder: Path, empty_registry: Path
+) -> None:
+    shutil.copy(empty_registry, project / "mlflow.db")
+    assert default_model()[0] == bundled  # a registry without a champion
+
+    register_champion(project, model_folder)
+    assert default_model() == (project / "mlruns/m-1/artifacts/pbe", f"the champion ({CHAMPION})")
+    assert model_choice.model_folder("photo") == bundled
+
+
+@pytest.mark.usefixtures("bundled")
+def test_a_champion_whose_files_are_gone_is_not_replaced_silently(
+    project: Path, model_folder: Path, empty_registry: Path
+) -> None:
+    shutil.copy(empty_registry, project / "mlflow.db")
+    register_champion(project, model_folder)
+    shutil.rmtree(project / "mlruns")
+    with pytest.raises(registered_models.MissingFilesError, match="run dvc repro --force register"):
+        default_model()
+
+
+@pytest.mark.usefixtures("bundled")
+def test_a_registry_that_does_not_answer_is_not_replaced_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(UnavailableError, match="does not answer"):
+        default_model()
+
+
+@pytest.mark.usefixtures("project")
+def test_without_any_model_one_line_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="no registered champion and no data/photo-painter; give --model a folder"):
+        default_model()
+    with pytest.raises(UserError, match=r"--model photo: there is no data/photo-painter in /.*pictures or above it"):
+        model_folder("photo")
+
+
+def test_the_bundled_painter_of_the_checkout_serves_any_folder(
+    project: Path, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UserError):
+        default_model()
+    monkeypatch.setattr(model_choice, "__file__", str(project / "pbe/serving/model_choice.py"))
+    assert default_model()[0] == bundled
+
+
+LARGE_PX = 2048
+HOLE = np.s_[900:1000, 1200:1330]
+
+
+def write_large_picture(folder: Path) -> None:
+    """Write a picture of 2048 px whose mask is a small window, and an exemplar."""
+    y, x = np.mgrid[:LARGE_PX, :LARGE_PX]
+    PILImage.fromarray(np.stack([x % 251, y % 241, (x + y) % 239], -1).astype(np.uint8)).save(folder / "s.bmp")
+    mask = np.zeros((LARGE_PX, LARGE_PX), np.uint8)
+    mask[HOLE] = 255
+    PILImage.fromarray(mask).save(folder / "m.bmp")
+    PILImage.fromarray(np.full((30, 20, 3), (200, 40, 40), np.uint8)).save(folder / "e.png")
+
+
+@pytest.mark.usefixtures("bundled")
+def test_of_a_large_picture_the_default_model_changes_the_masked_window_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_large_picture(tmp_path)
+    images = [f"--{name}={tmp_path / file}" for name, file in
+              (("source", "s.bmp"), ("mask", "m.bmp"), ("exemplar", "e.png"), ("out", "o.bmp"))]  # fmt: skip
+    assert main(["edit", *images, "--num-steps=2"]) == 0
+
+    source, out = (np.array(PILImage.open(tmp_path / file)) for file in ("s.bmp", "o.bmp"))
+    assert (out[HOLE] != source[HOLE]).any(-1).mean() > 0.9
+    out[HOLE] = source[HOLE]
+    assert np.array_equal(out, source)
+    assert capsys.readouterr().err.startswith("note: using the bundled painter of photographs (")
