@@ -28,13 +28,13 @@ import torch  # noqa: E402
 from torch.optim.optimizer import register_optimizer_step_pre_hook  # noqa: E402
 
 from pbe.demo.photo_weights.__main__ import PARTS, train_parts  # noqa: E402
-from pbe.demo.photo_weights.recipe import PhotoRecipe  # noqa: E402
+from pbe.demo.photo_weights.recipe import ColourPhase, PhotoRecipe  # noqa: E402
 from pbe.demo.weights import resumable  # noqa: E402
 
-STEPS = 4
-TINY = replace(
-    PhotoRecipe(), vae_channels=(8, 8, 16), vae_steps=STEPS, vae_cooldown_from=3, vae_batch=2, towers_steps=STEPS,
-    towers_batch=3, prior_steps=STEPS, prior_batch=2, prior_windows=1, prior_exemplars=1,
+TINY = replace(  # four updates of each part
+    PhotoRecipe(), vae_channels=(8, 8, 16), vae_steps=2, vae_cooldown_from=1, vae_batch=2, towers_steps=4,
+    vae_colour_phases=(ColourPhase(1, 0.6, 20.0, 0.5), ColourPhase(1, 1.0, 60.0, 0.5)), towers_batch=3,
+    prior_steps=4, prior_batch=2, prior_windows=1, prior_exemplars=1,
 )  # fmt: skip
 
 

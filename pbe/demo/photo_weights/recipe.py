@@ -25,7 +25,7 @@ class PhotoRecipe:
     vae_channels: tuple[int, ...] = (16, 48, 96)
     vae_steps: int = 2000  # of the first phase
     vae_horizon: int = 3000  # of its cosine
-    vae_cooldown_from: int = 1500  # the step from which the rate decreases to zero at `vae_colour_from`
+    vae_cooldown_from: int = 1500  # the step from which the rate decreases to zero, at the end of the first phase
     vae_colour_phases: tuple[ColourPhase, ...] = (ColourPhase(700, 0.6, 20.0, 0.5), ColourPhase(600, 1.0, 60.0, 0.75))
     vae_batch: int = 16
     vae_crop_px: int = 64

@@ -91,8 +91,8 @@ def train_towers(recipe: PhotoRecipe, photos: PhotoSet, out: Path, key: str, dev
         same_label = _equal([photo.label for photo in views], device)
         target = F.interpolate(x, size=THUMBNAIL_PX, mode="area")
         return (
-            _contrast(image, image, same_clip & ~torch.eye(len(views), dtype=torch.bool, device=device), same_label)
-            + recipe.towers_text * _contrast(image, text, same_label, same_label)
+            contrast(image, image, same_clip & ~torch.eye(len(views), dtype=torch.bool, device=device), same_label)
+            + recipe.towers_text * contrast(image, text, same_label, same_label)
             + recipe.towers_thumbnail * F.mse_loss(thumbnails.view_as(target), target)
         )
 
@@ -124,7 +124,7 @@ def measure_towers(
     return {"same_clip_recall_at_1": float(np.mean(same)), "name_accuracy": float(np.mean(named))}
 
 
-def _contrast(queries: Tensor, keys: Tensor, positives: Tensor, ignored: Tensor) -> Tensor:
+def contrast(queries: Tensor, keys: Tensor, positives: Tensor, ignored: Tensor) -> Tensor:
     """Return the supervised contrastive loss at temperature 0.1; ignored pairs that are no positives do not count."""
     logits = (queries @ keys.T / 0.1).masked_fill(ignored & ~positives, -1e4)
     shares = positives.float() / positives.sum(1, keepdim=True).clamp(min=1)

@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def test_the_recipe_trains_a_backbone_that_the_painter_can_start_from(trained: P
 def test_the_record_has_the_recipe_the_photographs_and_the_quality_of_each_part(trained: Path) -> None:
     record = json.loads((trained / "recipe.json").read_text())
     assert set(record["quality"]) == set(PARTS)
-    assert record["recipe"] == json.loads(json.dumps(TINY.__dict__))
+    assert record["recipe"] == json.loads(json.dumps(asdict(TINY)))
     assert len(record["photographs"]) == 32
     numbers = {key: value for part in record["quality"].values() for key, value in part.items()}
     assert all(math.isfinite(value) for value in numbers.values())
