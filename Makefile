@@ -7,7 +7,7 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
-.PHONY: demo photo test lint install ui mlflow browse tiny-backbone photo-backbone clean
+.PHONY: demo photo test lint install ui mlflow browse tiny-backbone photo-backbone examples clean
 
 demo: install
 	$(VENV)/python -m flows.pipeline
@@ -55,6 +55,9 @@ photo-backbone: install  # retrains data/photo by its recorded recipe: make phot
 	  echo "name the folders of the photographs: make photo-backbone FOD_A=DIR PHOTOS=DIR (docs/photographs-backbone.md)"; exit 2; }
 	$(VENV)/python -m pbe.demo.photo_weights --out data/photo --packed data/photographs.zip \
 	  $(if $(FOD_A),--fod-a "$(FOD_A)") $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+examples: install  # paints docs/examples with the bundled painter of photographs
+	$(VENV)/python docs/examples/paint.py
 
 clean:  # removes everything the pipeline made, with DVC's cache and the registry; keeps .venv
 	rm -rf data/world-bucket data/raw data/boxes data/curated data/latents data/bench models reports/index.html reports/gallery.png \

@@ -87,8 +87,10 @@ def _project_registry() -> str | None:
 
 
 def _bundled_painter() -> Path | None:
+    from pbe.method.backbone import INDEX
+
     folders = (project / layout.PHOTO_PAINTER for project in _projects())
-    return next((folder for folder in folders if folder.is_dir()), None)
+    return next((folder for folder in folders if (folder / INDEX).is_file()), None)
 
 
 def _required_painter() -> Path:

@@ -80,8 +80,9 @@ def test_a_registry_that_does_not_answer_is_not_replaced_silently(monkeypatch: p
         default_model()
 
 
-@pytest.mark.usefixtures("project")
-def test_without_any_model_one_line_says_what_to_do() -> None:
+def test_without_any_model_one_line_says_what_to_do(project: Path) -> None:
+    (project / PHOTO_PAINTER).mkdir(parents=True)
+    (project / PHOTO_PAINTER / "README.md").touch()
     with pytest.raises(UserError, match="no registered champion and no data/photo-painter; give --model a folder"):
         default_model()
     with pytest.raises(UserError, match=r"--model photo: there is no data/photo-painter in /.*pictures or above it"):
