@@ -123,17 +123,28 @@ def plan_pastings(
             path = exemplars / f"{clip.name.replace('/', '-')}.png"
             PillowImage.fromarray(crop_exemplar(read_image(frame.image), frame.box, pad_frac, EXEMPLAR_PX)).save(path)
             sources = [source for other, source in fold if other is not clip]
-            order = rng.permutation(len(sources))
+            order = [sources[n] for n in rng.permutation(len(sources))]
             for place in range(per_frame):
-                source = sources[order[place % len(sources)]]
-                sides = image_sides(source.image)
-                free = free_box(source.box, frame.box, sides, rng)
-                box = free or covering_box(source.box, frame.box, sides)
-                others = ((source.label, source.box),) if free else ()
-                pastings.append(
-                    Pasting(f"{path.stem}-{place}", number, frame, path, source, box, others, len(pastings))
-                )
+                shift = place % len(order)
+                source, box, others = _place(frame.box, order[shift:] + order[:shift], rng)
+                name = f"{path.stem}-{place}"
+                pastings.append(Pasting(name, number, frame, path, source, box, others, len(pastings)))
     return pastings
+
+
+def _place(
+    shape: Box, sources: Sequence[Example], rng: np.random.Generator
+) -> tuple[Example, Box, tuple[tuple[str, Box], ...]]:
+    """Return the first source with room for a box, the box, and what remains of the source.
+
+    Without room in any of them, the smallest box that covers a source's object.
+    """
+    for source in sources:
+        if box := free_box(source.box, shape, image_sides(source.image), rng):
+            return source, box, ((source.label, source.box),)
+    covering = [(source, covering_box(source.box, shape, image_sides(source.image))) for source in sources]
+    source, box = min(covering, key=lambda each: (each[1][2] - each[1][0]) * (each[1][3] - each[1][1]))
+    return source, box, ()
 
 
 def free_box(taken: Box, shape: Box, sides: tuple[int, int], rng: np.random.Generator) -> Box | None:

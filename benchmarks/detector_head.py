@@ -137,10 +137,11 @@ def train_head(real: TrainingSet, extra: TrainingSet | None, num_classes: int, n
 def _balanced_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy in which objects and background of a picture have the same weight."""
     losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none").view_as(targets)
-    is_object = (targets > 0).float()
-    object_loss = (losses * is_object).sum((1, 2)) / is_object.sum((1, 2))
-    background = 1 - is_object
-    return torch.as_tensor((object_loss + (losses * background).sum((1, 2)) / background.sum((1, 2))).mean() / 2)
+    parts = []
+    for marked in (targets > 0, targets == 0):
+        weights = marked.float()
+        parts.append((losses * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1))  # a box may fill the picture
+    return torch.stack(parts).mean()
 
 
 def detect(probabilities: NDArray[np.float32]) -> tuple[float, tuple[float, float, float, float]]:

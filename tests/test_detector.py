@@ -78,6 +78,21 @@ def test_a_detection_is_the_region_around_the_most_probable_cell() -> None:
     assert box_in_cells((299, 0, 300, 1), (300, 300)) == (19, 0, 20, 1)  # at least one cell
 
 
+def test_training_finds_the_class_of_a_cell_though_a_box_fills_its_picture() -> None:
+    import torch
+    from detector_head import GRID, TrainingSet, train_head
+
+    targets = torch.zeros(3, GRID, GRID, dtype=torch.long)
+    targets[0, 3:9, 3:9], targets[1, 5:9, 9:19], targets[2] = 1, 2, 1
+    features = torch.nn.functional.one_hot(targets, 3).float() + torch.rand(3, GRID, GRID, 3) / 10
+    parts = TrainingSet(features[:2], targets[:2]), TrainingSet(features[2:], targets[2:])
+    head = train_head(*parts, num_classes=2, num_steps=300, seed=0)
+    probabilities = head(features.numpy().astype(np.float16))
+    for label in (1, 2):
+        assert (probabilities[..., label - 1][targets == label] > 0.5).all()
+        assert (probabilities[..., label - 1][targets != label] < 0.5).all()
+
+
 def test_a_painted_box_is_free_or_covers_the_old_object_with_the_new_proportions() -> None:
     from detector_data import covering_box, free_box
 
