@@ -29,9 +29,9 @@ _BATCH = 32
 def build_prior() -> UNet:
     config = {
         "sample_size": IMAGE_PX // 4,
-        "block_out_channels": [48, 96, 160],
-        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "block_out_channels": [32, 64, 128],
+        "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
         "layers_per_block": 1,
         "cross_attention_dim": CONTEXT_DIM,
         "attention_head_dim": 4,
