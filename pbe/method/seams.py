@@ -1,11 +1,13 @@
 """The seam: a painted background of a slightly wrong shade shows as a rectangle, so its shade is corrected.
 
-    y' = y + w(|f - y|) * spread(f - y on the mask's rim),   w(d) = exp(-(d / 32)^2) in grey levels
+    y' = y + w(|f - y - c|) c,   w(d) = exp(-(d / 32)^2) in grey levels
+    c  = spread of w / (w + e) (f - y) with weight w + e, where w = w(|f - y|), e = 0.02, on the mask's rim
 
 f is the source with its hole filled from the rim. Where the painting shows background on the rim of the mask (|f - y|
-small), the difference f - y is known there; it is spread over the mask and added to the pixels that look like
-background, so that the object keeps its colours. Poisson blending (Perez et al., 2003) would bleed the surroundings
-into an object that touches the rim. The official code does not correct the seam.
+small), the difference f - y is known there; it is spread over the mask and added to the pixels that then look like
+background, so that the object keeps its colours. e draws the correction to zero where the painting shows an object on
+the rim. Poisson blending (Perez et al., 2003) would bleed the surroundings into such an object. The official code does
+not correct the seam.
 """
 
 import cv2
@@ -14,8 +16,8 @@ from numpy.typing import NDArray
 
 from pbe.types import Image, Mask
 
-BACKGROUND_TOLERANCE = 32.0  # grey levels
-RIM_TOLERANCE = 16.0  # grey levels
+TOLERANCE = 32.0  # grey levels
+NO_CORRECTION = 0.02  # e, the weight of a correction by zero
 
 Floats = NDArray[np.float32]
 
@@ -27,13 +29,19 @@ def match_rim(painted: Image, filled: Image, mask: Mask) -> Image:
     """
     mask = np.ascontiguousarray(mask, np.uint8)
     difference = filled.astype(np.float32) - painted
-    size = np.abs(difference).max(-1)
     # The edge of the picture is not a rim: the source does not show what lies beyond it.
     inside = cv2.erode(mask, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1)
-    certainty = np.where(mask > inside, np.exp(-((size / RIM_TOLERANCE) ** 2)), 0).astype(np.float32)
-    background = np.exp(-((size / BACKGROUND_TOLERANCE) ** 2))
-    corrected = painted + background[..., None] * spread(difference, certainty)
+    certainty = _likely_background(difference)
+    known = difference * (certainty / (certainty + NO_CORRECTION))[..., None]
+    weights = np.where(mask > inside, (certainty + NO_CORRECTION) / (1 + NO_CORRECTION), 0).astype(np.float32)
+    correction = spread(known, weights)
+    corrected = painted + _likely_background(difference - correction)[..., None] * correction
     return np.asarray(corrected.round().clip(0, 255), np.uint8)
+
+
+def _likely_background(difference: Floats) -> Floats:
+    """Return w of differences (H, W, C) from the surroundings, the largest of the channels: (H, W), 0 to 1."""
+    return np.asarray(np.exp(-np.square(np.abs(difference).max(-1) / TOLERANCE)), np.float32)
 
 
 def spread(values: Floats, weights: Floats) -> Floats:
