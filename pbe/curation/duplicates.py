@@ -24,7 +24,7 @@ Weights = NDArray[np.bool_]
 Pair = tuple[int, int]
 
 _MARGIN_PX = 1
-_CHUNK = 256
+_CHUNK = 64  # pairs whose arrays fit the cache of a core
 _MAX_OF_CONTRAST = 0.35
 _MAX_OF_BOX_CONTRAST = 0.4
 _ROUNDING = 1e-5
@@ -106,8 +106,9 @@ class PixelCheck:
         Two plain scenes with one small object each also differ by little. A pair must therefore differ by far less than
         the contrast of either image: among 4,420 demo images, duplicates differ by up to 0.17 of their contrast, other
         pairs by 0.57 or more. The same holds for the boxes alone, where 84 duplicates of the demo differ by up to 0.31
-        of the contrast: frames of a clip whose object has moved over plain ground are no duplicates. If the unaligned difference exceeds the limit by more than the shift sensitivity of
-        the first image, no shift can bring it below (triangle inequality).
+        of the contrast: frames of a clip whose object has moved over plain ground are no duplicates. If the unaligned
+        difference exceeds the limit by more than the shift sensitivity of the first image, no shift can bring it below
+        (triangle inequality).
         """
         confirmed: list[Pair] = []
         for start in range(0, len(candidates), _CHUNK):

@@ -47,8 +47,8 @@ class Examination:
     """The results for N images, in the order in which they were given.
 
     `images` has one row for each: image_id, split, fault or "", size, the measures of `Quality` (null when it cannot be
-    decoded), its location in a shard and its group (null when none is known). `thumbnails` is (N, 32, 32, 3) uint8. `good` are the G rows without a fault,
-    and `embeddings` their (G, D) float32 embeddings.
+    decoded), its location in a shard and its group (null when none is known). `thumbnails` is (N, 32, 32, 3) uint8.
+    `good` are the G rows without a fault, and `embeddings` their (G, D) float32 embeddings.
     """
 
     images: pl.DataFrame
@@ -115,7 +115,8 @@ def examine(
     takes (B, embed_px, embed_px, 3) uint8 and returns (B, D) float32. The unnamed files of thumbnails and embeddings
     are created in the folder `scratch`.
     """
-    rows = images.drop("group").join(_sizes_of_boxes(boxes), on=["split", "image_id"], how="left", maintain_order="left")
+    sizes = _sizes_of_boxes(boxes)
+    rows = images.drop("group").join(sizes, on=["split", "image_id"], how="left", maintain_order="left")
     thumbnails = _on_disk(scratch, (len(rows), THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX, 3), np.uint8)
     embeddings: NDArray[Any] = np.zeros((0, 1), np.float32)
     blocks, num_good = [pl.DataFrame(schema=_SCHEMA)], 0

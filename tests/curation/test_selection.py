@@ -70,7 +70,9 @@ def write_raw(raw: Path) -> Path:
         images = [(name, encode(name, scene)) for name, scene in SCENES.items() if SPLITS[name] == split]
         refs |= write_tar(raw / "images" / f"{split}-00000.tar", images)
     for name in SCENES:
-        manifest.append({"image_id": name, "split": SPLITS[name], "outcome": "ok", "group": None, **refs[name]._asdict()})
+        manifest.append(
+            {"image_id": name, "split": SPLITS[name], "outcome": "ok", "group": None, **refs[name]._asdict()}
+        )
         drawn = SCENES[ORIGINALS.get(name, name)]
         boxes += [box_row(name, number, drawn) for number in range(len(drawn.objects))]
     lost = dict.fromkeys(LOCATION)
@@ -110,9 +112,7 @@ def run(
     **options: Any,
 ) -> CurationReport:
     home = world / ".fiftyone"
-    return curate(
-        world, world / boxes, out, settings, embed, database_uri=uri, home=home, dataset="test", **options
-    )
+    return curate(world, world / boxes, out, settings, embed, database_uri=uri, home=home, dataset="test", **options)
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,21 @@
 import hashlib
 import shutil
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pbe.dataset.image_shards import ImageRef
 from pbe.demo.accuracy import read_truth
 from pbe.errors import UserError
 from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.benches.bench_folder import read_bench
-from pbe.evaluation.benches.case_selection import CaseRules, make_bench
+from pbe.evaluation.benches.case_selection import CaseRules, _BoxRow, _plan_cases, make_bench
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -90,20 +94,33 @@ def test_there_are_no_more_cases_than_pairs(demo: Path, tmp_path: Path, rules: C
     assert len(make(root, tmp_path / "bench", rules)) <= 6
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_no_case_has_source_and_exemplar_of_one_group(
-    demo: Path, tmp_path: Path, rules: CaseRules, number: int
-) -> None:
+@given(groups=st.lists(st.sampled_from([None, "1", "2", "3"]), min_size=1, max_size=12), seed=st.integers(0, 2**32 - 1))
+def test_no_case_has_source_and_exemplar_of_one_group(groups: list[str | None], seed: int) -> None:
+    image, box = ImageRef("x.tar", 0, 1), (4, 4, 24, 24)
+    boxes = [  # two of each image
+        _BoxRow(f"{n}_{k}", str(n), "Cat", box, 32, 32, True, image, None, group)
+        for n, group in enumerate(groups)
+        for k in range(2)
+    ]
+    rules = CaseRules(1000, 0.0, 1.0, 32, 0.1)
+    pairs = {(p.source.box_id, p.exemplar.box_id) for p in _plan_cases(boxes, rules, np.random.default_rng(seed))}
+    apart = {
+        (source.box_id, exemplar.box_id)
+        for source, exemplar in product(boxes, repeat=2)
+        if source.image_id != exemplar.image_id and (source.group is None or source.group != exemplar.group)
+    }
+    assert pairs == apart  # every pair that is allowed, and no other
+
+
+def test_the_groups_of_curated_boxes_keep_cases_apart(demo: Path, tmp_path: Path, rules: CaseRules) -> None:
     boxes = pl.read_parquet(demo / "curated" / "boxes.parquet")
-    images = boxes["image_id"].unique().sort()
-    drawn = np.random.default_rng(number).choice([None, "1", "2", "3"], len(images))
-    groups = dict(zip(images, drawn.tolist(), strict=True))
-    grouped = boxes.with_columns(group=pl.col("image_id").replace_strict(groups, return_dtype=pl.String))
-    bench = make(with_boxes(demo, tmp_path, grouped), tmp_path / "bench", replace(rules, num_cases=60), seed=number)
+    images = boxes["image_id"].unique().sort().to_list()
+    groups = {image_id: str(number % 3) for number, image_id in enumerate(images)}
+    grouped = boxes.with_columns(group=pl.col("image_id").replace_strict(groups))
+    bench = make(with_boxes(demo, tmp_path, grouped), tmp_path / "bench", replace(rules, num_cases=60))
     assert bench.origins
-    pairs = [(groups[o.source_image_id], groups[o.exemplar_box_id.rsplit("_", 1)[0]]) for o in bench.origins]
-    assert all(source is None or source != exemplar for source, exemplar in pairs)
-    assert all(o.exemplar_box_id.rsplit("_", 1)[0] != o.source_image_id for o in bench.origins)
+    for o in bench.origins:
+        assert groups[o.source_image_id] != groups[o.exemplar_box_id.rsplit("_", 1)[0]]
 
 
 def test_boxes_of_a_single_group_are_refused(demo: Path, tmp_path: Path, rules: CaseRules) -> None:

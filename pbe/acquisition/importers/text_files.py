@@ -1,4 +1,4 @@
-"""Text files of annotations: JSON, YAML, XML, CSV and lists, in the encodings that a file states or shows with certainty.
+"""Text files of annotations: JSON, YAML, XML, CSV and lists, in encodings that a file states or shows with certainty.
 
 A byte order mark, the pattern of zero bytes in UTF-16 and UTF-32, and an XML declaration are certain. Any other file is
 UTF-8, or an error that says so: nothing distinguishes cp1252 from GBK, and a wrong guess would garble class names.

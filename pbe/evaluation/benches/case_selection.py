@@ -21,6 +21,7 @@ from pbe.dataset.object_masks import unpack_mask
 from pbe.errors import UserError
 from pbe.evaluation.attributes import BoxTruth
 from pbe.evaluation.benches.bench import Bench, Case, Origin, write_case, write_index
+from pbe.evaluation.labels import words_of
 from pbe.method.exemplars import resize
 from pbe.method.windows import Window, box_in_window, box_mask, cut_window, square_window
 from pbe.runtime.files import atomic_folder
@@ -83,8 +84,8 @@ def make_bench(
     if not plans:
         raise UserError(
             f"{curated / 'boxes.parquet'}: none of {len(boxes)} validation boxes can be used; a case needs a box that "
-            f"covers {rules.min_area_frac:g} to {rules.max_area_frac:g} of its window, and an exemplar of another image "
-            "and another group"
+            f"covers {rules.min_area_frac:g} to {rules.max_area_frac:g} of its window, and an exemplar of another "
+            "image and another group"
         )
     shards = ImageShards(raw / "images")
     cases = (_render(case_id, plan, shards, rules) for case_id, plan in enumerate(plans))
@@ -214,7 +215,7 @@ def _cut(pixels: NDArray[np.uint8], box_xyxy: Box, pad_frac: float) -> NDArray[n
 
 def _origin(case_id: int, plan: _Plan, truth: Mapping[str, BoxTruth]) -> Origin:
     source, exemplar = plan.source, plan.exemplar
-    exemplar_truth = truth.get(exemplar.box_id, BoxTruth({}, exemplar.label.lower()))
+    exemplar_truth = truth.get(exemplar.box_id, BoxTruth({}, words_of(exemplar.label)))
     source_truth = truth.get(source.box_id, BoxTruth({}, ""))
     return Origin(
         case_id,
