@@ -23,7 +23,7 @@ from tests.support.random_encodings import fetch
 def make(backbone: Path, **changes: Any) -> Trainer:
     defaults = {
         "num_workers": 1, "batch_size": 4, "steps": 8, "lr": 2e-3, "conv_in_lr_factor": 1.0, "checkpoint_every": 3,
-        "validate_every": 4,
+        "validate_every": 4, "min_snr_gamma": None,
     }  # fmt: skip
     train = parameters.train(**defaults | changes)
     return Trainer(build_painter(backbone, 64, 0), BatchSource(40, fetch, train, 0), train, 0, "cpu")

@@ -32,8 +32,9 @@ from tests.support.tiny_data import write_scenes
 def job(backbone: Path, tmp_path: Path) -> TrainJob:
     write_scenes(tmp_path)
     train = parameters.train(
-        cache=False, num_workers=1, steps=3, batch_size=2, checkpoint_every=2, validation_samples=2, lr=1e-3
-    )
+        cache=False, num_workers=1, steps=3, batch_size=2, checkpoint_every=2, validation_samples=2, lr=1e-3,
+        min_snr_gamma=None,
+    )  # fmt: skip
     return TrainJob(
         tmp_path / "images", tmp_path, backbone, tmp_path, tmp_path / "run", parameters.method(), train, seed=0
     )
