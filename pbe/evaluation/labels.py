@@ -1,4 +1,4 @@
-"""Class names as words, which text-conditioned models and captions need: data sets write AdjustableClamp or traffic_light."""
+"""Class names as words, for captions and for models conditioned by text: AdjustableClamp, traffic_light."""
 
 import re
 

@@ -9,12 +9,14 @@ import pytest
 from flows.bench import bench as make_bench
 from flows.evaluate import check_bench, evaluate, paint_all, placement_of
 from pbe import layout
+from pbe.dataset.images import read_image
 from pbe.demo.attribute_classifier import FOLDER
 from pbe.errors import UserError
 from pbe.evaluation.benches.bench import source_path
+from pbe.evaluation.benches.bench_folder import read_bench
 from pbe.evaluation.painting.processes import Placement
 from pbe.settings import Settings
-from pbe.types import Progress
+from pbe.types import Progress, no_progress_bars
 from tests.support import parameters
 
 
@@ -80,6 +82,17 @@ def test_the_stage_paints_then_scores_and_reuses_its_results(project: Path, sett
     assert (second.first["cases painted"], second.first["results scored"]) == ((17, 17), (27, 27))
     assert "real images encoded" not in second.last
     assert (project / layout.METRICS).read_bytes() == metrics
+
+
+def test_a_benchs_sources_may_be_larger_than_the_painters_square(project: Path, settings: Settings) -> None:
+    assert read_bench(project / layout.BENCH).case(0).source.shape == (32, 32, 3)
+    settings = settings.model_copy(update={"bench": parameters.bench(num_cases=2, image_px=48)})
+    make_bench(settings, project)
+    bench = read_bench(project / layout.BENCH)
+    assert bench.case(0).source.shape == (48, 48, 3)
+    paint_all(changed(settings, sweep=(), diversity_cases=0), project, bench, (), no_progress_bars)
+    picture = next((project / layout.EVALUATION / "results/paint_by_example").glob("*.png"))
+    assert read_image(picture).shape == (48, 48, 3)
 
 
 def test_a_bench_as_cocoees_authors_give_it_is_evaluated_and_what_is_damaged_refused_before_painting(

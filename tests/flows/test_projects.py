@@ -12,7 +12,7 @@ from dvc.repo import Repo
 from flows.pipeline import stale
 from pbe import layout
 from pbe.settings import load_settings
-from tests.flows.test_dvc_yaml import PIPELINE, ignored, named, outputs
+from tests.flows.test_dvc_yaml import PIPELINE, ignored, outputs
 from tests.support.toy_project import ROOT
 
 PROJECTS = sorted(path.parent for path in (ROOT / "projects").glob("*/params.yaml"))

@@ -16,6 +16,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from pbe.evaluation.benches.bench import Bench, write_image
+from pbe.evaluation.labels import words_of
 from pbe.evaluation.report.pictures import fit
 from pbe.evaluation.scoring.case_scores import Method
 from pbe.evaluation.scoring.metric_table import metric_spec
@@ -73,7 +74,7 @@ def _row(bench: Bench, case_id: int, caption: str, number: int, columns: Sequenc
 
 def case_captions(bench: Bench) -> list[str]:
     """Return a caption for each exemplar, in bench order."""
-    captions = [o.exemplar_caption or o.exemplar_label.lower() for o in bench.origins or ()] or [""] * len(bench)
+    captions = [o.exemplar_caption or words_of(o.exemplar_label) for o in bench.origins or ()] or [""] * len(bench)
     return [caption[:_MAX_CAPTION] or "an exemplar" for caption in captions]
 
 
