@@ -7,8 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
+
+from pbe import layout
+from pbe.errors import UserError
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -107,3 +112,44 @@ def test_every_input_of_an_edit_is_edited_or_an_error_of_one_line() -> None:
     edited = re.search(r"^ *(\d+) edited$", output, re.MULTILINE)
     assert edited is not None
     assert 20 < int(edited[1]) < 130
+
+
+def test_the_tables_of_photographs_have_intervals_over_clips(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import photographs
+
+    curated, bench = tmp_path / layout.CURATED, tmp_path / layout.BENCH
+    for folder in (curated, bench):
+        folder.mkdir(parents=True)
+    boxes = {"box_id": [f"{i}" for i in range(8)], "group": ["a"] * 4 + ["b"] * 2 + [None, None]}
+    pl.DataFrame(boxes).write_parquet(curated / "boxes.parquet")
+    cases = {"case_id": range(8), "source_box_id": boxes["box_id"], "exemplar_box_id": boxes["box_id"][::-1]}
+    pl.DataFrame(cases).write_csv(bench / "cases.csv")
+    clips = photographs.draw_clips(tmp_path)
+    assert list(clips.sources) == [2, 2, 2, 2, 3, 3, 0, 1]  # a box without a clip is a clip of its own
+    assert clips.means(np.full(8, 5.0)) == (5.0, 5.0, 5.0)
+    by_clip, apart = (
+        high - low
+        for _, low, high in (clips.means(np.array([0.0] * 4 + [1.0] * 4)), clips.means(np.array([0.0, 1.0] * 4)))
+    )
+    assert by_clip > 1.5 * apart  # what all cases of a clip share varies more than what differs within clips
+    value, _, high = clips.means(np.array([1.0] * 4 + [np.nan] * 4))
+    assert value == high == pytest.approx(1.0)
+
+
+def test_the_tables_of_photographs_replace_what_is_between_the_marks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import photographs
+
+    page = tmp_path / "page.md"
+    first, last = photographs.MARKS
+    page.write_text(f"before\n{first}\nold\n{last}\nafter\n")
+    photographs.write_between_marks(page, "| new |")
+    photographs.write_between_marks(page, "| newer |")
+    assert page.read_text() == f"before\n{first}\n\n| newer |\n\n{last}\nafter\n"
+    assert first in (BENCHMARKS.parent / "docs/photographs.md").read_text()
+    page.write_text("no marks")
+    with pytest.raises(UserError, match=r"page\.md: needs the lines"):
+        photographs.write_between_marks(page, "| new |")
