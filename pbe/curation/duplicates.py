@@ -126,7 +126,9 @@ class PixelCheck:
     def _boxes_agree(self, pairs: Ints) -> NDArray[np.bool_]:
         """Return whether the images of each pair differ, in the boxes of each, by far less than the contrast there."""
         agree = np.ones(len(pairs), bool)
-        for images in pairs.T if self._regions is not None else ():
+        if self._regions is None:
+            return agree
+        for images in pairs.T:
             weights = self._regions.weights(images)
             judged = np.flatnonzero(agree & weights.any(axis=(1, 2)))  # an image without boxes has none to judge
             (left, right), inside = self._pixels[pairs[judged].T], weights[judged]
