@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbe.acquisition.download import AcquireReport, acquire
@@ -28,6 +28,7 @@ def draw(groups: Sequence[str | None], named: Sequence[str | None], frac: float 
     return draw_splits(images, ids, groups, frac, seed)
 
 
+@settings(deadline=None)
 @given(
     groups=st.lists(st.sampled_from([None, "0", "1", "2", "3", "4"]), min_size=2, max_size=40),
     frac=st.floats(0.01, 0.99),
@@ -42,6 +43,7 @@ def test_no_group_is_drawn_into_two_splits(groups: list[str | None], frac: float
     assert splits == draw(groups, [None] * len(groups), frac, seed)
 
 
+@settings(deadline=None)
 @given(
     groups=st.lists(st.sampled_from(["0", "1", "2"]), min_size=4, max_size=20),
     named=st.lists(st.booleans(), min_size=20, max_size=20),
@@ -76,9 +78,9 @@ def write_frames(root: Path, rows: Sequence[str], header: str = "image,scene,lab
 
 
 def acquire_frames(root: Path, **changes: Any) -> tuple[pl.DataFrame, AcquireReport]:
-    settings = {"source": "csv", "root": str(root), "group_file": "scenes.csv", "group_column": "scene"} | changes
+    values = {"source": "csv", "root": str(root), "group_file": "scenes.csv", "group_column": "scene"} | changes
     out = root.parent / "raw"
-    report = acquire(parameters.acquire(**settings, workers=2), 0, out)
+    report = acquire(parameters.acquire(**values, workers=2), 0, out)
     return pl.read_parquet(out / "manifest.parquet").select("image_id", "split", "group"), report
 
 
