@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Weights = NDArray[np.bool_]
 Pair = tuple[int, int]
+Kind = TypeVar("Kind", bound=np.generic)
 
 _MARGIN_PX = 1
 _CHUNK = 64  # pairs whose arrays fit the cache of a core
@@ -197,7 +198,7 @@ def decide(items: Sequence[Item], near_pairs: Iterable[Pair]) -> list[Decision]:
     return decisions
 
 
-def _inner(images: Image) -> Image:
+def _inner(images: NDArray[Kind]) -> NDArray[Kind]:
     return images[:, _MARGIN_PX:-_MARGIN_PX, _MARGIN_PX:-_MARGIN_PX]
 
 

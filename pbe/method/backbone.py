@@ -72,6 +72,7 @@ def painter_px(folder: Path) -> int:
 
 
 def _copy(settings: Backbone, project: Path, out: Path) -> dict[str, str]:
+    card: dict[str, str]
     if settings.source in BUNDLED:
         folder, card = project / BUNDLED[settings.source], {"source": settings.source}
     elif settings.path is None:
