@@ -6,7 +6,7 @@ An inspector has five clips of each kind of object on pavement, and a painter. `
 real one: its object on the pavement of the other real pictures. A detector, a linear layer on frozen features
 (`detector_head`), is trained on the real pictures alone and with the painted ones, and looks for the objects in clips
 that it has not seen (`detector_data`); the other arms are in ARMS. Every arm but the first is trained for the same
-number of steps; where there are extra pictures, half of each batch is real.
+number of steps; where there are extra pictures, half of what a step sees is real.
 
 Writes docs/detector.json, docs/detector.md, and two figures. --work keeps the painted pictures and the features, so
 that a run that was stopped continues.

@@ -26,7 +26,7 @@ from pbe.types import Box, Image, Progress, no_progress
 INPUT_PX, GRID = 320, 20
 NUM_CHANNELS = 112 + 192
 _STRIDE_16, _STRIDE_32 = 13, 17  # layers up to block 10 and up to block 14, after stem and activation
-BATCH, LEARNING_RATE, WEIGHT_DECAY = 8, 3e-3, 1e-2
+CELLS_PER_STEP, LEARNING_RATE, WEIGHT_DECAY = 512, 3e-3, 1e-2
 REGION_FRAC = 0.5
 
 Features = NDArray[np.float16]  # (N, GRID, GRID, 304)
@@ -39,9 +39,6 @@ class TrainingSet:
 
     features: torch.Tensor
     targets: torch.Tensor
-
-    def take(self, places: Sequence[int]) -> "TrainingSet":
-        return TrainingSet(self.features[list(places)], self.targets[list(places)])
 
 
 class FeatureGrid:
@@ -111,8 +108,25 @@ class Head:
         return np.asarray(F.linear(x, self.weight, self.bias).softmax(-1)[..., 1:].numpy())
 
 
+class CellDraw:
+    """Draws cells of a set, first a picture and then one of its cells, so that large objects do not count more."""
+
+    def __init__(self, marked: torch.Tensor) -> None:
+        """`marked` (N, GRID, GRID) says which cells to draw from; a picture without any is left out."""
+        counts = marked.flatten(1).sum(1)
+        starts = counts.cumsum(0) - counts
+        self._cells = marked.flatten().nonzero()[:, 0]
+        self._counts, self._starts = counts[counts > 0], starts[counts > 0]
+
+    def __call__(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Return `count` numbers of cells, counted through the whole set."""
+        pictures = torch.randint(len(self._counts), (count,), generator=generator)
+        shares = torch.rand(count, generator=generator)
+        return self._cells[self._starts[pictures] + (shares * self._counts[pictures]).long()]
+
+
 def train_head(real: TrainingSet, extra: TrainingSet | None, num_classes: int, num_steps: int, seed: int) -> Head:
-    """Train on the real pictures, or on batches of which the second half are `extra` ones."""
+    """Train on cells of the real pictures, or half of them of the `extra` ones; half of all are background."""
     generator = torch.Generator().manual_seed(seed)
     cells = real.features.flatten(0, 2)
     mean, scale = cells.mean(0), cells.std(0) + 1e-3
@@ -120,28 +134,22 @@ def train_head(real: TrainingSet, extra: TrainingSet | None, num_classes: int, n
     bias = torch.zeros(num_classes + 1).requires_grad_()
     optimizer = torch.optim.AdamW([weight, bias], LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
-    sets = [TrainingSet((part.features - mean) / scale, part.targets) for part in (real, extra) if part is not None]
+    draws = [
+        (part, draw)
+        for part in (real, extra)
+        if part is not None
+        for draw in (CellDraw(part.targets > 0), CellDraw(part.targets == 0))
+    ]
     for _ in range(num_steps):
-        loss = torch.zeros(())
-        for part in sets:
-            drawn = torch.randint(len(part.targets), (BATCH // len(sets),), generator=generator)
-            logits = F.linear(part.features[drawn], weight, bias)
-            loss = loss + _balanced_loss(logits, part.targets[drawn]) / len(sets)
+        drawn = [(part, draw(CELLS_PER_STEP // len(draws), generator)) for part, draw in draws]
+        x = torch.cat([part.features.flatten(0, 2)[places] for part, places in drawn])
+        targets = torch.cat([part.targets.flatten()[places] for part, places in drawn])
+        loss = F.cross_entropy(F.linear((x - mean) / scale, weight, bias), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         decay.step()
     return Head(weight.detach(), bias.detach(), mean, scale)
-
-
-def _balanced_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy in which objects and background of a picture have the same weight."""
-    losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none").view_as(targets)
-    parts = []
-    for marked in (targets > 0, targets == 0):
-        weights = marked.float()
-        parts.append((losses * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1))  # a box may fill the picture
-    return torch.stack(parts).mean()
 
 
 def detect(probabilities: NDArray[np.float32]) -> tuple[float, tuple[float, float, float, float]]:

@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from detector_data import Example, Pasting
+from detector_metrics import centre_is_in
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -99,7 +100,7 @@ def _found(examples: Sequence[Mapping[str, Any]]) -> plt.Figure:
             best = entry[arm]
             x0, y0, x1, y1 = best["box"]
             box = (round(x0 * width), round(y0 * height), round(x1 * width), round(y1 * height))
-            is_right = best["label"] == example.label
+            is_right = best["label"] == example.label and centre_is_in(box, example.box)
             _frame(axis, example.box, "white", "--")
             _frame(axis, box, "lime" if is_right else "red")
             axis.set_xlabel(f"{best['label']} {100 * best['score']:.0f} %", fontsize=8)

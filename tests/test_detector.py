@@ -85,7 +85,7 @@ def test_training_finds_the_class_of_a_cell_though_a_box_fills_its_picture() -> 
     targets = torch.zeros(3, GRID, GRID, dtype=torch.long)
     targets[0, 3:9, 3:9], targets[1, 5:9, 9:19], targets[2] = 1, 2, 1
     features = torch.nn.functional.one_hot(targets, 3).float() + torch.rand(3, GRID, GRID, 3) / 10
-    parts = TrainingSet(features[:2], targets[:2]), TrainingSet(features[2:], targets[2:])
+    parts = TrainingSet(features[:2], targets[:2]), TrainingSet(features[1:], targets[1:])
     head = train_head(*parts, num_classes=2, num_steps=300, seed=0)
     probabilities = head(features.numpy().astype(np.float16))
     for label in (1, 2):
