@@ -19,7 +19,8 @@ def test_a_bundled_painter_is_the_model_in_fp16_beside_its_card(tmp_path: Path, 
     (out / "README.md").write_text("card")
     (out / "unet/old.safetensors").touch()
     bundle(tmp_path / "model", out)
-    assert (out / "README.md").read_text() == "card" and not (out / "unet/old.safetensors").exists()
+    assert (out / "README.md").read_text() == "card"
+    assert not (out / "unet/old.safetensors").exists()
     for file in out.rglob("*.safetensors"):
         assert {t.dtype for t in load_file(file).values() if t.is_floating_point()} == {torch.float16}
     read = Painter.from_pretrained(out).state_dict()
