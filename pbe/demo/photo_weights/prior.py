@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from pbe.demo.photo_weights.captions import MAX_TOKENS, TEMPLATES, class_name
+from pbe.demo.photo_weights.captions import MAX_TOKENS, TEMPLATES
 from pbe.demo.photo_weights.photos import Photo, PhotoSet
 from pbe.demo.photo_weights.recipe import CONTEXT_DIM, IMAGE_PX, PhotoRecipe
 from pbe.demo.photo_weights.towers import draw_exemplar
@@ -19,6 +19,7 @@ from pbe.demo.photo_weights.windows import draw_window_of
 from pbe.demo.weights.crops import to_tensor
 from pbe.demo.weights.prior import SCHEDULE, denoising_loss
 from pbe.demo.weights.resumable import Progress, optimize
+from pbe.evaluation.labels import words_of
 from pbe.method.pretrained import load_vae
 from pbe.method.unet import UNet
 from pbe.runtime.files import atomic_file
@@ -152,5 +153,5 @@ def encode_names(labels: list[str], folder: Path) -> tuple[Tensor, Tensor]:
         states = tower(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
         return torch.as_tensor(states)
 
-    forms = [[template.format(class_name(label)) for template in TEMPLATES] for label in labels]
+    forms = [[template.format(words_of(label)) for template in TEMPLATES] for label in labels]
     return torch.stack([encode(texts) for texts in forms]), encode([""])[None]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pbe.demo.photo_weights.captions import MAX_TOKENS, class_name, draw_caption, photo_tokenizer
+from pbe.demo.photo_weights.captions import MAX_TOKENS, draw_caption, photo_tokenizer
 from pbe.demo.photo_weights.photos import Photo
 from pbe.demo.photo_weights.recipe import EXEMPLAR_PX, ColourPhase, PhotoRecipe
 from pbe.demo.photo_weights.towers import contrast, draw_exemplar
@@ -39,14 +39,6 @@ def test_the_perceptual_distance_is_0_of_equal_images_and_grows_with_blur() -> N
 def test_pixels_become_8_bits_with_values_beyond_the_range_clipped() -> None:
     pixels = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
     assert to_images(pixels)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
-
-
-@pytest.mark.parametrize(
-    ("label", "name"),
-    [("AdjustableClamp", "adjustable clamp"), ("BoltNutSet", "bolt nut set"), ("Airplane", "airplane")],
-)
-def test_a_label_becomes_words(label: str, name: str) -> None:
-    assert class_name(label) == name
 
 
 def test_every_caption_of_a_class_has_one_token_for_each_word() -> None:
