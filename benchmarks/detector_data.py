@@ -182,7 +182,7 @@ def image_sides(path: Path) -> tuple[int, int]:
 
 
 def tight_crop(frame: Example) -> Image:
-    """Return the object's own box, as it is pasted."""
+    """Return the pixels of the object's box."""
     x0, y0, x1, y1 = frame.box
     return np.ascontiguousarray(read_image(frame.image)[y0:y1, x0:x1])
 

@@ -111,8 +111,7 @@ def method_table(project: Path, clips: Clips, scores: dict[str, dict[str, Floats
     """Yield the scores of each method with their intervals, as rows of Markdown."""
     comparison = pl.read_csv(project / layout.EVALUATION / "comparison.csv")
     shown = [metric for metric in METRICS if metric in scores[METHOD]]
-    yield "| | " + " | ".join([*(METRICS[metric] for metric in shown), "FID ↓"]) + " |"
-    yield "|---" * (len(shown) + 2) + "|"
+    yield from _header("", shown)
     for method, values in scores.items():
         cells = [_interval(metric, *clips.means(values[metric])) for metric in shown]
         fid = comparison.filter((pl.col("method") == method) & (pl.col("metric") == "fid"))
@@ -120,12 +119,16 @@ def method_table(project: Path, clips: Clips, scores: dict[str, dict[str, Floats
         yield f"| {NAMES[method]} | " + " | ".join(cells) + " |"
 
 
+def _header(first: str, shown: list[str]) -> Iterator[str]:
+    yield f"| {first} | " + " | ".join([*(METRICS[metric] for metric in shown), "FID ↓"]) + " |"
+    yield "|---" * (len(shown) + 2) + "|"
+
+
 def difference_table(project: Path, clips: Clips, scores: dict[str, dict[str, Floats]]) -> Iterator[str]:
     """Yield the painter's differences to each baseline; those whose interval does not contain zero are bold."""
     comparison = pl.read_csv(project / layout.EVALUATION / "comparison.csv")
     shown = [metric for metric in COMPARED if metric in scores[METHOD]]
-    yield "| painter minus | " + " | ".join([*(METRICS[metric] for metric in shown), "FID ↓"]) + " |"
-    yield "|---" * (len(shown) + 2) + "|"
+    yield from _header("painter minus", shown)
     for method, values in scores.items():
         if method == METHOD:
             continue

@@ -1,7 +1,6 @@
 """The command `python -m pbe.demo.photo_weights`, which trains the weights in data/photo."""
 
 import argparse
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +13,10 @@ from pbe.demo.photo_weights.prior import train_prior
 from pbe.demo.photo_weights.recipe import PhotoRecipe
 from pbe.demo.photo_weights.towers import train_towers
 from pbe.demo.photo_weights.vae import train_vae
+from pbe.demo.weights.recipe import recipe_key
 from pbe.errors import UserError
 from pbe.runtime.devices import choose_device
-from pbe.runtime.files import digest_files, digest_folder, read_json, write_json
+from pbe.runtime.files import digest_files, read_json, write_json
 
 Part = Callable[[PhotoRecipe, PhotoSet, Path, str, torch.device], dict[str, float]]
 PARTS: dict[str, Part] = {"vae": train_vae, "towers": train_towers, "prior": train_prior}
@@ -67,8 +67,7 @@ def state_key(part: str, recipe: PhotoRecipe, data: str, out: Path) -> str:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: does not exist; {part} reads it: train the other parts first")
-    numbers = {k: v for k, v in asdict(recipe).items() if k == "seed" or k.startswith(part)}
-    return json.dumps([data, numbers, *map(digest_folder, folders)])
+    return f"{data} {recipe_key(recipe, part, *folders)}"
 
 
 if __name__ == "__main__":

@@ -3,11 +3,15 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pbe.runtime.files import digest_folder
 from pbe.settings import ExemplarAugmentation
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CONTEXT_DIM = 128
 IMAGE_PX = 64
@@ -57,7 +61,7 @@ def cosine_with_cooldown(step: int, steps: int, horizon: int, start: int) -> flo
     return cosine(start, horizon) * (steps - step) / (steps - start)
 
 
-def recipe_key(recipe: Recipe, part: str, *inputs: Path) -> str:
+def recipe_key(recipe: "DataclassInstance", part: str, *inputs: Path) -> str:
     """Return a text of what decides the weights of a part: its numbers, and the digests of the folders it starts from.
 
     A training whose key has changed does not resume from its saved state.
