@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
-from pbe.serving.cli import main as pbe
-from pbe.serving.start_up import hidden_module, paused_collector
+from pbe.serving.commands.main import main as pbe
+from pbe.serving.commands.start_up import hidden_module, paused_collector
 
 
 def main() -> None:

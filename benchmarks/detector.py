@@ -57,9 +57,9 @@ from pbe.dataset.images import read_image
 from pbe.errors import UserError
 from pbe.evaluation.baselines.pasting import copy_paste
 from pbe.runtime.files import digest_folder, read_json, write_json, write_text
-from pbe.serving.batch_rows import box_to_mask
-from pbe.serving.cli import main as pbe
-from pbe.serving.progress import progress_bar
+from pbe.serving.batch.rows import box_to_mask
+from pbe.serving.commands.main import main as pbe
+from pbe.serving.commands.progress import progress_bar
 from pbe.settings import load_settings
 from pbe.types import Box
 

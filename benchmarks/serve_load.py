@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from pbe.runtime.ports import free_port
-from pbe.serving.evaluations import read_evaluation
-from pbe.serving.registry import register
+from pbe.serving.registry.evaluations import read_evaluation
+from pbe.serving.registry.versions import register
 from pbe.settings import load_settings
 
 PROJECT = Path(__file__).parents[1]

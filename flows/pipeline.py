@@ -122,7 +122,7 @@ def registry_is_gone(folder: Path) -> bool:
 
 def summary(folder: Path) -> str:
     """Return where the report and the gallery are, and the version that is champion."""
-    from pbe.serving.registry import champion_version  # imports MLflow: 3 s
+    from pbe.serving.registry.versions import champion_version  # imports MLflow: 3 s
 
     name = load_settings(folder / layout.PARAMS).register_.name
     version = champion_version(name, tracking_uri=tracking_uri(folder))

@@ -16,9 +16,9 @@ from flows.register import report_files
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
 from pbe.errors import UserError
-from pbe.serving import registry
-from pbe.serving.evaluations import read_evaluation
-from pbe.serving.registered_models import painter_folder
+from pbe.serving.registry import versions as registry
+from pbe.serving.registry.evaluations import read_evaluation
+from pbe.serving.registry.registered_models import painter_folder
 from pbe.settings import Settings
 from pbe.types import ProgressBars, no_progress_bars
 

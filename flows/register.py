@@ -12,8 +12,8 @@ from flows.provenance import provenance_tags, tracking_uri
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
 from pbe.evaluation.names import COMPARISON
-from pbe.serving import registry
-from pbe.serving.evaluations import read_evaluation
+from pbe.serving.registry import versions as registry
+from pbe.serving.registry.evaluations import read_evaluation
 from pbe.settings import Settings
 from pbe.types import ProgressBars, no_progress_bars
 

@@ -22,7 +22,7 @@ from PIL import Image as PillowImage
 from pbe.evaluation.report.gallery import GalleryRow, write_gallery_png
 from pbe.method.close_up import window_around
 from pbe.method.windows import mask_box
-from pbe.serving.cli import main
+from pbe.serving.commands.main import main
 from pbe.types import Box, Image, Mask
 
 HERE = Path(__file__).parent

@@ -37,7 +37,7 @@ from pbe.serving.editor import (
     read_source,
 )
 from pbe.serving.pictures import Picture, encode_png, losses
-from pbe.serving.registered_models import ARTIFACT, CONFIG
+from pbe.serving.registry.registered_models import ARTIFACT, CONFIG
 from pbe.serving.request_images import image_bytes
 from pbe.types import Image, Mask
 

@@ -74,7 +74,7 @@ def test_a_change_of_code_changes_the_keys_of_what_imports_it(
         ("pbe/method/masks.py", '"""', '"""Another first sentence. '),  # a docstring
         ("pbe/method/masks.py", "import cv2\n", "import cv2  # a comment\n\n\n"),
         ("pbe/interchange/names.py", "import re\n", "import re\n\nX = 1\n"),  # no stage imports it
-        ("pbe/serving/gate.py", "import difflib\n", "import difflib\n\nX = 1\n"),
+        ("pbe/serving/registry/gate.py", "import difflib\n", "import difflib\n\nX = 1\n"),
         ("pbe/settings.py", "le=200", "le=201"),  # the keys hold the parameters' values, not their ranges
     ],
 )

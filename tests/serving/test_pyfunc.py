@@ -19,7 +19,7 @@ from pbe.errors import UserError
 from pbe.method.painter import Painter
 from pbe.runtime.devices import choose_device, choose_precision
 from pbe.serving.pyfunc import DEFAULTS, PaintByExample, RequestError, _refuse_unknown_params
-from pbe.serving.registry import SIGNATURE
+from pbe.serving.registry.versions import SIGNATURE
 from pbe.serving.request_images import image_bytes
 
 FILES = {"source": "s.png", "mask": "m.png", "exemplar": "e.jpg"}

@@ -11,7 +11,7 @@ import polars as pl
 from pbe import layout
 from pbe.evaluation.metrics.frechet import fit_moments
 from pbe.evaluation.names import COPY_PASTE, METHOD, SOURCE
-from pbe.serving.evaluations import Evaluation
+from pbe.serving.registry.evaluations import Evaluation
 
 CONDITIONS = {"bench_digest": "b" * 32, "encoder": "tower", "num_steps": 8, "metrics_code": "m" * 32}
 NUM_FEATURES = 6

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pbe.errors import UserError, disk_errors_reported, one_line
 from pbe.runtime.files import atomic_file, atomic_folder
-from pbe.serving.batch_cli import add_batch
-from pbe.serving.edit_inputs import check_edit_arguments, checked_exemplar, checked_source, print_notes
-from pbe.serving.evaluate_cli import add_evaluate
-from pbe.serving.model_choice import CHAMPION, PHOTO, default_model, model_folder
-from pbe.serving.output_files import check_folder_of, check_new
-from pbe.serving.progress import progress_bar
-from pbe.serving.reference_cli import add_reference
-from pbe.serving.start_up import hidden_module, paused_collector
+from pbe.serving.commands.batch import add_batch
+from pbe.serving.commands.edit_inputs import check_edit_arguments, checked_exemplar, checked_source, print_notes
+from pbe.serving.commands.evaluate import add_evaluate
+from pbe.serving.commands.model_choice import CHAMPION, PHOTO, default_model, model_folder
+from pbe.serving.commands.output_files import check_folder_of, check_new
+from pbe.serving.commands.progress import progress_bar
+from pbe.serving.commands.reference import add_reference
+from pbe.serving.commands.start_up import hidden_module, paused_collector
 
 if TYPE_CHECKING:
     from pbe.method.painter import Painter

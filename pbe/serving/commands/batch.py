@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pbe.errors import UserError
-from pbe.serving.evaluate_cli import positive
-from pbe.serving.output_files import check_folder_of
-from pbe.serving.progress import progress_bar
-from pbe.serving.start_up import paused_collector
+from pbe.serving.commands.evaluate import positive
+from pbe.serving.commands.output_files import check_folder_of
+from pbe.serving.commands.progress import progress_bar
+from pbe.serving.commands.start_up import paused_collector
 
 if TYPE_CHECKING:
     from pbe.method.painter import Painter
-    from pbe.serving.batch_rows import Row
+    from pbe.serving.batch.rows import Row
 
 _EXAMPLE = """\
 examples:
@@ -66,7 +66,7 @@ def _batch(options: argparse.Namespace, folder_of: FolderOf, load: Load) -> None
     check_folder_of(options.out)
     with paused_collector():
         rows = _rows(options)
-        from pbe.serving.batch import COCO, ERRORS, Options, paint_rows
+        from pbe.serving.batch.painting import COCO, ERRORS, Options, paint_rows
 
         folder = folder_of(options.model)
         painter = load(folder, options.device, options.precision)
@@ -80,7 +80,7 @@ def _batch(options: argparse.Namespace, folder_of: FolderOf, load: Load) -> None
 
 
 def _rows(options: argparse.Namespace) -> "list[Row]":
-    from pbe.serving.batch_rows import read_rows
+    from pbe.serving.batch.rows import read_rows
 
     if options.rows:
         if extra := [name for name in ("exemplars", "split", "per_box") if getattr(options, name) is not None]:
@@ -88,7 +88,7 @@ def _rows(options: argparse.Namespace) -> "list[Row]":
         return read_rows(options.rows)
     if options.exemplars is None:
         raise UserError("--boxes needs --exemplars, a folder with images of objects")
-    from pbe.serving.batch_boxes import rows_of_boxes
+    from pbe.serving.batch.boxes import rows_of_boxes
 
     rows = rows_of_boxes(options.boxes, options.exemplars, options.split, options.per_box, options.seed)
     print(f"{len(rows)} pictures to paint", file=sys.stderr)

@@ -15,10 +15,10 @@ from pbe.acquisition.importers.coco import read_coco
 from pbe.acquisition.importers.placement import ImportCounts
 from pbe.errors import UserError
 from pbe.method.painter import Painter
-from pbe.serving.batch import Counts, Options, Record, coco_of, paint_rows
-from pbe.serving.batch_boxes import rows_of_boxes
-from pbe.serving.batch_rows import Row, read_rows, task_of
-from pbe.serving.cli import main
+from pbe.serving.batch.boxes import rows_of_boxes
+from pbe.serving.batch.painting import Counts, Options, Record, coco_of, paint_rows
+from pbe.serving.batch.rows import Row, read_rows, task_of
+from pbe.serving.commands.main import main
 from tests.support import parameters
 
 OPTIONS = Options(guidance_scale=5.0, num_steps=2, max_magnification=2.0, seed=7)

@@ -20,8 +20,8 @@ import numpy as np
 from pbe.errors import UserError
 from pbe.evaluation.names import COPY_PASTE, METHOD, SOURCE
 from pbe.evaluation.scoring.metric_table import ACCURACY, METRICS
-from pbe.serving.comparisons import FID, Comparison, Difference, MethodScores, MissingScoreError
-from pbe.serving.evaluations import Evaluation
+from pbe.serving.registry.comparisons import FID, Comparison, Difference, MethodScores, MissingScoreError
+from pbe.serving.registry.evaluations import Evaluation
 from pbe.settings import Register
 
 MIN_CASES = 30  # to which a metric has to apply: a bootstrap of fewer has too narrow intervals

@@ -14,8 +14,8 @@ from PIL import Image as PILImage
 from pbe.method.painter import Painter
 from pbe.runtime.devices import has_fast_bf16
 from pbe.serving import editor
-from pbe.serving.cli import _parser, main
-from pbe.serving.model_choice import _project_registry
+from pbe.serving.commands.main import _parser, main
+from pbe.serving.commands.model_choice import _project_registry
 from pbe.training.lora import add_adapters, take_adapter, write_adapter
 from pbe.training.painting_loss import PaintingLoss
 
@@ -249,7 +249,7 @@ def test_no_registry_says_to_run_the_demo(
     images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("pbe.serving.model_choice._project_registry", lambda: None)
+    monkeypatch.setattr("pbe.serving.commands.model_choice._project_registry", lambda: None)
 
     assert edit(images, "--model=models:/paint-by-example@champion") == 2
     assert "run `make demo`" in capsys.readouterr().err
@@ -265,7 +265,7 @@ def test_the_database_is_read_directly_unless_the_environment_names_another_regi
         asked.append((model_uri, tracking_uri, direct))
         return model_folder
 
-    monkeypatch.setattr("pbe.serving.registered_models.painter_folder", find)
+    monkeypatch.setattr("pbe.serving.registry.registered_models.painter_folder", find)
     for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///x.db")
@@ -287,7 +287,7 @@ def test_the_registry_is_found_from_a_subfolder(images: Path, monkeypatch: pytes
 BUG = """
 import sys
 import numpy as np
-from pbe.serving import cli
+from pbe.serving.commands import main as cli
 
 class Painter:
     image_px, exemplar_px = 32, 16
@@ -328,13 +328,13 @@ def test_an_interrupt_exits_with_130(images: Path, model_folder: Path, monkeypat
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pbe.serving.cli._load", interrupt)
+    monkeypatch.setattr("pbe.serving.commands.main._load", interrupt)
     assert edit(images, f"--model={model_folder}") == 130
 
 
 def test_help_and_mistakes_import_nothing_large() -> None:
     program = (
-        "import sys; from pbe.serving.cli import main\n"
+        "import sys; from pbe.serving.commands.main import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "assert not {'torch', 'mlflow', 'diffusers', 'transformers', 'fiftyone'} & set(sys.modules)"

@@ -17,7 +17,7 @@ import numpy as np
 
 from pbe.dataset.opened_images import read_bytes_of
 from pbe.errors import UserError
-from pbe.serving.output_files import LONGEST_NAME_BYTES
+from pbe.serving.commands.output_files import LONGEST_NAME_BYTES
 from pbe.types import Box, Mask
 
 COLUMNS = ("name", "source", "mask", "box", "exemplar", "label", "seed")

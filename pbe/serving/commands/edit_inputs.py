@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pbe.errors import UserError
-from pbe.serving.output_files import check_image_file
+from pbe.serving.commands.output_files import check_image_file
 
 if TYPE_CHECKING:
     from pbe.serving.pictures import Picture

@@ -10,17 +10,17 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pbe.serving.cli import main
-from pbe.serving.model_choice import CHAMPION
-from pbe.serving.registry import register
-from pbe.serving.start_up import hidden_module, paused_collector
+from pbe.serving.commands.main import main
+from pbe.serving.commands.model_choice import CHAMPION
+from pbe.serving.commands.start_up import hidden_module, paused_collector
+from pbe.serving.registry.versions import register
 from tests.support import parameters
 from tests.support.planted_evaluations import planted
 
 FILES = {"source": "s.png", "mask": "m.png", "exemplar": "e.jpg"}
 PROGRAM = """
 import gc, json, sys
-from pbe.serving.cli import main
+from pbe.serving.commands.main import main
 
 code = main(sys.argv[1:])
 imported = sorted({"mlflow", "pandas", "scipy", "torch"} & set(sys.modules))

@@ -23,7 +23,7 @@ def default_model() -> tuple[Path, str]:
     """
     tracking_uri = _tracking_uri()
     if tracking_uri is not None:
-        from pbe.serving.registered_models import NoModelError
+        from pbe.serving.registry.registered_models import NoModelError
 
         try:
             return _registered_folder(CHAMPION, tracking_uri), f"the champion ({CHAMPION})"
@@ -52,7 +52,7 @@ def model_folder(model: str) -> Path:
     tracking_uri = _tracking_uri()
     if tracking_uri is None:
         raise UserError(f"--model {model}: this project has no registry yet; run `make demo` or name a folder")
-    from pbe.serving.registered_models import MissingFilesError
+    from pbe.serving.registry.registered_models import MissingFilesError
 
     try:
         return _registered_folder(model, tracking_uri)
@@ -65,7 +65,7 @@ def model_folder(model: str) -> Path:
 def _registered_folder(model: str, tracking_uri: str) -> Path:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from pbe.serving.registered_models import painter_folder
+    from pbe.serving.registry.registered_models import painter_folder
 
     elsewhere = any(os.environ.get(name) for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE"))
     return painter_folder(model, tracking_uri=tracking_uri, direct=not elsewhere, cache=_model_cache())
@@ -105,4 +105,4 @@ def _required_painter() -> Path:
 
 def _projects() -> Iterator[Path]:
     working_directory = Path.cwd()
-    yield from (working_directory, *working_directory.parents, Path(__file__).parents[2])
+    yield from (working_directory, *working_directory.parents, Path(__file__).parents[3])

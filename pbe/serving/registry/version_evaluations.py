@@ -17,8 +17,8 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 
 from pbe.runtime.files import atomic_folder
-from pbe.serving.evaluations import Evaluation, Metrics, read_record, write_record
-from pbe.serving.registered_models import files_are_missing, stored_folder
+from pbe.serving.registry.evaluations import Evaluation, Metrics, read_record, write_record
+from pbe.serving.registry.registered_models import files_are_missing, stored_folder
 
 FOLDER, TAG, METRICS_TAG = "evaluations", "evaluations", "metrics"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pbe import layout
 from pbe.errors import UserError
-from pbe.serving.evaluate_cli import REAL, add_computing, add_encoder, check_exists, positive
-from pbe.serving.output_files import check_folder_of
-from pbe.serving.progress import progress_bar
+from pbe.serving.commands.evaluate import REAL, add_computing, add_encoder, check_exists, positive
+from pbe.serving.commands.output_files import check_folder_of
+from pbe.serving.commands.progress import progress_bar
 
 _EXAMPLE = """\
 example:

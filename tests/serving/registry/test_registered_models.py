@@ -16,8 +16,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from pbe.errors import UnavailableError, UserError
-from pbe.serving import registered_models
-from pbe.serving.registered_models import (
+from pbe.serving.registry import registered_models
+from pbe.serving.registry.registered_models import (
     MissingFilesError,
     NoModelError,
     check_server,

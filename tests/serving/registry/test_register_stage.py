@@ -97,7 +97,7 @@ def test_a_bug_is_no_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         np.zeros(2) + np.zeros(3)
 
-    monkeypatch.setattr("pbe.serving.version_evaluations._flatten", fail)
+    monkeypatch.setattr("pbe.serving.registry.version_evaluations._flatten", fail)
     with pytest.raises(ValueError, match="could not be broadcast") as raised:
         register(PARAMETERS, Path())
     assert not isinstance(raised.value, UserError)

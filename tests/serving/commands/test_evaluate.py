@@ -16,12 +16,12 @@ from pbe.evaluation.baselines import BASELINES, baseline_result
 from pbe.evaluation.benches.bench import result_path, write_image
 from pbe.evaluation.benches.bench_folder import read_bench
 from pbe.evaluation.benches.case_checks import ACCEPTABLE
-from pbe.serving import evaluate_cli
-from pbe.serving.cli import main
+from pbe.serving.commands import evaluate as evaluate_cli
+from pbe.serving.commands.main import main
 from tests.support.benches import write_bench
 from tests.support.tiny_models import tiny_tower_config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IDS = range(1, 7)
 QUICK = ["--identity=none", "--draws=100", "--encoder=clip", "--real=real"]
 

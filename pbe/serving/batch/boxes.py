@@ -12,7 +12,7 @@ from pbe.acquisition.importers.placement import ImportCounts
 from pbe.acquisition.importers.voc import read_voc
 from pbe.dataset.images import image_size
 from pbe.errors import UserError
-from pbe.serving.batch_rows import OTHERS, Row
+from pbe.serving.batch.rows import OTHERS, Row
 from pbe.settings import Acquire
 
 EXEMPLAR_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".gif")

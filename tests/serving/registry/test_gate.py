@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pbe.errors import UserError
 from pbe.evaluation.names import METHOD
-from pbe.serving.evaluations import Evaluation
-from pbe.serving.gate import Champion, Decision, check_metrics, decide
+from pbe.serving.registry.evaluations import Evaluation
+from pbe.serving.registry.gate import Champion, Decision, check_metrics, decide
 from tests.support import parameters
 from tests.support.planted_evaluations import planted
 

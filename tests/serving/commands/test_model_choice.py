@@ -10,9 +10,10 @@ from PIL import Image as PILImage
 
 from pbe.errors import UnavailableError, UserError
 from pbe.layout import PHOTO_PAINTER
-from pbe.serving import model_choice, registered_models
-from pbe.serving.cli import main
-from pbe.serving.model_choice import CHAMPION, default_model, model_folder
+from pbe.serving.commands import model_choice
+from pbe.serving.commands.main import main
+from pbe.serving.commands.model_choice import CHAMPION, default_model, model_folder
+from pbe.serving.registry import registered_models
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "pictures").mkdir(parents=True)
     monkeypatch.chdir(folder / "pictures")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(model_choice, "__file__", str(tmp_path / "site-packages/pbe/serving/model_choice.py"))
+    monkeypatch.setattr(model_choice, "__file__", str(tmp_path / "site-packages/pbe/serving/commands/model_choice.py"))
     return folder
 
 
@@ -96,7 +97,7 @@ def test_the_bundled_painter_of_the_checkout_serves_any_folder(
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(UserError):
         default_model()
-    monkeypatch.setattr(model_choice, "__file__", str(project / "pbe/serving/model_choice.py"))
+    monkeypatch.setattr(model_choice, "__file__", str(project / "pbe/serving/commands/model_choice.py"))
     assert default_model()[0] == bundled
 
 

@@ -23,13 +23,13 @@ from PIL import Image as PILImage
 
 from pbe.errors import UnavailableError, UserError
 from pbe.method.painter import Painter
-from pbe.serving import registry
-from pbe.serving.cli import main
-from pbe.serving.comparisons import Difference
-from pbe.serving.evaluations import Evaluation
-from pbe.serving.registered_models import painter_folder
-from pbe.serving.registry import Registered, champion_version, register, write_registered
-from pbe.serving.version_evaluations import evaluation_of
+from pbe.serving.commands.main import main
+from pbe.serving.registry import versions as registry
+from pbe.serving.registry.comparisons import Difference
+from pbe.serving.registry.evaluations import Evaluation
+from pbe.serving.registry.registered_models import painter_folder
+from pbe.serving.registry.version_evaluations import evaluation_of
+from pbe.serving.registry.versions import Registered, champion_version, register, write_registered
 from tests.support import parameters
 from tests.support.planted_evaluations import planted
 

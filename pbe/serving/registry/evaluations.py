@@ -25,7 +25,7 @@ from pbe.errors import UserError, one_line
 from pbe.evaluation.metrics.frechet import Features, Moments
 from pbe.evaluation.names import CASE_SCORES, CONDITIONS, FEATURES, METHOD
 from pbe.runtime.files import atomic_file, read_json, write_json
-from pbe.serving.comparisons import MethodScores, MissingScoreError
+from pbe.serving.registry.comparisons import MethodScores, MissingScoreError
 
 Metrics = Mapping[str, Any]  # the content of metrics.json
 

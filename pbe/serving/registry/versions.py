@@ -23,11 +23,11 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from pbe.errors import UnavailableError, UserError, one_line
 from pbe.layout import EXPERIMENT
 from pbe.runtime.files import digest_folder, write_text
-from pbe.serving.comparisons import Difference
-from pbe.serving.evaluations import Evaluation
-from pbe.serving.gate import Champion, check_metrics, decide
-from pbe.serving.registered_models import ARTIFACT, CONFIG, check_server, files_are_missing, local_folder
-from pbe.serving.version_evaluations import METRICS_TAG, attach, evaluation_of
+from pbe.serving.registry.comparisons import Difference
+from pbe.serving.registry.evaluations import Evaluation
+from pbe.serving.registry.gate import Champion, check_metrics, decide
+from pbe.serving.registry.registered_models import ARTIFACT, CONFIG, check_server, files_are_missing, local_folder
+from pbe.serving.registry.version_evaluations import METRICS_TAG, attach, evaluation_of
 from pbe.settings import Register
 
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -200,10 +200,10 @@ def _log_model(model_folder: Path) -> str:
         warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
         info = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            python_model=str(Path(__file__).parents[1] / "pyfunc.py"),
             artifacts={ARTIFACT: str(model_folder)},
             model_config=CONFIG,
-            code_paths=[str(Path(__file__).parents[1])],
+            code_paths=[str(Path(__file__).parents[2])],
             signature=SIGNATURE,
             pip_requirements=pip_requirements(),
         )

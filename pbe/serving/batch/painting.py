@@ -27,7 +27,7 @@ from pbe.method.regions import find_regions
 from pbe.method.windows import mask_box
 from pbe.runtime.files import read_json, write_json
 from pbe.runtime.locks import hold_lock
-from pbe.serving.batch_rows import Corners, Row, Task, box_to_mask, clipped_box, task_of
+from pbe.serving.batch.rows import Corners, Row, Task, box_to_mask, clipped_box, task_of
 from pbe.serving.editor import (
     SupportsPaint,
     check_mask,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pbe import layout
 from pbe.errors import UserError
-from pbe.serving.progress import progress_bar
+from pbe.serving.commands.progress import progress_bar
 
 if TYPE_CHECKING:
     import torch

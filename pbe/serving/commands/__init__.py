@@ -1,0 +1,1 @@
+"""The `pbe` command, one module for each subcommand that has many arguments."""

@@ -1,0 +1,1 @@
+"""The model registry in MLflow: versions, their evaluations, and the gate that compares them."""
