@@ -9,7 +9,7 @@ colours outside the mask do not drift (its issue #64). A share of the training s
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -39,25 +39,37 @@ def cut_close_up(source: Image, mask: Mask, image_px: int, max_magnification: fl
 def cut_at(source: Image, mask: Mask, window: Window, image_px: int) -> CloseUp:
     """Cut a window out of the picture, reflected where it exceeds the edge, and resize it to `image_px`."""
     height, width = mask.shape
-    patch = np.ix_(_reflected(window.top, window.side, height), _reflected(window.left, window.side, width))
+    rows, columns = slice(window.top, window.top + window.side), slice(window.left, window.left + window.side)
+    patch: Any = (rows, columns)
+    if min(window.top, window.left) < 0 or rows.stop > height or columns.stop > width:
+        patch = np.ix_(_reflected(window.top, window.side, height), _reflected(window.left, window.side, width))
     return CloseUp(resize(source[patch], image_px, image_px), _resize_mask(mask[patch], image_px), window)
 
 
 def put_back(source: Image, mask: Mask, painted: Image, window: Window) -> Image:
     """Return the source (H, W, 3) with the pixels of the painted square (S, S, 3) where the mask is 1."""
-    height, width = mask.shape
+    result = source.copy()
+    put_into(result, mask, 1, painted, window)
+    return result
+
+
+def put_into(picture: Image, labels: Mask, label: int, painted: Image, window: Window) -> None:
+    """Copy the pixels of the painted square (S, S, 3) into the picture where the labels (H, W) have this value."""
+    height, width = labels.shape
     painted = resize(painted, window.side, window.side)
     top, left = max(0, window.top), max(0, window.left)
     bottom, right = min(height, window.top + window.side), min(width, window.left + window.side)
     inside = painted[top - window.top : bottom - window.top, left - window.left : right - window.left]
-    chosen = mask[top:bottom, left:right] == 1
-    result = source.copy()
-    result[top:bottom, left:right][chosen] = inside[chosen]
-    return result
+    chosen = labels[top:bottom, left:right, None] == label
+    np.copyto(picture[top:bottom, left:right], inside, where=chosen)
 
 
-def window_around(mask: Mask, image_px: int, max_magnification: float = MAX_MAGNIFICATION) -> Window:
+def window_around(
+    mask: Mask, image_px: int, max_magnification: float = MAX_MAGNIFICATION, context_px: int | None = None
+) -> Window:
     """Return the square to paint: the mask's box with a margin, and at least `image_px` / `max_magnification` long.
+
+    The margin is `context_px` on each side if given, else a quarter of the longer side of the box.
 
     It lies inside the image if the box is not longer than the image's short side. Otherwise it is as long as the box
     and exceeds the image by the same amount on both sides. Raises ValueError for an empty mask.
@@ -65,7 +77,7 @@ def window_around(mask: Mask, image_px: int, max_magnification: float = MAX_MAGN
     x0, y0, x1, y1 = mask_box(mask)
     height, width = mask.shape
     longest = max(x1 - x0, y1 - y0)
-    side = max(longest, min(height, width, _closest_side(longest, image_px, max_magnification)))
+    side = max(longest, min(height, width, _closest_side(longest, image_px, max_magnification, context_px)))
     return Window(_place(x0, x1, side, width), _place(y0, y1, side, height), side)
 
 
@@ -77,8 +89,9 @@ def draw_side(height: int, width: int, box_xyxy: Box, image_px: int, rng: np.ran
     return int(rng.integers(min(closest, short), short + 1))
 
 
-def _closest_side(longest: int, image_px: int, max_magnification: float) -> int:
-    return max(math.ceil(image_px / max_magnification), math.ceil(MARGIN * longest))
+def _closest_side(longest: int, image_px: int, max_magnification: float, context_px: int | None = None) -> int:
+    with_margin = math.ceil(MARGIN * longest) if context_px is None else longest + 2 * context_px
+    return max(math.ceil(image_px / max_magnification), with_margin)
 
 
 def _place(low: int, high: int, side: int, length: int) -> int:

@@ -17,11 +17,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pbe.method.close_up import MARGIN, MAX_MAGNIFICATION, CloseUp, cut_at, put_back, window_around
+from pbe.errors import UserError
+from pbe.method.close_up import MARGIN, MAX_MAGNIFICATION, CloseUp, cut_at, put_into, window_around
 from pbe.method.windows import Window, mask_box
-from pbe.types import Image, Mask
+from pbe.types import Box, Image, Mask
 
 MAX_REGIONS = 16  # a mask of more regions is a texture, which one window shows as a whole
+MAX_LABEL = 255  # regions of all masks of an edit
 LEAST_MARGIN = 1 / 16  # of the smallest window's side: a window shows at least this much around a region
 SPECK_PX, SPECK_FRAC = 2, 1 / 200
 _MAX_PIECES = 4096
@@ -43,10 +45,12 @@ class Regions(NamedTuple):
         return (self.labels > 0).view(np.uint8)
 
 
-def find_regions(mask: Mask, image_px: int, max_magnification: float = MAX_MAGNIFICATION) -> Regions:
+def find_regions(
+    mask: Mask, image_px: int, max_magnification: float = MAX_MAGNIFICATION, context_px: int | None = None
+) -> Regions:
     """Split a mask (H, W) of 0 and 1 into its regions, each with the window that `close_up` gives it.
 
-    Raises ValueError when the mask is empty.
+    `context_px` does not change how the mask is split. Raises ValueError when the mask is empty.
     """
     x0, y0, x1, y1 = mask_box(mask)
     speck_px = max(SPECK_PX, int(min(mask.shape) * SPECK_FRAC))
@@ -56,10 +60,32 @@ def find_regions(mask: Mask, image_px: int, max_magnification: float = MAX_MAGNI
     labels = np.zeros(mask.shape, np.uint8)
     labels[y0:y1, x0:x1] = np.concatenate([[0], _by_area(group, stats[:, cv2.CC_STAT_AREA])]).astype(np.uint8)[pieces]
     windows = tuple(
-        window_around((labels == number).view(np.uint8), image_px, max_magnification)
+        window_around((labels == number).view(np.uint8), image_px, max_magnification, context_px)
         for number in range(1, labels.max() + 1)
     )
     return Regions(labels, windows, int((group == 0).sum()), speck_px)
+
+
+def join_regions(parts: Sequence[Regions]) -> Regions:
+    """Return the regions of several masks of one picture, which may not overlap, numbered one mask after another.
+
+    Raises UserError when there are more than `MAX_LABEL`.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    windows = tuple(window for part in parts for window in part.windows)
+    if len(windows) > MAX_LABEL:
+        raise UserError(f"the masks have {len(windows)} regions: give at most {MAX_LABEL}")
+    labels, before = np.zeros_like(parts[0].labels), 0
+    for part in parts:
+        np.add(part.labels, np.uint8(before), out=labels, where=part.labels > 0)
+        before += len(part.windows)
+    return Regions(labels, windows, sum(part.num_specks for part in parts), parts[0].speck_px)
+
+
+def region_boxes(regions: Regions) -> list[Box]:
+    """Return the box of each region's pixels."""
+    return [mask_box((regions.labels == number).view(np.uint8)) for number in range(1, len(regions.windows) + 1)]
 
 
 def cut_regions(source: Image, regions: Regions, image_px: int) -> list[CloseUp]:
@@ -68,11 +94,12 @@ def cut_regions(source: Image, regions: Regions, image_px: int) -> list[CloseUp]
     return [cut_at(source, mask, window, image_px) for window in regions.windows]
 
 
-def put_back_regions(source: Image, regions: Regions, painted: Sequence[Image]) -> Image:
-    """Return the source (H, W, 3) with each region's pixels from its own painted window (S, S, 3)."""
-    result = source
+def put_back_regions(source: Image, regions: Regions, painted: Sequence[Image | None]) -> Image:
+    """Return the source (H, W, 3) with each region's pixels from its own painted window (S, S, 3), if there is one."""
+    result = source.copy()
     for number, (square, window) in enumerate(zip(painted, regions.windows, strict=True), start=1):
-        result = put_back(result, (regions.labels == number).view(np.uint8), square, window)
+        if square is not None:
+            put_into(result, regions.labels, number, square, window)
     return result
 
 

@@ -55,6 +55,7 @@ _KEEPS = {
     "WEBP": {"colour profile", "EXIF", "XMP"},
 }
 _OTHER_PIXELS = "the source's colour profile does not fit its pixels and is not kept"
+_ROWS_AT_ONCE = 256  # comparisons of large pictures need little memory
 _MOST_PX = {"JPEG": 65500, "WEBP": 16383}
 
 
@@ -118,6 +119,16 @@ def edited_picture(picture: Picture, edited: Image, mask: Mask) -> Picture:
     if picture.mode in ("RGBA", "LA"):
         pixels[where, -1] = 255
     return Picture(edited, pixels, picture.mode, picture.metadata, picture.notes)
+
+
+def count_changed(before: Picture, after: Picture, mask: Mask) -> int:
+    """Return how many pixels differ outside of the mask (H, W), of two pictures of one mode."""
+    changed = 0
+    for start in range(0, len(mask), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        differs = before.pixels[rows] != after.pixels[rows]
+        changed += int(((differs.any(-1) if differs.ndim == 3 else differs) & (mask[rows] == 0)).sum())
+    return changed
 
 
 def losses(picture: Picture, out_format: str, mask: Mask | None = None) -> list[str]:
