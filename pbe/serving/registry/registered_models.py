@@ -1,4 +1,4 @@
-"""Where a registered model's painter is stored: read from MLflow's SQLite database, or asked of MLflow.
+"""Which version an alias names, and where its painter is: read from MLflow's SQLite database, or asked of MLflow.
 
 Importing MLflow takes longer than importing torch, and a query takes a millisecond. The database is read at every call,
 so an alias that has moved is followed. MLflow answers in every other case: a server, a database of another schema,
@@ -9,8 +9,9 @@ import hashlib
 import socket
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import yaml
@@ -19,7 +20,9 @@ from pbe.errors import UnavailableError, UserError, disk_error, one_line
 from pbe.runtime.files import atomic_folder
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
 
 ARTIFACT = "painter"  # the name of the painter's folder among the artifacts of a registered model
 CONFIG = {"device": "auto", "precision": "auto"}  # logged with a model: MLflow lets a user change these keys at load
@@ -30,7 +33,8 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 _SCHEMAS = ("dc11669786a5",)  # alembic_version of MLflow 3.17; a test compares it with the installed MLflow
 _VERSIONS = """
-    SELECT storage_location FROM model_versions LEFT JOIN registered_model_aliases USING (workspace, name, version)
+    SELECT version, creation_time, storage_location
+    FROM model_versions LEFT JOIN registered_model_aliases USING (workspace, name, version)
     WHERE workspace = 'default' AND current_stage IS NOT 'Deleted_Internal' AND name = ? AND """
 
 
@@ -40,6 +44,31 @@ class MissingFilesError(UserError):
 
 class NoModelError(UserError):
     """The registry answers, and does not have the model."""
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model, when it was created (Unix time, ms), and the address of its files."""
+
+    name: str
+    version: int
+    created_ms: int
+    location: str
+
+
+def find_version(model_uri: str, *, tracking_uri: str, direct: bool = True) -> RegisteredVersion | None:
+    """Return the version that `models:/name@alias` or `models:/name/version` names, or None when there is none.
+
+    From a local SQLite registry this takes a millisecond, without importing MLflow; without `direct`, MLflow is asked
+    in any case. Raises UserError for another URI and UnavailableError when the server does not answer.
+    """
+    query = _query(model_uri)
+    if query is None:
+        raise UserError(f"{model_uri}: give models:/NAME@ALIAS or models:/NAME/VERSION")
+    rows = _rows(tracking_uri, *query) if direct else None
+    if rows is None:
+        return _version_of_server(model_uri, tracking_uri)
+    return _registered_version(query[1][0], rows[0]) if rows else None
 
 
 def painter_folder(model_uri: str, *, tracking_uri: str, direct: bool = True, cache: Path | None = None) -> Path:
@@ -74,17 +103,31 @@ def files_are_missing(model_uri: str, tracking_uri: str) -> bool:
 
 def _location_in_database(model_uri: str, tracking_uri: str) -> Path | None:
     """Return where the files of a model in a local SQLite registry were logged, if that is on a disk."""
+    found = _version_in_database(model_uri, tracking_uri)
+    return local_folder(found.location) if found and found.location else None
+
+
+def _version_in_database(model_uri: str, tracking_uri: str) -> RegisteredVersion | None:
     query = _query(model_uri)
+    rows = _rows(tracking_uri, *query) if query else None
+    return _registered_version(query[1][0], rows[0]) if query and rows else None
+
+
+def _registered_version(name: str, row: tuple[Any, ...]) -> RegisteredVersion:
+    return RegisteredVersion(name, int(row[0]), int(row[1] or 0), row[2] or "")
+
+
+def _rows(tracking_uri: str, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]] | None:
+    """Return the rows of a query, or None when the registry is no SQLite database on this disk with known tables."""
     database = _database(tracking_uri)
-    if query is None or not tracking_uri.startswith("sqlite:///") or not database.is_file():
+    if not tracking_uri.startswith("sqlite:///") or not database.is_file():
         return None
     try:
         with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as connection:
             schema = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-            found = connection.execute(*query).fetchone() if schema and schema[0] in _SCHEMAS else None
+            return connection.execute(query, values).fetchall() if schema and schema[0] in _SCHEMAS else None
     except sqlite3.Error:
         return None
-    return local_folder(found[0]) if found and found[0] else None
 
 
 def _database(tracking_uri: str) -> Path:
@@ -203,14 +246,37 @@ def _has_version(model_uri: str) -> bool:
 
     try:
         return _version(model_uri) is not None
-    except MlflowException as error:  # for a missing alias, MLflow says that the parameter is invalid
-        return error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+    except MlflowException as error:
+        return not says_missing(error)
 
 
-def _version(model_uri: str) -> "ModelVersion":
+def _version_of_server(model_uri: str, tracking_uri: str) -> RegisteredVersion | None:
+    check_server(tracking_uri)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = mlflow.MlflowClient(tracking_uri)
+        found = _version(model_uri, client)
+        location = client.get_model_version_download_uri(found.name, found.version)
+    except MlflowException as error:
+        if says_missing(error):
+            return None
+        if isinstance(error.__context__, OSError):
+            raise _unavailable(tracking_uri, error) from None
+        raise
+    return RegisteredVersion(found.name, int(found.version), int(found.creation_timestamp), location)
+
+
+def says_missing(error: "MlflowException") -> bool:
+    """Return whether MLflow's error says that a model, version or alias does not exist."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter for an alias
+
+
+def _version(model_uri: str, client: "MlflowClient | None" = None) -> "ModelVersion":
     import mlflow
 
-    client = mlflow.MlflowClient()
+    client = client or mlflow.MlflowClient()
     name, at, alias = model_uri.removeprefix("models:/").rpartition("@")
     if at:
         return client.get_model_version_by_alias(name, alias)

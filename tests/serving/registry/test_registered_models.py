@@ -22,6 +22,7 @@ from pbe.serving.registry.registered_models import (
     NoModelError,
     check_server,
     files_are_missing,
+    find_version,
     painter_folder,
 )
 
@@ -105,6 +106,34 @@ def test_an_alias_that_has_moved_is_followed(registry: Registry) -> None:
     assert registry.find(CHAMPION) == registry.folder / "model 1/artifacts/pbe"
     registry.move_champion(2)
     assert registry.find(CHAMPION) == registry.folder / "model 2/artifacts/pbe"
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_the_version_that_an_alias_names(direct: bool, registry: Registry) -> None:
+    registry.move_champion(2)
+    find = partial(find_version, tracking_uri=registry.uri, direct=direct)
+
+    champion = find(CHAMPION)
+    assert champion is not None
+    assert (champion.name, champion.version, champion.location) == (NAME, 2, str(registry.folder / "model 2"))
+    assert champion == find(f"models:/{NAME}/2")
+    assert champion.created_ms == int(registry.client.get_model_version(NAME, "2").creation_timestamp)
+    assert find(f"models:/{NAME}@other") is None
+    assert find(f"models:/{NAME}/9") is None
+    assert find("models:/other/1") is None
+    with pytest.raises(UserError, match=f"models:/{NAME}: give models:/NAME@ALIAS or models:/NAME/VERSION"):
+        find(f"models:/{NAME}")
+
+
+def test_a_version_is_found_without_mlflow(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(registered_models, "_version_of_server")
+    assert find_version(CHAMPION, tracking_uri=registry.uri)
+    assert find_version("models:/other/1", tracking_uri=registry.uri) is None
+
+
+def test_a_version_of_a_server_that_does_not_answer_is_an_outage() -> None:
+    with pytest.raises(UnavailableError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
+        find_version(CHAMPION, tracking_uri="http://127.0.0.1:9")
 
 
 @pytest.mark.usefixtures("no_mlflow")
