@@ -163,8 +163,13 @@ def write_picture(picture: Picture, path: Path) -> None:
 
 def encode_png(picture: Picture) -> bytes:
     """Return the bytes of a PNG file of the picture with its metadata."""
+    return encode_picture(picture, "PNG")
+
+
+def encode_picture(picture: Picture, out_format: str) -> bytes:
+    """Return the bytes of a file of the picture with its metadata, in one of the values of FORMATS."""
     stream = io.BytesIO()
-    _save(picture, stream, "PNG")
+    _save(picture, stream, out_format)
     return stream.getvalue()
 
 
