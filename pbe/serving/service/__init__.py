@@ -1,0 +1,1 @@
+"""The HTTP service: jobs of several users, painted in batches."""
