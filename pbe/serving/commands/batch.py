@@ -1,13 +1,16 @@
 """`pbe batch` paints many pictures with one model: the rows of a file, or every box of a data set."""
 
-import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
 
 from pbe.errors import UserError
-from pbe.serving.commands.evaluate import positive
+from pbe.serving.commands.flags import ModelFlags, PaintingFlags, Positive, Whole
+from pbe.serving.commands.loading import choose_model, load_placed
 from pbe.serving.commands.output_files import check_folder_of
 from pbe.serving.commands.progress import progress_bar
 from pbe.serving.commands.start_up import paused_collector
@@ -16,81 +19,113 @@ if TYPE_CHECKING:
     from pbe.method.painter import Painter
     from pbe.serving.batch.rows import Row
 
-_EXAMPLE = """\
+app = App(
+    name="batch",
+    help_epilogue="""\
 examples:
   pbe batch --rows rows.csv --out painted
-  pbe batch --boxes photos --split train --exemplars tools --per-box 10 --out painted
+  pbe batch --boxes photos --split train --exemplars tools --per-box 10 \\
+            --out painted
 
-rows.csv has a line for each picture: source,box,exemplar,label,seed or, instead of the box x0 y0 x1 y1, a mask.
-Started again, a batch that was stopped paints what is missing. OUT/annotations/instances_train.json is a COCO file of
-the painted boxes, OUT/errors.csv names the rows that could not be painted."""
+rows.csv has a line for each picture: source,box,exemplar,label,seed or, instead
+of the box x0 y0 x1 y1, a mask. Started again, a batch that was stopped paints
+what is missing. OUT/annotations/instances_train.json is a COCO file of the
+painted boxes, OUT/errors.csv names the rows that could not be painted.""",
+)
 
-FolderOf = Callable[[str | None], Path]  # a model's name, or None for the default -> its folder
-Load = Callable[[Path, str, str], "Painter"]  # folder, device and precision -> the painter
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RowFlags:
+    """Which pictures to paint: one of --rows, --folder and --boxes."""
 
-def add_batch(parser: argparse.ArgumentParser, folder_of: FolderOf, load: Load) -> None:
-    """Give `pbe batch` its arguments; the functions find and load a model."""
-    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _EXAMPLE
-    parser.set_defaults(command=lambda options: _batch(options, folder_of, load))
-    add = parser.add_argument
-    rows = parser.add_mutually_exclusive_group(required=True)
-    rows.add_argument("--rows", type=Path, metavar="FILE", help="a CSV or JSONL file with a row for each picture")
-    rows.add_argument(
-        "--boxes", type=Path, metavar="FOLDER", help="a COCO or Pascal VOC folder: paint into every box of it"
+    rows: Annotated[Path | None, Parameter(metavar="FILE", help="a CSV or JSONL file with a row for each picture")] = (
+        None
     )
-    add(
-        "--exemplars", type=Path, metavar="FOLDER",
-        help="with --boxes: images of objects; a folder in it names the label of its images",
-    )  # fmt: skip
-    add("--split", choices=("train", "validation", "test"), help="with --boxes: use only these images (default: all)")
-    add(
-        "--per-box", type=positive, metavar="N",
-        help="with --boxes: draw N exemplars for each box (default: every exemplar into every box)",
-    )  # fmt: skip
-    add("--out", type=Path, required=True, metavar="FOLDER", help="a new folder, or that of a batch to continue")
-    add("--model", help="as of pbe edit: a folder or a registered model (default: that of pbe edit)")
-    add("--guidance-scale", type=float, default=5, metavar="S", help="similarity to the exemplar (default: 5)")
-    add("--num-steps", type=int, default=50, metavar="N", help="number of sampling steps (default: 50)")
-    add("--seed", type=int, default=0, metavar="N", help="of the first row without a seed; later rows count on")
-    add("--device", default="auto", metavar="D", help="auto (a GPU if there is one), cpu, cuda or cuda:1")
-    add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="as of pbe edit (default: auto)")
-    add("--max-magnification", type=float, default=2, metavar="M", help="as of pbe edit (default: 2)")
+    folder: Annotated[
+        Path | None,
+        Parameter(metavar="DIR", help="paint DIR/NAME/source.*, with mask.* and exemplar.* beside it, for each NAME"),
+    ] = None
+    boxes: Annotated[
+        Path | None, Parameter(metavar="FOLDER", help="a COCO or Pascal VOC folder: paint into every box of it")
+    ] = None
+    exemplars: Annotated[
+        Path | None,
+        Parameter(
+            metavar="FOLDER",
+            help="with --boxes: images of objects; a folder in it names the label of its images",
+        ),
+    ] = None
+    split: Annotated[
+        Literal["train", "validation", "test"] | None,
+        Parameter(show_default="all", help="with --boxes: use only these images"),
+    ] = None
+    per_box: Annotated[
+        Positive | None,
+        Parameter(
+            show_default="every exemplar into every box",
+            help="with --boxes: draw N exemplars for each box",
+        ),
+    ] = None
 
 
-def _batch(options: argparse.Namespace, folder_of: FolderOf, load: Load) -> None:
+@app.default
+def batch(
+    *,
+    which: RowFlags = RowFlags(),  # cyclopts' form for a group of flags
+    out: Annotated[Path, Parameter(metavar="FOLDER", help="a new folder, or that of a batch to continue")],
+    seed: Annotated[Whole, Parameter(help="of the first row without a seed; later rows count on")] = 0,
+    painting: PaintingFlags = PaintingFlags(),  # noqa: B008
+    chosen: ModelFlags = ModelFlags(),  # noqa: B008
+) -> None:
     """Read the rows, load the model once, and paint; raises UserError at the end when rows could not be painted."""
-    from pbe.serving.editor import check_options
+    from pbe.serving.edit_checks import check_seed
 
-    check_options(options.guidance_scale, options.num_steps, options.seed, options.max_magnification)
-    check_folder_of(options.out)
+    options = painting.options()
+    check_seed(seed)
+    check_folder_of(out)
     with paused_collector():
-        rows = _rows(options)
+        rows = _rows(which, seed)
         from pbe.serving.batch.painting import COCO, ERRORS, Options, paint_rows
 
-        folder = folder_of(options.model)
-        painter = load(folder, options.device, options.precision)
-    how = Options(options.guidance_scale, options.num_steps, options.max_magnification, options.seed)
+        folder = choose_model(chosen.model).folder
+        painter = load_placed(folder, chosen)
+    how = Options(options.guidance_scale, options.num_steps, options.max_magnification, seed)
     with progress_bar("painting", len(rows), "picture") as on_row:
-        counts = paint_rows(painter, rows, options.out, how, _conditions(painter, folder), on_row)
+        counts = paint_rows(painter, rows, out, how, _conditions(painter, folder), on_row)
     kept = f", {counts.kept} were there" if counts.kept else ""
-    print(f"{options.out / COCO}: {counts.painted} pictures painted{kept}")
+    print(f"{out / COCO}: {counts.painted} pictures painted{kept}")
     if counts.failed:
-        raise UserError(f"{counts.failed} of {len(rows)} rows could not be painted; see {options.out / ERRORS}")
+        raise UserError(f"{counts.failed} of {len(rows)} rows could not be painted; see {out / ERRORS}")
 
 
-def _rows(options: argparse.Namespace) -> "list[Row]":
+def _rows(which: RowFlags, seed: int) -> "list[Row]":
+    """Return the rows of the one flag that names them."""
+    given = [name for name in ("rows", "folder", "boxes") if getattr(which, name) is not None]
+    if not given:
+        raise UserError("one of the arguments --rows --folder --boxes is required")
+    if len(given) > 1:
+        raise UserError(f"argument --{given[1]}: not allowed with argument --{given[0]}")
+    if which.boxes is not None:
+        return _rows_of_boxes(which, which.boxes, seed)
+    if extra := [name for name in ("exemplars", "split", "per_box") if getattr(which, name) is not None]:
+        raise UserError(f"--{extra[0].replace('_', '-')} belongs to --boxes; the rows name their exemplars")
     from pbe.serving.batch.rows import read_rows
 
-    if options.rows:
-        if extra := [name for name in ("exemplars", "split", "per_box") if getattr(options, name) is not None]:
-            raise UserError(f"--{extra[0].replace('_', '-')} belongs to --boxes; the rows name their exemplars")
-        return read_rows(options.rows)
-    if options.exemplars is None:
+    if which.rows is not None:
+        return read_rows(which.rows)
+    from pbe.serving.batch.folders import rows_of_folder
+
+    assert which.folder is not None
+    return rows_of_folder(which.folder)
+
+
+def _rows_of_boxes(which: RowFlags, boxes: Path, seed: int) -> "list[Row]":
+    if which.exemplars is None:
         raise UserError("--boxes needs --exemplars, a folder with images of objects")
     from pbe.serving.batch.boxes import rows_of_boxes
 
-    rows = rows_of_boxes(options.boxes, options.exemplars, options.split, options.per_box, options.seed)
+    rows = rows_of_boxes(boxes, which.exemplars, which.split, which.per_box, seed)
     print(f"{len(rows)} pictures to paint", file=sys.stderr)
     return rows
 

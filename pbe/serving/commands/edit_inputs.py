@@ -1,53 +1,130 @@
-"""The inputs of `pbe edit`: its arguments and images, checked before the model is loaded."""
+"""The inputs of `pbe edit`: its flags and images, checked before the model is loaded."""
 
-import argparse
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from pbe.errors import UserError
-from pbe.serving.commands.output_files import check_image_file
+from pbe.serving.commands.flags import Flag
 
 if TYPE_CHECKING:
+    from pbe.serving.editor import Exemplar, Region
     from pbe.serving.pictures import Picture
-    from pbe.types import Image, Mask
+    from pbe.types import Mask
 
 
-def check_edit_arguments(arguments: argparse.Namespace) -> None:
-    """Raise UserError when an argument is missing or out of range, or the output cannot be written."""
-    from pbe.serving.editor import check_options
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class InputFlags:
+    """What to paint where."""
 
-    needed = () if arguments.preview else ("exemplar", "out")
-    if missing := [f"--{name}" for name in needed if getattr(arguments, name) is None]:
+    source: Annotated[Path, Parameter(metavar="IMAGE", help="the picture to edit")]
+    mask: Annotated[Path | None, Parameter(metavar="IMAGE", help="white where to repaint; same size as the source")] = (
+        None
+    )
+    exemplar: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            metavar="IMAGE",
+            show_default=False,
+            help="a picture of the object to paint; several pictures of one object may be given",
+        ),
+    ] = ()
+    exemplar_mask: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            metavar="IMAGE",
+            show_default=False,
+            help="white where the exemplar shows the object, and nothing else is looked at; one for each --exemplar",
+        ),
+    ] = ()
+    region: Annotated[
+        tuple[str, ...],
+        Parameter(
+            metavar="MASK=EXEMPLAR[,EXEMPLAR]",
+            show_default=False,
+            help="another mask with the pictures of its own object, EXEMPLAR@ITS_MASK for one with a mask; "
+            "may be given several times, also without --mask",
+        ),
+    ] = ()
+    invert_mask: Annotated[Flag, Parameter(help="repaint where the masks are black instead")] = False
+
+
+@dataclass(frozen=True)
+class RegionFiles:
+    """The files of one region: its mask, and (exemplar, mask of the exemplar)."""
+
+    mask: Path
+    exemplars: tuple[tuple[Path, Path | None], ...]
+
+
+def region_files(flags: InputFlags, *, needs_exemplar: bool) -> list[RegionFiles]:
+    """Return the files of every region, --mask first; raises UserError when a flag is missing or does not fit."""
+    missing = ["--mask"] if flags.mask is None and (flags.exemplar or not flags.region) else []
+    missing += ["--exemplar"] if flags.mask is not None and not flags.exemplar and needs_exemplar else []
+    if missing:
         raise UserError(f"the following arguments are required: {', '.join(missing)}")
-    check_options(arguments.guidance_scale, arguments.num_steps, arguments.seed, arguments.max_magnification)
-    check_image_file("--preview" if arguments.preview else "--out", arguments.preview or arguments.out)
+    if flags.exemplar_mask and len(flags.exemplar_mask) != len(flags.exemplar):
+        counts = f"{len(flags.exemplar_mask)} for {len(flags.exemplar)} --exemplar"
+        raise UserError(f"--exemplar-mask: {counts}; give one for each, or none")
+    masks = flags.exemplar_mask or [None] * len(flags.exemplar)
+    first = [RegionFiles(flags.mask, tuple(zip(flags.exemplar, masks, strict=True)))] if flags.mask else []
+    return [*first, *map(_region_of, flags.region)]
 
 
-def checked_source(arguments: argparse.Namespace) -> tuple["Picture", "Mask"]:
-    """Return the source and the mask; raises UserError when one cannot be read or they do not fit together."""
-    from pbe.serving.editor import check_mask, read_mask, read_source
+def read_masks(files: Sequence[RegionFiles], source: "Picture", flags: InputFlags) -> "list[Mask]":
+    """Return each region's mask; raises UserError when one cannot be read or does not fit the source."""
+    from pbe.serving.editor import check_mask, read_mask
 
-    source, mask = read_source(arguments.source), read_mask(arguments.mask)
-    if arguments.invert_mask:
-        mask = 1 - mask
-    check_mask(mask, source.shown, mask_name=f"mask {arguments.mask}", source_name=f"source {arguments.source}")
-    return source, mask
-
-
-def checked_exemplar(arguments: argparse.Namespace, source: "Picture", mask: "Mask") -> "Image":
-    """Return the exemplar; print what the result will not keep of the source."""
-    from pbe.serving.editor import read_exemplar
-    from pbe.serving.pictures import FORMATS, check_size, losses
-
-    exemplar = read_exemplar(arguments.exemplar, f"exemplar {arguments.exemplar}")
-    out_format = FORMATS[arguments.out.suffix.lower()]
-    check_size(source, out_format, f"--out {arguments.out}")
-    print_notes(losses(source, out_format, mask))
-    return exemplar
+    masks = []
+    for each in files:
+        mask = 1 - read_mask(each.mask) if flags.invert_mask else read_mask(each.mask)
+        check_mask(mask, source.shown, mask_name=f"mask {each.mask}", source_name=f"source {flags.source}")
+        masks.append(mask)
+    return masks
 
 
-def print_notes(notes: Sequence[str]) -> None:
-    """Print notes on stderr, one a line."""
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+def union(masks: "Sequence[Mask]") -> "Mask":
+    """Return the mask (H, W) of what any of them marks."""
+    import numpy as np
+
+    return np.asarray(np.maximum.reduce(masks), np.uint8)
+
+
+def read_regions(files: Sequence[RegionFiles], masks: "Sequence[Mask]") -> "tuple[Region, ...]":
+    """Return the regions with their exemplars; raises UserError when an exemplar or its mask cannot be used."""
+    from pbe.serving.editor import Region
+
+    return tuple(
+        Region(mask, tuple(_read_exemplar(*pair) for pair in each.exemplars))
+        for each, mask in zip(files, masks, strict=True)
+    )
+
+
+def _read_exemplar(file: Path, mask_file: Path | None) -> "Exemplar":
+    from pbe.serving.editor import Exemplar, check_mask, read_exemplar, read_mask
+
+    image = read_exemplar(file, f"exemplar {file}")
+    if mask_file is None:
+        return Exemplar(image)
+    mask = read_mask(mask_file)
+    names = {"mask_name": f"exemplar mask {mask_file}", "source_name": f"exemplar {file}"}
+    check_mask(mask, image, use="the exemplar shows the object", **names)
+    return Exemplar(image, mask)
+
+
+def _region_of(text: str) -> RegionFiles:
+    """Return the files of MASK=EXEMPLAR[@ITS_MASK][,EXEMPLAR...]; raises UserError for another text."""
+    mask, _, exemplars = text.partition("=")
+    parts = [exemplars] if Path(exemplars).is_file() else exemplars.split(",")
+    if not mask or not all(parts):
+        raise UserError(f"--region {text}: give MASK=EXEMPLAR, or MASK=EXEMPLAR,EXEMPLAR for pictures of one object")
+    return RegionFiles(Path(mask), tuple(map(_exemplar_files, parts)))
+
+
+def _exemplar_files(text: str) -> tuple[Path, Path | None]:
+    file, at, mask = text.rpartition("@")
+    return (Path(file), Path(mask)) if at and file and mask and not Path(text).is_file() else (Path(text), None)

@@ -3,15 +3,18 @@
 It does not paint, and needs no project: bench, results, encoder and real images are folders or files.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from cyclopts import App, Parameter
 
 from pbe import layout
 from pbe.errors import UserError
+from pbe.serving.commands.flags import Device, Flag, Number, Positive, Whole
 from pbe.serving.commands.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -24,92 +27,96 @@ if TYPE_CHECKING:
     from pbe.types import Progress
 
 ENCODER, REAL = layout.MODEL / "image_encoder", layout.CURATED  # where a project has them
-BASELINES = ("source", "copy_paste", "poisson")
-ACCEPTABLE = ("misnamed", "wrong_size", "greyscale", "transparent", "soft_mask", "inverted", "tiny")
+BaselineFlag = Literal["source", "copy_paste", "poisson", "none"]
+Acceptable = Literal["misnamed", "wrong_size", "greyscale", "transparent", "soft_mask", "inverted", "tiny"]
+BASELINES = tuple(name for name in get_args(BaselineFlag) if name != "none")
+ACCEPTABLE = get_args(Acceptable)
 _SHOWN = ("fid", "fid_official", "qs", "qs_official", "kid", "clip_score", "clip_score_official", "identity")
 
-_EXAMPLE = """\
+app = App(
+    name="evaluate",
+    help_epilogue="""\
 example:
-  pbe evaluate --bench COCOEE --results ours=results/ours --results anydoor=results/anydoor \\
-               --encoder clip-vit-base-patch32 --real test2017.safetensors --protocol both --out evaluation
+  pbe evaluate --bench COCOEE --results ours=results/ours \\
+               --results anydoor=results/anydoor --encoder clip-vit-base-patch32 \\
+               --real test2017.safetensors --protocol both --out evaluation
 
-Results are images named by the cases' ids, such as 000000000285.png. The report is OUT/index.html."""
-
-
-def add_evaluate(parser: argparse.ArgumentParser) -> None:
-    """Give `pbe evaluate` its arguments."""
-    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _EXAMPLE
-    parser.set_defaults(command=_evaluate)
-    add = parser.add_argument
-    add("--bench", type=Path, required=True, metavar="FOLDER", help="a bench in COCOEE's layout")
-    add(
-        "--results", action="append", required=True, metavar="[NAME=]FOLDER",
-        help="results of a tool; may be given several times, the first is compared with all others",
-    )  # fmt: skip
-    add(
-        "--baseline", action="append", choices=(*BASELINES, "none"), metavar="NAME",
-        help=f"score a baseline as well: {', '.join(BASELINES)} (default: all), or none",
-    )  # fmt: skip
-    add_encoder(parser)
-    add(
-        "--real", type=Path, default=REAL, metavar="FOLDER_OR_FILE",
-        help="real images for FID and QS, or their statistics from pbe reference (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--protocol", choices=("corrected", "official", "both"), default="corrected",
-        help="official: the authors' tools, bit by bit (default: corrected)",
-    )  # fmt: skip
-    add(
-        "--identity", default="efficientnet_lite0", metavar="ENCODER",
-        help="measures identity: efficientnet_lite0, none, or a folder with DINO, DINOv2 or DreamSim "
-        "(default: efficientnet_lite0)",
-    )  # fmt: skip
-    add("--lpips", type=Path, metavar="FOLDER", help="weights of LPIPS, to measure it as well")
-    add("--foreground", type=Path, metavar="ONNX", help="U2-Net, which finds the exemplars' objects for identity")
-    add("--num-cases", type=positive, metavar="N", help="the first cases of the bench (default: all)")
-    add(
-        "--damaged", choices=("refuse", "skip"), default="refuse",
-        help="cases without a usable result or file: stop, or leave them out and count them (default: refuse)",
-    )  # fmt: skip
-    add(
-        "--accept", action="append", choices=ACCEPTABLE, default=[], metavar="FAULT",
-        help=f"use cases in spite of this fault: {', '.join(ACCEPTABLE)}",
-    )  # fmt: skip
-    add("--out", type=Path, default=Path("evaluation"), metavar="FOLDER", help="default: %(default)s")
-    add_computing(parser)
-    add("--batch-size", type=positive, default=32, metavar="N", help="exemplars encoded at once (default: 32)")
-    add("--confidence", type=float, default=0.95, metavar="C", help="of intervals (default: 0.95)")
-    add("--draws", type=positive, default=2000, metavar="N", help="of the bootstrap (default: 2000)")
-    add("--json", action="store_true", help="print the metrics as JSON instead of a table")
+Results are images named by the cases' ids, such as 000000000285.png.
+The report is OUT/index.html.""",
+)
 
 
-def add_encoder(parser: argparse.ArgumentParser) -> None:
-    """Give a command its flag `--encoder`."""
-    parser.add_argument(
-        "--encoder", type=Path, default=ENCODER, metavar="FOLDER",
-        help="CLIP ViT-B/32 for the paper's metrics, or a model's image_encoder (default: %(default)s)",
-    )  # fmt: skip
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ComputingFlags:
+    """The flags of real images, encoder, seed and device."""
+
+    encoder: Annotated[
+        Path,
+        Parameter(metavar="FOLDER", help="CLIP ViT-B/32 for the paper's metrics, or a model's image_encoder"),
+    ] = ENCODER
+    max_real_images: Annotated[Positive, Parameter(show_default="all", help="encode no more real images")] = 1_000_000
+    seed: Annotated[Whole, Parameter(help="of mixtures and of the bootstrap")] = 0
+    device: Device = "auto"
 
 
-def add_computing(parser: argparse.ArgumentParser) -> None:
-    """Give a command its flags of real images, seed and device."""
-    add = parser.add_argument
-    add(
-        "--max-real-images", type=positive, default=1_000_000, metavar="N",
-        help="encode no more real images (default: all)",
-    )  # fmt: skip
-    add("--seed", type=int, default=0, metavar="N", help="of mixtures and of the bootstrap (default: 0)")
-    add("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:1 (default: auto)")
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class EvaluateFlags(ComputingFlags):
+    """All flags of `pbe evaluate`."""
+
+    bench: Annotated[Path, Parameter(metavar="FOLDER", help="a bench in COCOEE's layout")]
+    results: Annotated[
+        tuple[str, ...],
+        Parameter(
+            metavar="[NAME=]FOLDER",
+            required=True,
+            help="results of a tool; may be given several times, the first is compared with all others",
+        ),
+    ]
+    baseline: Annotated[
+        tuple[BaselineFlag, ...],
+        Parameter(metavar="NAME", show_default="all", help="score a baseline as well, or none"),
+    ] = ()
+    real: Annotated[
+        Path,
+        Parameter(
+            metavar="FOLDER_OR_FILE",
+            help="real images for FID and QS, or their statistics from pbe reference",
+        ),
+    ] = REAL
+    protocol: Annotated[
+        Literal["corrected", "official", "both"], Parameter(help="official: the authors' tools, bit by bit")
+    ] = "corrected"
+    identity: Annotated[
+        str,
+        Parameter(
+            metavar="ENCODER",
+            help="measures identity: efficientnet_lite0, none, or a folder with DINO, DINOv2 or DreamSim",
+        ),
+    ] = "efficientnet_lite0"
+    lpips: Annotated[Path | None, Parameter(metavar="FOLDER", help="weights of LPIPS, to measure it as well")] = None
+    foreground: Annotated[
+        Path | None, Parameter(metavar="ONNX", help="U2-Net, which finds the exemplars' objects for identity")
+    ] = None
+    num_cases: Annotated[Positive | None, Parameter(show_default="all", help="the first cases of the bench")] = None
+    damaged: Annotated[
+        Literal["refuse", "skip"],
+        Parameter(help="cases without a usable result or file: stop, or leave them out and count them"),
+    ] = "refuse"
+    accept: Annotated[
+        tuple[Acceptable, ...],
+        Parameter(metavar="FAULT", show_default=False, help="use cases in spite of this fault"),
+    ] = ()
+    out: Annotated[Path, Parameter(metavar="FOLDER", help="for the report")] = Path("evaluation")
+    batch_size: Annotated[Positive, Parameter(help="exemplars encoded at once")] = 32
+    confidence: Annotated[Number, Parameter(metavar="C", help="of intervals")] = 0.95
+    draws: Annotated[Positive, Parameter(help="of the bootstrap")] = 2000
+    json: Annotated[Flag, Parameter(help="print the metrics as JSON instead of a table")] = False
 
 
-def positive(text: str) -> int:
-    """Return the whole number that a flag has; raises ArgumentTypeError unless it is positive."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
-
-
-def _evaluate(options: argparse.Namespace) -> None:
+@app.default
+def evaluate(options: EvaluateFlags) -> None:
     """Check bench and results, score the results, and write the report."""
     folders = _named_folders(options.results)
     if not 0.5 < options.confidence < 1:
@@ -176,7 +183,7 @@ def check_exists(flag: str, path: Path) -> None:
 
 
 def _open_all(
-    options: argparse.Namespace, folders: Mapping[str, Path], cache: Path
+    options: EvaluateFlags, folders: Mapping[str, Path], cache: Path
 ) -> "tuple[CheckedBench, dict[str, ResultsFolder]]":
     """Check every case and result, and keep the cases that all tools have a usable result of; print what is left out.
 
@@ -219,7 +226,7 @@ def _bench_counts(checked: "CheckedBench") -> dict[str, Any]:
     return counts | {"skipped": skipped | {"no_result": without_result}} if without_result else counts
 
 
-def _methods(options: argparse.Namespace, results: "Mapping[str, ResultsFolder]") -> "list[Method]":
+def _methods(options: EvaluateFlags, results: "Mapping[str, ResultsFolder]") -> "list[Method]":
     from pbe.evaluation.baselines.computed import baseline_methods
     from pbe.evaluation.scoring.case_scores import Method
 
@@ -230,7 +237,7 @@ def _methods(options: argparse.Namespace, results: "Mapping[str, ResultsFolder]"
 
 
 def _protocols(
-    options: argparse.Namespace, checked: "CheckedBench", cache: Path, device: "torch.device", progress: "Progress"
+    options: EvaluateFlags, checked: "CheckedBench", cache: Path, device: "torch.device", progress: "Progress"
 ) -> "list[MeasuredProtocol]":
     from pbe.evaluation.scoring.opened_protocols import open_measured_protocols
 
@@ -248,7 +255,7 @@ def _protocols(
     )
 
 
-def _scorers(options: argparse.Namespace, checked: "CheckedBench", device: "torch.device") -> "list[CaseScorer]":
+def _scorers(options: EvaluateFlags, checked: "CheckedBench", device: "torch.device") -> "list[CaseScorer]":
     from pbe.evaluation.scorers.opening import open_scorers
 
     return open_scorers(

@@ -6,6 +6,7 @@ module reads the environment: a registry is at MLFLOW_TRACKING_URI, or it is the
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pbe import layout
@@ -15,18 +16,27 @@ CHAMPION = "models:/paint-by-example@champion"
 PHOTO = "photo"  # names the bundled painter of photographs
 
 
-def default_model() -> tuple[Path, str]:
-    """Return the folder of the champion, or of the bundled painter where there is no champion, and which one it is.
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model's folder and name; a registered model has a version as well."""
+
+    folder: Path
+    name: str
+    version: str | None = None
+
+
+def default_model() -> tuple[ModelChoice, str]:
+    """Return the champion, or the bundled painter where there is no champion, and a text that says which one it is.
 
     Raises UserError when there is neither, the champion's files are gone or the registry cannot be read, and
     UnavailableError when it does not answer.
     """
-    tracking_uri = _tracking_uri()
+    tracking_uri = registry_address()
     if tracking_uri is not None:
         from pbe.serving.registry.registered_models import NoModelError
 
         try:
-            return _registered_folder(CHAMPION, tracking_uri), f"the champion ({CHAMPION})"
+            return _registered(CHAMPION, tracking_uri), f"the champion ({CHAMPION})"
         except NoModelError:
             pass
     bundled = _bundled_painter()
@@ -35,49 +45,59 @@ def default_model() -> tuple[Path, str]:
             f"no model: there is no registered champion and no {layout.PHOTO_PAINTER}; give --model a folder, "
             "run this in a clone of the project, or train a model with `make demo`"
         )
-    return bundled, f"the bundled painter of photographs ({bundled}): there is no registered champion"
+    return ModelChoice(
+        bundled, PHOTO
+    ), f"the bundled painter of photographs ({bundled}): there is no registered champion"
 
 
-def model_folder(model: str) -> Path:
-    """Return the folder of a model: the bundled painter's for `photo`, a folder, or a registered model's.
+def named_model(model: str) -> ModelChoice:
+    """Return the model of a name: the bundled painter for `photo`, a folder, or a registered model.
 
     Raises UserError when there is no such model, and UnavailableError when the registry does not answer.
     """
     if model == PHOTO:
-        return _required_painter()
+        return ModelChoice(_required_painter(), PHOTO)
     if not model.startswith("models:/"):
         if not Path(model).is_dir():
             raise UserError(f"--model {model}: no such folder, and not a registered model ({CHAMPION}) or {PHOTO}")
-        return Path(model)
-    tracking_uri = _tracking_uri()
+        return ModelChoice(Path(model), model)
+    tracking_uri = registry_address()
     if tracking_uri is None:
         raise UserError(f"--model {model}: this project has no registry yet; run `make demo` or name a folder")
     from pbe.serving.registry.registered_models import MissingFilesError
 
     try:
-        return _registered_folder(model, tracking_uri)
+        return _registered(model, tracking_uri)
     except (UnavailableError, MissingFilesError):
         raise
     except UserError as error:
         raise UserError(f"--model: {error}; run `make demo` to train and register a model") from None
 
 
-def _registered_folder(model: str, tracking_uri: str) -> Path:
+def registry_address() -> str | None:
+    """Return the address of the registry: MLFLOW_TRACKING_URI, or the project's database; None without one."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or _project_registry()
+
+
+def reads_database_directly() -> bool:
+    """Return whether the registry is the tracking database itself, and not another one that the environment names."""
+    return not any(os.environ.get(name) for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE"))
+
+
+def _registered(model: str, tracking_uri: str) -> ModelChoice:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from pbe.serving.registry.registered_models import painter_folder
+    from pbe.serving.registry.registered_models import find_version, painter_folder
 
-    elsewhere = any(os.environ.get(name) for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE"))
-    return painter_folder(model, tracking_uri=tracking_uri, direct=not elsewhere, cache=_model_cache())
+    direct = reads_database_directly()
+    folder = painter_folder(model, tracking_uri=tracking_uri, direct=direct, cache=model_cache())
+    version = find_version(model, tracking_uri=tracking_uri, direct=direct)
+    return ModelChoice(folder, version.name, str(version.version)) if version else ModelChoice(folder, model)
 
 
-def _model_cache() -> Path:
+def model_cache() -> Path:
     """Return where the models of a server are kept, one folder for each version."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paint-by-example" / "models"
-
-
-def _tracking_uri() -> str | None:
-    return os.environ.get("MLFLOW_TRACKING_URI") or _project_registry()
 
 
 def _project_registry() -> str | None:

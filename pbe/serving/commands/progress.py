@@ -1,4 +1,4 @@
-"""The progress bar of the `pbe` commands."""
+"""The progress bar of the `pbe` commands, and lines that do not disturb it."""
 
 import sys
 from collections.abc import Iterator
@@ -21,3 +21,11 @@ def progress_bar(title: str, total: int | None = None, unit: str = "it") -> Iter
             bar.update(done - bar.n)
 
         yield show
+
+
+def print_line(text: str) -> None:
+    """Print a line on stdout; a bar that is shown is drawn again below it."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()

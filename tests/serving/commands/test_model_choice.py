@@ -12,7 +12,7 @@ from pbe.errors import UnavailableError, UserError
 from pbe.layout import PHOTO_PAINTER
 from pbe.serving.commands import model_choice
 from pbe.serving.commands.main import main
-from pbe.serving.commands.model_choice import CHAMPION, default_model, model_folder
+from pbe.serving.commands.model_choice import CHAMPION, ModelChoice, default_model, named_model
 from pbe.serving.registry import registered_models
 
 
@@ -47,20 +47,21 @@ def register_champion(project: Path, champion: Path) -> None:
 
 
 def test_without_a_registry_the_bundled_painter_is_the_default(bundled: Path) -> None:
-    folder, name = default_model()
-    assert folder == bundled
-    assert name == f"the bundled painter of photographs ({bundled}): there is no registered champion"
+    choice, text = default_model()
+    assert choice == ModelChoice(bundled, "photo")
+    assert text == f"the bundled painter of photographs ({bundled}): there is no registered champion"
 
 
 def test_the_champion_comes_before_the_bundled_painter(
     project: Path, bundled: Path, model_folder: Path, empty_registry: Path
 ) -> None:
     shutil.copy(empty_registry, project / "mlflow.db")
-    assert default_model()[0] == bundled  # a registry without a champion
+    assert default_model()[0].folder == bundled  # a registry without a champion
 
     register_champion(project, model_folder)
-    assert default_model() == (project / "mlruns/m-1/artifacts/pbe", f"the champion ({CHAMPION})")
-    assert model_choice.model_folder("photo") == bundled
+    champion = ModelChoice(project / "mlruns/m-1/artifacts/pbe", "paint-by-example", "1")
+    assert default_model() == (champion, f"the champion ({CHAMPION})")
+    assert named_model("photo").folder == bundled
 
 
 @pytest.mark.usefixtures("bundled")
@@ -87,7 +88,7 @@ def test_without_any_model_one_line_says_what_to_do(project: Path) -> None:
     with pytest.raises(UserError, match="no registered champion and no data/photo-painter; give --model a folder"):
         default_model()
     with pytest.raises(UserError, match=r"--model photo: there is no data/photo-painter in /.*pictures or above it"):
-        model_folder("photo")
+        named_model("photo")
 
 
 def test_the_bundled_painter_of_the_checkout_serves_any_folder(
@@ -98,7 +99,7 @@ def test_the_bundled_painter_of_the_checkout_serves_any_folder(
     with pytest.raises(UserError):
         default_model()
     monkeypatch.setattr(model_choice, "__file__", str(project / "pbe/serving/commands/model_choice.py"))
-    assert default_model()[0] == bundled
+    assert default_model()[0].folder == bundled
 
 
 LARGE_PX = 2048

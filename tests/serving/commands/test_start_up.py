@@ -43,7 +43,9 @@ def test_pbe_edit_imports_neither_mlflow_nor_scipy_and_paints_the_same(
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={}, check=False)
 
     assert (ended.returncode, ended.stderr) == (0, f"note: using the champion ({CHAMPION})\n")
-    state = json.loads(ended.stdout)
+    line, state_line = ended.stdout.splitlines()
+    assert line.startswith(f"{images / 'new.png'}: painted by paint-by-example version 1 with seed 0 in ")
+    state = json.loads(state_line)
     assert state.pop("frozen") > 100_000
     assert state == {"code": 0, "imported": ["torch"], "enabled": True}
     assert main([*argv, f"--model={model_folder}", f"--out={images / 'here.png'}"]) == 0
