@@ -36,9 +36,9 @@ from pbe.method.denoiser import (
     mask_latents,
 )
 from pbe.method.diffusion import alphas_cumprod, noise_of_velocity, rescale_zero_terminal_snr
-from pbe.method.guidance import guided
+from pbe.method.guidance import GuidanceInterval, guided
 from pbe.method.pretrained import forget_origin, load_scheduler, load_vae
-from pbe.method.sampler import sample_plms
+from pbe.method.sampling import check_sampler, sample
 from pbe.method.seams import match_rim
 from pbe.method.unet import CLASS, UNet
 from pbe.runtime.files import read_json
@@ -126,13 +126,17 @@ class Painter(nn.Module):
         num_steps: int = 50,
         seeds: Sequence[int],
         on_step: Callable[[int, int], None] | None = None,
+        sampler: str = "plms",
+        guidance_interval: tuple[float, float] | None = None,
     ) -> Images:
         """Paint each exemplar into its source where the mask is 1.
 
         Sources (B, H, W, 3) uint8 with H and W multiples of 8, masks (B, H, W) of 0 and 1, exemplars (B, e, e, 3)
         uint8 of any side, and one seed for each noise. Returns (B, H, W, 3) uint8, equal to the sources where the mask
-        is 0. Raises ValueError for shapes that do not match, a negative guidance scale or a number of steps below 1 or
-        above the schedule's, and UserError for guidance with a model that was trained without it.
+        is 0. `sampler` is one of `pbe.method.sampling.SAMPLERS`; `guidance_interval` limits guidance to noise levels
+        low < sigma_t <= high (`pbe.method.guidance`). Raises ValueError for shapes that do not match, a negative
+        guidance scale, an empty interval, an unknown sampler or a number of steps below 1 or above the schedule's, and
+        UserError for guidance with a model that was trained without it.
         """
         self._check(sources, masks, len(exemplars), guidance_scale, seeds)
         pixels = to_pixels(exemplars, self.exemplar_px).to(next(self.parameters()).device)
@@ -145,6 +149,8 @@ class Painter(nn.Module):
             num_steps=num_steps,
             seeds=seeds,
             on_step=on_step,
+            sampler=sampler,
+            guidance_interval=guidance_interval,
         )
 
     @torch.inference_mode()
@@ -159,9 +165,13 @@ class Painter(nn.Module):
         num_steps: int,
         seeds: Sequence[int],
         on_step: Callable[[int, int], None] | None = None,
+        sampler: str = "plms",
+        guidance_interval: tuple[float, float] | None = None,
     ) -> Images:
         """Paint what a context (B, T, D) describes, guided away from `uncond_context` (1, T, D); see `paint`."""
         self._check(sources, masks, len(context), guidance_scale, seeds)
+        check_sampler(sampler)
+        interval = self._interval(guidance_interval)
         device = next(self.parameters()).device
         source = to_pixels(sources).to(device)
         mask = torch.from_numpy(masks)[:, None].float().to(device)
@@ -177,7 +187,7 @@ class Painter(nn.Module):
             x = denoiser_input(noisy, masked, small_mask, self.mask_channel)
             return torch.as_tensor(unet(x, timesteps, context)).float()
 
-        predicted = guided(predict, context, uncond_context, guidance_scale)
+        predicted = guided(predict, context, uncond_context, guidance_scale, interval)
         levels = self.alphas_cumprod.to(device)
 
         def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -190,7 +200,7 @@ class Painter(nn.Module):
         def keep_known(latents: Tensor, alpha_bar: Tensor) -> Tensor:
             return torch.where(painted_cells, latents, alpha_bar.sqrt() * known + (1 - alpha_bar).sqrt() * noise)
 
-        latents = sample_plms(denoise, noise, levels, num_steps, on_step, keep_known)
+        latents = sample(denoise, noise, levels, num_steps, sampler, on_step, keep_known)
         pixels = self.decode(latents)
         if not torch.isfinite(pixels).all():
             raise UserError(
@@ -240,6 +250,14 @@ class Painter(nn.Module):
         if mask_channel not in ("repaint", "keep"):
             raise UserError(f"{folder / INDEX}: mask_channel is {mask_channel}; it must be repaint or keep")
         return cls(unet, vae, conditioner, scheduler, painter_px(folder), mask_channel).eval()
+
+    def _interval(self, levels: tuple[float, float] | None) -> GuidanceInterval | None:
+        if levels is None:
+            return None
+        low, high = levels
+        if not 0 <= low < high:
+            raise ValueError(f"guidance interval {low}, {high}: needs 0 <= low < high")
+        return GuidanceInterval(low, high, self.alphas_cumprod)
 
     def _check(
         self, sources: Images, masks: Masks, num_contexts: int, guidance_scale: float, seeds: Sequence[int]

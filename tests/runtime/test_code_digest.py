@@ -58,7 +58,7 @@ LATENTS, TRAINING, PAINTING = "pbe.latents.encoding", "pbe.training.worker", "pb
     [
         ("pbe/dataset/object_masks.py", "> 127", "> 126", {LATENTS, TRAINING}),
         ("pbe/training/worker.py", "limit_threads(", "print(), limit_threads(", {TRAINING}),
-        ("pbe/method/sampler.py", "_FEW_STEPS = 25", "_FEW_STEPS = 24", {TRAINING, PAINTING}),
+        ("pbe/method/sampling/plms.py", "_FEW_STEPS = 25", "_FEW_STEPS = 24", {TRAINING, PAINTING}),
         ("pbe/method/masks.py", "16)", "8)", {LATENTS, TRAINING}),
     ],
 )

@@ -6,7 +6,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from pbe.method.diffusion import alphas_cumprod, noise_of_velocity, rescale_zero_terminal_snr
-from pbe.method.sampler import ddim_step, sample_plms, sampling_timesteps
+from pbe.method.sampling import sample, sampling_timesteps
+from pbe.method.sampling.flow import ddim_step
 
 ALPHAS = alphas_cumprod()
 ZERO_SNR = rescale_zero_terminal_snr(ALPHAS)
@@ -33,7 +34,7 @@ def noise(n: int = 2000) -> Tensor:
 
 
 def test_samples_follow_the_data_distribution() -> None:
-    samples = sample_plms(exact_denoiser, noise(), ALPHAS, 50)
+    samples = sample(exact_denoiser, noise(), ALPHAS, 50)
     assert abs(samples.mean() - MEAN) < 0.02
     assert abs(samples.std() - STD) < 0.02
 
@@ -43,7 +44,7 @@ def test_more_steps_are_closer_to_the_exact_flow() -> None:
     a = ALPHAS[991]  # the first of 100 timesteps
     start, end = (a * STD**2 + 1 - a).sqrt(), (ALPHAS[0] * STD**2 + 1 - ALPHAS[0]).sqrt()
     exact = ALPHAS[0].sqrt() * MEAN + (y - a.sqrt() * MEAN) / start * end
-    errors = [(sample_plms(exact_denoiser, y, ALPHAS, n) - exact).abs().mean().item() for n in (10, 25, 100)]
+    errors = [(sample(exact_denoiser, y, ALPHAS, n) - exact).abs().mean().item() for n in (10, 25, 100)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.01
 
@@ -57,7 +58,7 @@ def test_a_perfect_noise_prediction_recovers_the_latents_in_one_ddim_step() -> N
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 50])
 def test_the_denoiser_is_called_once_more_than_there_are_steps(num_steps: int) -> None:
     calls, seen = [], []
-    sample_plms(lambda y, t: calls.append(1) or y * 0, noise(1), ALPHAS, num_steps, lambda i, n: seen.append((i, n)))
+    sample(lambda y, t: calls.append(1) or y * 0, noise(1), ALPHAS, num_steps, on_step=lambda i, n: seen.append((i, n)))
     assert len(calls) == num_steps + 1
     assert seen == [(i + 1, num_steps) for i in range(num_steps)]
 
@@ -74,7 +75,7 @@ def test_known_latents_are_replaced_at_their_noise_level_before_every_call() -> 
         seen.append((y[..., 0] / known[..., 0]).mean().square().item())
         return torch.ones_like(y)
 
-    constrained = sample_plms(denoise, noise(1), ALPHAS, 5, constrain=constrain)
+    constrained = sample(denoise, noise(1), ALPHAS, 5, constrain=constrain)
     assert constrained.shape == (1, 1, 2, 2)
     steps = sampling_timesteps(5)
     expected = [ALPHAS[t].item() for t in (steps[0], steps[1], *steps[1:])]  # Heun's step looks ahead
@@ -86,8 +87,8 @@ def test_strong_guidance_does_not_overshoot_in_few_steps() -> None:
         uncond = exact_denoiser(y + 0.2 * ALPHAS[t].sqrt().view(-1, 1, 1, 1), t)
         return uncond + 5 * (exact_denoiser(y, t) - uncond)
 
-    many = sample_plms(guided, noise(200), ALPHAS, 200)
-    few = sample_plms(guided, noise(200), ALPHAS, 14)
+    many = sample(guided, noise(200), ALPHAS, 200)
+    few = sample(guided, noise(200), ALPHAS, 14)
     assert (few - many).abs().mean() < 0.1
 
 
@@ -99,7 +100,7 @@ def record_steps(num_steps: int, alphas: Tensor, predictions: list[float]) -> tu
         calls.append((y.item(), int(t)))
         return torch.full_like(y, predictions[len(calls) - 1])
 
-    return sample_plms(denoise, torch.ones(1, 1, 1, 1, dtype=torch.float64), alphas, num_steps), calls
+    return sample(denoise, torch.ones(1, 1, 1, 1, dtype=torch.float64), alphas, num_steps), calls
 
 
 @pytest.mark.parametrize("num_steps", [3, 6, 24, 25])
@@ -161,7 +162,7 @@ def test_an_impossible_number_of_steps_is_named(num_steps: int) -> None:
 
 @pytest.mark.parametrize("num_steps", [24, 25, 50, 100])
 def test_samples_from_zero_signal_follow_the_data_distribution(num_steps: int) -> None:
-    samples = sample_plms(exact_velocity, noise(), ZERO_SNR, num_steps)
+    samples = sample(exact_velocity, noise(), ZERO_SNR, num_steps)
     assert abs(samples.mean() - MEAN) < 0.02
     assert abs(samples.std() - STD) < 0.03
 
@@ -174,7 +175,7 @@ def test_a_schedule_that_ends_without_signal_is_sampled_from_its_last_timestep(n
         calls.append(int(t[0]))
         return exact_velocity(y, t)
 
-    assert torch.isfinite(sample_plms(denoise, noise(8), ZERO_SNR, num_steps)).all()
+    assert torch.isfinite(sample(denoise, noise(8), ZERO_SNR, num_steps)).all()
     stock = DDIMScheduler(timestep_spacing="trailing")
     stock.set_timesteps(num_steps)
     assert calls == stock.timesteps.tolist()
