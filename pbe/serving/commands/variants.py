@@ -1,4 +1,4 @@
-"""Paint one edit with several seeds: windows of several variants are painted together."""
+"""Paint one edit with several seeds; what does not depend on the seed is done once."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -6,28 +6,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pbe.serving.editor import Edited, Editor, Prepared
+    from pbe.serving.editor import Edited, Editor, PaintWindow, Prepared
     from pbe.types import Image, Progress
 
 
 def paint_variants(
     editor: "Editor", prepared: "Prepared", seeds: Sequence[int], on_step: "Progress"
 ) -> "Iterator[tuple[int, Edited, float]]":
-    """Yield each seed with its result and its share of the painting time, in seconds.
+    """Yield each seed with its result, which has the bits of `Editor.edit`, and the seconds it took.
 
-    The bits are those of `Editor.edit` with this seed.
+    Windows of different seeds are not painted together: PyTorch rounds differently in a batch of another size.
     """
-    num_windows = len(prepared.windows)
-    together = max(1, editor.max_batch // num_windows)
-    chunks = [seeds[start : start + together] for start in range(0, len(seeds), together)]
-    for number, chunk in enumerate(chunks):
+    for number, seed in enumerate(seeds):
         started = time.perf_counter()
-        variants = [_with_seed(prepared, seed) for seed in chunk]
-        squares = _paint(editor, variants, _part(on_step, number, len(chunks)))
-        painted_s = time.perf_counter() - started
-        for place, (seed, variant) in enumerate(zip(chunk, variants, strict=True)):
-            edited = editor.finish(variant, squares[place * num_windows : (place + 1) * num_windows])
-            yield seed, edited, painted_s / len(chunk)
+        variant = _with_seed(prepared, seed)
+        edited = editor.finish(variant, _paint(editor, variant.windows, _part(on_step, number, len(seeds))))
+        yield seed, edited, time.perf_counter() - started
 
 
 def _with_seed(prepared: "Prepared", seed: int) -> "Prepared":
@@ -38,13 +32,12 @@ def _with_seed(prepared: "Prepared", seed: int) -> "Prepared":
     return replace(prepared, edit=replace(prepared.edit, seed=seed), windows=windows)
 
 
-def _paint(editor: "Editor", prepared: "Sequence[Prepared]", on_step: "Progress") -> "list[Image]":
-    windows = [window for each in prepared for window in each.windows]
+def _paint(editor: "Editor", windows: "Sequence[PaintWindow]", on_step: "Progress") -> "list[Image]":
     starts = range(0, len(windows), editor.max_batch)
     squares: list[Image] = []
     for number, start in enumerate(starts):
-        part = windows[start : start + editor.max_batch]
-        squares += editor.paint(part, on_step=_part(on_step, number, len(starts)))
+        batch = windows[start : start + editor.max_batch]
+        squares += editor.paint(batch, on_step=_part(on_step, number, len(starts)))
     return squares
 
 
