@@ -48,3 +48,7 @@ class DispatcherState:
     max_batch: int  # lower than configured once memory has run out
     draining: bool
     healthy: bool
+
+    @property
+    def seconds_per_step(self) -> float:
+        return self.counters.seconds_per_step

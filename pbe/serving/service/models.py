@@ -208,8 +208,8 @@ class Models:
     def _keep(self, name: str, error: BaseException, version: RegisteredVersion | None) -> None:
         """Keep the loaded version, and remember why a newer one is not in use."""
         kept = self._loaded[name].info.version
-        newest = f"version {version.version}" if version else "the registry"
-        self._problems[name] = f"version {kept} stays in use: {newest} cannot be read: {one_line(error)}"
+        what = f"version {version.version} cannot be loaded" if version else "the registry cannot be read"
+        self._problems[name] = f"version {kept} stays in use: {what}: {one_line(error)}"
         if version is not None:
             self._failed[name] = version, time.monotonic()
             self._failed_reloads += 1
