@@ -1,0 +1,262 @@
+"""The page: Gradio's Blocks with the project's own editors, mounted on the service's application.
+
+Page and service share one process and one dispatcher. The page loads nothing from other servers, and Gradio sends no
+statistics. `pbe app` runs it.
+"""
+
+import base64
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+from starlette.routing import Mount
+
+from pbe.dataset.images import read_image
+from pbe.method.sampling import SAMPLERS
+from pbe.serving.editor import EditOptions
+from pbe.serving.page.components import example_row, picture_editor, read_static, result_viewer
+from pbe.serving.page.examples import Example, find_examples
+from pbe.serving.page.opening import Opener, server_function
+from pbe.serving.page.painting import MAX_VARIANTS, PagePainter, PaintRequest, failed
+from pbe.serving.page.routes import create_router
+from pbe.serving.page.store import PageStore
+from pbe.serving.page.views import encode_preview
+from pbe.serving.service.dispatcher import Dispatcher
+from pbe.serving.service.models import ModelInfo
+
+TITLE = "Paint by Example"
+MAX_FILE_BYTES = 64 * 2**20
+_DELETE_UPLOADS = (60, 600)  # every minute, files that nobody opened for ten minutes
+_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
+_MONO_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+_EXPORT = """async (source, exemplar, ...options) => {
+  const { editors } = window.pbe;
+  return [await editors.source.exportValue(), await editors.exemplar.exportValue(), ...options];
+}"""
+
+
+class Page:
+    """What the page's parts share."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        uploads: Path,
+        examples: dict[str, Example] | None = None,
+        max_file_bytes: int = MAX_FILE_BYTES,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.store = PageStore()
+        self.painter = PagePainter(dispatcher, self.store)
+        self.examples = find_examples() if examples is None else examples
+        self.opener = Opener(self.store, uploads, self.examples)
+        self.max_file_bytes = max_file_bytes
+
+    async def paint(
+        self,
+        source: dict[str, Any],
+        exemplar: dict[str, Any],
+        model: str | None,
+        num_variants: float,
+        seed: float | None,
+        guidance_scale: float,
+        num_steps: float,
+        sampler: str,
+        max_magnification: float,
+        context_px: float | None,
+        request: gr.Request,
+    ) -> AsyncIterator[tuple[Any, Any, Any]]:
+        """Paint, and yield the values of the viewer and of the two buttons."""
+        options = EditOptions(
+            guidance_scale=guidance_scale,
+            num_steps=int(num_steps),
+            sampler=sampler,
+            max_magnification=max_magnification,
+            context_px=None if context_px is None else int(context_px),
+        )
+        asked = PaintRequest(source, exemplar, model, int(num_variants), int(seed or 0), options)
+        buttons = gr.update(interactive=False), gr.update(visible=True)
+        async for shown in self.painter.paint(_session(request), asked):
+            yield shown, *buttons
+            buttons = gr.skip(), gr.skip()
+        yield gr.skip(), *idle_buttons()
+
+    def cancel(self, request: gr.Request) -> None:
+        self.painter.cancel(_session(request))
+
+    def close(self, request: gr.Request) -> None:
+        """Cancel what a closed tab was painting, and delete its pictures."""
+        self.painter.close(_session(request))
+
+    def link(self, source: dict[str, Any], request: gr.Request) -> None:
+        """Note which page's pictures to delete when the tab is closed."""
+        self.store.link(_session(request), str(source.get("page", "")))
+
+    def choose_model(self) -> Any:
+        """Return the models that are served now, the default one chosen."""
+        choices = model_choices(self.dispatcher.models.list())
+        return gr.Dropdown(choices=choices, value=choices[0][1])
+
+
+def build_page(page: Page) -> gr.Blocks:
+    """Return the layout of the page, and what its buttons do."""
+    opener = page.opener
+    editor_functions = [server_function(each) for each in (opener.open_picture, opener.open_mask, opener.holds)]
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_DELETE_UPLOADS) as blocks:
+        with gr.Row(elem_id="pbe-top"):
+            gr.HTML(read_static("head.html"), apply_default_css=False, js_on_load=read_static("shortcuts.js"))
+            if page.examples:
+                example_row(_thumbnails(page.examples), [server_function(opener.open_example)])
+        with gr.Row(elem_id="pbe-work"):
+            source = picture_editor(
+                "source",
+                title="Picture",
+                subtitle="Mark the part to repaint.",
+                invitation="Choose a picture",
+                empty_mask="nothing marked yet",
+                stage_px=560,
+                max_file_bytes=page.max_file_bytes,
+                server_functions=editor_functions,
+            )
+            with gr.Column(elem_id="pbe-right"):
+                exemplar = picture_editor(
+                    "exemplar",
+                    title="Object",
+                    subtitle="Mark it if the picture shows other things too.",
+                    invitation="Choose a picture of the object",
+                    empty_mask="the whole picture is used",
+                    stage_px=260,
+                    max_file_bytes=page.max_file_bytes,
+                    server_functions=editor_functions,
+                )
+                options = _build_options(page.dispatcher.models.list())
+                with gr.Row(elem_id="pbe-run"):
+                    paint = gr.Button("Paint", variant="primary", elem_id="pbe-paint")
+                    cancel = gr.Button("Cancel", variant="stop", elem_id="pbe-cancel", visible=False)
+        viewer = result_viewer([server_function(opener.open_variant)])
+        gr.HTML(read_static("help.html"), apply_default_css=False)
+        painting = paint.click(
+            page.paint,
+            [source, exemplar, *options],
+            [viewer, paint, cancel],
+            js=_EXPORT,
+            concurrency_limit=None,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        painting.failure(
+            show_failure, None, [viewer, paint, cancel], show_progress="hidden", api_visibility="private"
+        )  # fmt: skip
+        cancel.click(page.cancel, queue=False, show_progress="hidden", api_visibility="private")
+        blocks.load(
+            page.link, source, js="() => [{ page: window.pbe?.key ?? '' }]", queue=False, api_visibility="private"
+        )  # fmt: skip
+        blocks.load(page.choose_model, None, options[0], queue=False, api_visibility="private")
+        blocks.unload(page.close)
+    return blocks
+
+
+def _build_options(models: Sequence[ModelInfo]) -> list[gr.components.Component]:
+    """Return the components of the options, in the order of `Page.paint`'s parameters."""
+    defaults = EditOptions()
+    with gr.Row(elem_id="pbe-options"):
+        num_variants = gr.Slider(1, MAX_VARIANTS, 1, step=1, label="Variants", min_width=150, buttons=[])
+        seed = gr.Number(0, label="First seed", precision=0, min_width=110)
+    with gr.Accordion("More options", open=False, elem_id="pbe-more"):
+        choices = model_choices(models)
+        model = gr.Dropdown(choices, value=choices[0][1] if choices else None, label="Model", filterable=False)
+        guidance_scale = gr.Slider(
+            1, 20, defaults.guidance_scale, step=0.5, label="Guidance", info="How closely to follow the object", buttons=[]
+        )  # fmt: skip
+        num_steps = gr.Slider(1, 200, defaults.num_steps, step=1, label="Steps", info="More take longer", buttons=[])
+        sampler = gr.Dropdown(list(SAMPLERS), value=defaults.sampler, label="Sampler", filterable=False)
+        max_magnification = gr.Slider(
+            1, 8, defaults.max_magnification, step=0.5, label="Magnification", buttons=[],
+            info="How far a small part may be enlarged for painting",
+        )  # fmt: skip
+        context_px = gr.Number(
+            None, label="Context in pixels", precision=0, info="What the model sees around the mask; empty: automatic"
+        )  # fmt: skip
+    return [model, num_variants, seed, guidance_scale, num_steps, sampler, max_magnification, context_px]
+
+
+def model_choices(models: Sequence[ModelInfo]) -> list[tuple[str, str]]:
+    """Return what the page calls each model, and its id."""
+    return [(_model_label(model), model.id) for model in models]
+
+
+def _model_label(model: ModelInfo) -> str:
+    details = [f"version {model.version}"] if model.version else []
+    details += [model.alias] if model.alias else []
+    return f"{model.id} ({', '.join([*details, f'{model.image_px} px'])})"
+
+
+def mount_page(
+    application: FastAPI, dispatcher: Dispatcher, *, token: str | None = None, max_file_bytes: int = MAX_FILE_BYTES
+) -> FastAPI:
+    """Mount the page at / of the service's application, below its own routes, and return the application.
+
+    With a token, a visitor has to give it as the password. Uploads go to a private folder that is deleted at the end of
+    the process.
+    """
+    uploads = tempfile.TemporaryDirectory(prefix="pbe-page-")
+    page = Page(dispatcher, uploads=Path(uploads.name), max_file_bytes=max_file_bytes)
+    application.include_router(create_router(page.store))
+    application.state.page, application.state.page_uploads = page, uploads  # the folder is deleted with the application
+    gr.mount_gradio_app(
+        application,
+        build_page(page),
+        path="/",
+        auth=(lambda _, password: secrets.compare_digest(password.encode(), token.encode())) if token else None,
+        auth_message="Give the service's token as the password; any user name will do." if token else None,
+        blocked_paths=[uploads.name],
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        max_file_size=max_file_bytes,
+        mcp_server=False,
+        pwa=False,
+        theme=_theme(),
+        css=read_static("page.css"),
+        head=read_static("document_head.html"),
+    )
+    mounted = application.routes[-1]
+    assert isinstance(mounted, Mount)
+    mounted.app.uploaded_file_dir = uploads.name  # Gradio's own folder is shared by all its users on a machine
+    return application
+
+
+def _theme() -> gr.themes.Base:
+    """Return the page's theme, with the system's fonts."""
+    return gr.themes.Base(
+        primary_hue="indigo", neutral_hue="slate", radius_size="md", font=_FONTS, font_mono=_MONO_FONTS
+    )  # fmt: skip
+
+
+def _thumbnails(examples: dict[str, Example]) -> dict[str, tuple[str, str]]:
+    return {name: (_data_url(each.source), _data_url(each.exemplar)) for name, each in examples.items()}
+
+
+def _data_url(file: Path) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(encode_preview(read_image(file), 144)).decode()
+
+
+def show_failure() -> tuple[Any, Any, Any]:
+    """Return what the page shows when painting failed by no fault of the user; the log has the traceback."""
+    message = "The server could not paint this: its log says why."
+    return failed(message), *idle_buttons()
+
+
+def idle_buttons() -> tuple[Any, Any]:
+    """Return the state of the buttons Paint and Cancel when nothing is painted."""
+    return gr.update(interactive=True), gr.update(visible=False)
+
+
+def _session(request: gr.Request) -> str:
+    return str(request.session_hash)
