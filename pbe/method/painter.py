@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler
@@ -37,12 +36,13 @@ from pbe.method.denoiser import (
 )
 from pbe.method.diffusion import alphas_cumprod, noise_of_velocity, rescale_zero_terminal_snr
 from pbe.method.guidance import GuidanceInterval, guided
+from pbe.method.holes import fill_holes
 from pbe.method.pretrained import forget_origin, load_scheduler, load_vae
+from pbe.method.previews import Previews
 from pbe.method.sampling import check_sampler, sample
 from pbe.method.seams import match_rim
 from pbe.method.unet import CLASS, UNet
 from pbe.runtime.files import read_json
-from pbe.types import Image, Mask
 
 Images = NDArray[np.uint8]  # (B, H, W, 3) RGB
 Masks = NDArray[np.uint8]  # (B, H, W), 1 = repaint
@@ -120,35 +120,38 @@ class Painter(nn.Module):
         self,
         sources: Images,
         masks: Masks,
-        exemplars: Images,
+        exemplars: Sequence[NDArray[np.uint8]],
         *,
         guidance_scale: float = 5.0,
         num_steps: int = 50,
         seeds: Sequence[int],
         on_step: Callable[[int, int], None] | None = None,
+        on_preview: Callable[[Images], None] | None = None,
         sampler: str = "plms",
         guidance_interval: tuple[float, float] | None = None,
     ) -> Images:
         """Paint each exemplar into its source where the mask is 1.
 
         Sources (B, H, W, 3) uint8 with H and W multiples of 8, masks (B, H, W) of 0 and 1, exemplars (B, e, e, 3)
-        uint8 of any side, and one seed for each noise. Returns (B, H, W, 3) uint8, equal to the sources where the mask
-        is 0. `sampler` is one of `pbe.method.sampling.SAMPLERS`; `guidance_interval` limits guidance to noise levels
-        low < sigma_t <= high (`pbe.method.guidance`). Raises ValueError for shapes that do not match, a negative
-        guidance scale, an empty interval, an unknown sampler or a number of steps below 1 or above the schedule's, and
-        UserError for guidance with a model that was trained without it.
+        uint8 of any side, and one seed for each noise. Several exemplars of one object are an array (K, e, e, 3) in
+        place of one (e, e, 3). Returns (B, H, W, 3) uint8, equal to the sources where the mask is 0; `on_preview` is
+        called every few steps with what they would be now. `sampler` is one of `pbe.method.sampling.SAMPLERS`;
+        `guidance_interval` limits guidance to noise levels low < sigma_t <= high (`pbe.method.guidance`). Raises
+        ValueError for shapes that do not match, a negative guidance scale, an empty interval, an unknown sampler or a
+        number of steps below 1 or above the schedule's, and UserError for guidance with a model that was trained
+        without it and for several exemplars with one without the bottleneck.
         """
         self._check(sources, masks, len(exemplars), guidance_scale, seeds)
-        pixels = to_pixels(exemplars, self.exemplar_px).to(next(self.parameters()).device)
         return self.paint_context(
             sources,
             masks,
-            self.conditioner(self.conditioner.tokens(pixels)),
+            torch.cat([self.conditioner.describe(each) for each in exemplars]),
             self.conditioner.uncond_vector,
             guidance_scale=guidance_scale,
             num_steps=num_steps,
             seeds=seeds,
             on_step=on_step,
+            on_preview=on_preview,
             sampler=sampler,
             guidance_interval=guidance_interval,
         )
@@ -165,6 +168,7 @@ class Painter(nn.Module):
         num_steps: int,
         seeds: Sequence[int],
         on_step: Callable[[int, int], None] | None = None,
+        on_preview: Callable[[Images], None] | None = None,
         sampler: str = "plms",
         guidance_interval: tuple[float, float] | None = None,
     ) -> Images:
@@ -192,7 +196,10 @@ class Painter(nn.Module):
 
         def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
             prediction = predicted(noisy, timesteps)
-            return noise_of_velocity(prediction, noisy, timesteps, levels) if self.predicts_velocity else prediction
+            noise = noise_of_velocity(prediction, noisy, timesteps, levels) if self.predicts_velocity else prediction
+            if previews:
+                previews.note(noisy, noise, timesteps)
+            return noise
 
         noise = torch.stack([draw_noise(seed, (4, height, width)) for seed in seeds]).to(device)
         painted_cells = F.max_pool2d(mask, self.latent_factor) > 0  # a latent with any pixel to repaint is unknown
@@ -200,7 +207,21 @@ class Painter(nn.Module):
         def keep_known(latents: Tensor, alpha_bar: Tensor) -> Tensor:
             return torch.where(painted_cells, latents, alpha_bar.sqrt() * known + (1 - alpha_bar).sqrt() * noise)
 
-        latents = sample(denoise, noise, levels, num_steps, sampler, on_step, keep_known)
+        def finish(latents: Tensor) -> Images:
+            return self._finish(latents, filled, masks, sources)
+
+        previews = Previews(lambda clean: on_preview(finish(clean)), levels, num_steps) if on_preview else None
+
+        def after_step(done: int, total: int) -> None:
+            if previews:
+                previews.after_step(done, total)
+            if on_step:
+                on_step(done, total)
+
+        return finish(sample(denoise, noise, levels, num_steps, sampler, after_step, keep_known))
+
+    def _finish(self, latents: Tensor, filled: Images, masks: Masks, sources: Images) -> Images:
+        """Decode latents, match the shade of their background, and put them into the sources where the mask is 1."""
         pixels = self.decode(latents)
         if not torch.isfinite(pixels).all():
             raise UserError(
@@ -288,20 +309,6 @@ def _check_parts(folder: Path, unet: UNet, vae: AutoencoderKL, conditioner: Cond
     ):
         if value != wanted:
             raise UserError(f"{folder / where / 'config.json'}: {key} is {value}; Paint by Example needs {wanted}")
-
-
-def fill_holes(sources: Images, masks: Masks) -> Images:
-    """Return the sources (B, H, W, 3) with the masked pixels (B, H, W) filled from their rim, without reading them."""
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(_fill, sources, masks.astype(np.uint8))))
-
-
-def _fill(source: Image, mask: Mask) -> Image:
-    visible = source[mask == 0]
-    mean = visible.mean(0).round() if len(visible) else np.full(3, 127)
-    # At the edge of the picture Telea reads masked pixels: they must not be the source's.
-    blank = np.where(mask[..., None] == 1, mean, source).astype(np.uint8)
-    return np.asarray(cv2.inpaint(blank, np.ascontiguousarray(mask), 3, cv2.INPAINT_TELEA), np.uint8)
 
 
 def draw_noise(seed: int, shape: tuple[int, ...]) -> Tensor:

@@ -25,7 +25,7 @@ Floats = NDArray[np.float32]
 def match_rim(painted: Image, filled: Image, mask: Mask) -> Image:
     """Return `painted` (H, W, 3) with its background shade corrected to that of `filled` (H, W, 3) on the mask's rim.
 
-    `filled` comes from `painter.fill_holes`. The result (H, W, 3) has no meaning where the mask (H, W) is 0.
+    `filled` comes from `holes.fill_holes`. The result (H, W, 3) has no meaning where the mask (H, W) is 0.
     """
     mask = np.ascontiguousarray(mask, np.uint8)
     difference = filled.astype(np.float32) - painted

@@ -11,6 +11,7 @@ MAX_STEPS = 1000  # the diffusion's number of timesteps
 MAX_SEED = 2**63 - 1
 MAX_GUIDANCE_SCALE = 50  # far above what any model is used with; beyond it every colour saturates
 MAX_CONTEXT_PX = 100_000
+SAMPLERS = ("plms", "ddim", "dpm++2m", "unipc")  # of pbe.method.sampling, which imports torch
 
 
 def check_options(
@@ -39,6 +40,17 @@ def check_context(context_px: int | None) -> None:
         return
     if not (isinstance(context_px, int | np.integer) and 0 <= context_px <= MAX_CONTEXT_PX):
         raise UserError(f"context is {context_px} px: give a whole number from 0 to {MAX_CONTEXT_PX}")
+
+
+def check_sampling(sampler: str, guidance_interval: tuple[float, float] | None) -> None:
+    """Raise UserError for an unknown sampler, or an interval of noise levels that is empty or no pair of numbers."""
+    if sampler not in SAMPLERS:
+        raise UserError(f"sampler is {sampler}: give one of {', '.join(SAMPLERS)}")
+    if guidance_interval is None:
+        return
+    low, high = guidance_interval
+    if not 0 <= low < high:  # NaN is refused as well
+        raise UserError(f"guidance interval is {low:g} to {high:g}: give two noise levels, 0 <= low < high")
 
 
 def check_image(image: Image, name: str) -> None:

@@ -22,7 +22,7 @@ from pbe.dataset.mask_images import decode_mask
 from pbe.dataset.opened_images import read_bytes_of
 from pbe.errors import UserError
 from pbe.method.close_up import MAX_MAGNIFICATION
-from pbe.method.exemplars import resize
+from pbe.method.masked_exemplars import cut_exemplar
 from pbe.method.regions import (
     Regions,
     cut_regions,
@@ -40,6 +40,7 @@ from pbe.serving.edit_checks import (
     check_image,
     check_mask,
     check_options,
+    check_sampling,
     check_seed,
 )
 from pbe.serving.picture_metadata import Metadata
@@ -74,12 +75,15 @@ class SupportsPaint(Protocol):
         self,
         sources: NDArray[np.uint8],
         masks: NDArray[np.uint8],
-        exemplars: Any,
+        exemplars: Sequence[NDArray[np.uint8]],
         *,
-        guidance_scale: float = 5.0,
-        num_steps: int = 50,
+        guidance_scale: float,
+        num_steps: int,
         seeds: Sequence[int],
         on_step: Progress | None = None,
+        on_preview: Callable[[NDArray[np.uint8]], None] | None = None,
+        sampler: str,
+        guidance_interval: tuple[float, float] | None = None,
     ) -> NDArray[np.uint8]: ...
 
 
@@ -110,13 +114,14 @@ class EditOptions:
     guidance_scale: float = 5.0  # similarity to the exemplar, 0 to 50; 1 is no guidance
     num_steps: int = DEFAULT_STEPS
     sampler: str = "plms"
-    guidance_interval: tuple[float, float] | None = None
+    guidance_interval: tuple[float, float] | None = None  # noise levels, low < sigma_t <= high; None: all
     max_magnification: float = MAX_MAGNIFICATION  # how far a small mask is magnified for painting, 1 to 16
     context_px: int | None = None  # pixels of the source that a window shows around a mask; None: a quarter of its side
 
     def check(self) -> None:
         """Raise UserError naming the first option that is out of range, and its value."""
         check_options(self.guidance_scale, self.num_steps, 0, self.max_magnification)
+        check_sampling(self.sampler, self.guidance_interval)
         check_context(self.context_px)
 
 
@@ -241,20 +246,22 @@ class Editor:
         `on_preview` is called every few steps with the squares as they would look now (see `show`).
         """
         assert 0 < len(windows) <= self.max_batch, f"{len(windows)} windows, at most {self.max_batch}"
-        guidance_scale, num_steps, _, _ = windows[0].group
+        guidance_scale, num_steps, sampler, guidance_interval = windows[0].group
         assert all(window.group == windows[0].group for window in windows), "windows of several groups"
         with _turn_of(self._turn, cancelled):
-            return list(
-                self.painter.paint(
-                    np.stack([window.source for window in windows]),
-                    np.stack([window.mask for window in windows]),
-                    np.stack([window.exemplars[0] for window in windows]),
-                    guidance_scale=guidance_scale,
-                    num_steps=num_steps,
-                    seeds=[window.seed for window in windows],
-                    on_step=_checking(on_step, cancelled),
-                )
+            painted = self.painter.paint(
+                np.stack([window.source for window in windows]),
+                np.stack([window.mask for window in windows]),
+                [window.exemplars for window in windows],
+                guidance_scale=guidance_scale,
+                num_steps=num_steps,
+                seeds=[window.seed for window in windows],
+                on_step=_checking(on_step, cancelled),
+                on_preview=on_preview and (lambda squares: on_preview(list(squares))),
+                sampler=sampler,
+                guidance_interval=guidance_interval,
             )
+        return list(painted)
 
     def show(self, prepared: Prepared, squares: Sequence[Image | None]) -> Image:
         """Return the picture (H, W, 3) with these painted squares; None leaves a window as the source is."""
@@ -298,8 +305,6 @@ def _check_regions(edit: Edit) -> None:
 def _check_exemplars(region: Region, where: str) -> None:
     if not 1 <= len(region.exemplars) <= MAX_EXEMPLARS:
         raise UserError(f"{len(region.exemplars)} exemplars{where}: give 1 to {MAX_EXEMPLARS} pictures of the object")
-    if len(region.exemplars) > 1 or region.exemplars[0].mask is not None:
-        raise UserError(f"several exemplars, or one with a mask{where}: the painter does not support them yet")
     for number, exemplar in enumerate(region.exemplars, 1):
         name = f"exemplar {number}{where}" if len(region.exemplars) > 1 else f"exemplar{where}"
         check_image(exemplar.image, name)
@@ -317,7 +322,7 @@ def _overlap(regions: Sequence[Region], last: int) -> str:
 
 
 def _exemplar_squares(region: Region, side: int) -> NDArray[np.uint8]:
-    return np.stack([resize(exemplar.image, side, side) for exemplar in region.exemplars])
+    return np.stack([cut_exemplar(exemplar.image, exemplar.mask, side) for exemplar in region.exemplars])
 
 
 def _mask_notes(found: Sequence[Regions]) -> list[str]:

@@ -29,16 +29,14 @@ class Flat:
         self,
         sources: Array,
         masks: Array,
-        exemplars: Array,
+        exemplars: Sequence[Array],
         *,
-        guidance_scale: float = 5.0,
-        num_steps: int = 50,
         seeds: Sequence[int],
-        on_step: object = None,
+        **options: Any,
     ) -> Array:
         assert sources.shape == (len(seeds), 16, 16, 3)
         assert masks.shape == (len(seeds), 16, 16)
-        assert exemplars.shape == (len(seeds), 8, 8, 3)
+        assert [each.shape[1:] for each in exemplars] == [(8, 8, 3)] * len(seeds)
         assert set(np.unique(masks)) <= {0, 1}
         assert masks.any((1, 2)).all()
         self.source, self.mask, self.seeds = sources[0], masks[0], seeds
@@ -134,7 +132,7 @@ class Recorder(Flat):
         self.masks: list[Array] = []
         self.all_seeds: list[int] = []
 
-    def paint(self, sources: Array, masks: Array, exemplars: Array, **options: Any) -> Array:
+    def paint(self, sources: Array, masks: Array, exemplars: Sequence[Array], **options: Any) -> Array:
         self.masks += list(masks)
         self.all_seeds += options["seeds"]
         if options["on_step"]:
