@@ -1,9 +1,12 @@
 """Classifier-free guidance: its identities, and dropped conditions."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from pbe.method.guidance import drop_context, guided
+from pbe.method.diffusion import alphas_cumprod
+from pbe.method.guidance import GuidanceInterval, drop_context, guided
 
 
 def predict(noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
@@ -46,3 +49,37 @@ def test_dropping_replaces_the_whole_condition_of_single_samples() -> None:
 
 def test_v_takes_the_contexts_precision() -> None:
     assert drop_context(CONTEXT.bfloat16(), V, torch.tensor([True, False, True])).dtype == torch.bfloat16
+
+
+ALPHAS = alphas_cumprod()
+
+
+def level(timestep: int) -> float:
+    """Return the noise level sigma of a timestep, as `GuidanceInterval` computes it."""
+    alpha_bar = float(ALPHAS[timestep])
+    return math.sqrt((1 - alpha_bar) / alpha_bar)
+
+
+def test_an_interval_of_all_levels_is_no_interval() -> None:
+    everything = GuidanceInterval(0.0, float("inf"), ALPHAS)
+    for timestep in (0, 1, 500, 999):
+        steps = torch.full((3,), timestep)
+        expected = guided(predict, CONTEXT, V, 5.0)(NOISY, steps)
+        assert torch.equal(guided(predict, CONTEXT, V, 5.0, everything)(NOISY, steps), expected)
+
+
+def test_outside_of_the_interval_the_conditional_prediction_is_taken_alone() -> None:
+    contexts = []
+
+    def recording(noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        contexts.append(len(context))
+        return predict(noisy, timesteps, context)
+
+    denoise = guided(recording, CONTEXT, V, 5.0, GuidanceInterval(level(300), level(600), ALPHAS))
+    for timestep in (300, 601):  # the lower end is outside
+        steps = torch.full((3,), timestep)
+        assert torch.equal(denoise(NOISY, steps), predict(NOISY, steps, CONTEXT))
+    for timestep in (301, 600):
+        steps = torch.full((3,), timestep)
+        assert torch.equal(denoise(NOISY, steps), guided(predict, CONTEXT, V, 5.0)(NOISY, steps))
+    assert contexts == [3, 3, 6, 6]
