@@ -19,6 +19,9 @@ USER_ERROR_CODE, INTERRUPTED_CODE = 2, 130
 _COMMANDS = (
     ("edit", "edit:app", "Paint the object of one picture into the masked part of another."),
     ("batch", "batch:app", "Paint many pictures with one model."),
+    ("models", "models:app", "List, compare, promote, roll back and describe registered models."),
+    ("serve", "service:serve_app", "Serve models over HTTP, as OpenAI's clients ask for edits."),
+    ("app", "service:page_app", "Open a page on which people paint, beside the same service."),
     ("import", "exchange:import_app", "Convert the authors' model.ckpt or published folder to a model folder."),
     ("export", "exchange:export_app", "Convert a model to a format of other tools."),
     ("evaluate", "evaluate:app", "Score results that any tool has painted on a bench."),

@@ -84,9 +84,14 @@ def reads_database_directly() -> bool:
     return not any(os.environ.get(name) for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE"))
 
 
-def _registered(model: str, tracking_uri: str) -> ModelChoice:
+def keep_mlflow_quiet() -> None:
+    """Turn off MLflow's telemetry and progress bars, unless the environment asks for them."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+def _registered(model: str, tracking_uri: str) -> ModelChoice:
+    keep_mlflow_quiet()
     from pbe.serving.registry.registered_models import find_version, painter_folder
 
     direct = reads_database_directly()
