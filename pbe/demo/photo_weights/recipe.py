@@ -37,9 +37,9 @@ class PhotoRecipe:
     towers_lr: float = 1e-3
     towers_text: float = 0.3
     towers_thumbnail: float = 2.0
-    prior_windows: int = 2  # of each photograph
+    prior_windows: int = 6  # of each photograph
     prior_exemplars: int = 3  # crops of each window's object
-    prior_steps: int = 900
+    prior_steps: int = 7500
     prior_batch: int = 16
     prior_lr: float = 1e-3
     prior_drop: float = 0.1
