@@ -54,7 +54,7 @@ def create_application(dispatcher: Dispatcher, settings: ServiceSettings) -> Fas
     application.include_router(edits_route.router)
     application.include_router(other_routes.router)
     application.add_middleware(HttpLimits, settings=settings, metrics=state.metrics)
-    add_error_handlers(application)
+    add_error_handlers(application, state.metrics.count_refusal)
     document_bodies(application)
     return application
 

@@ -42,6 +42,7 @@ class HttpLimits:
         exchange = _Exchange(scope, receive, send, self._settings)
         try:
             if refusal := _refusal(exchange.headers, scope, self._settings):
+                self._metrics.count_refusal(refusal.code or str(refusal.status_code))
                 await _answer(refusal)(scope, exchange.receive, exchange.send)
             else:
                 await self._app(scope, exchange.receive, exchange.send)
@@ -113,6 +114,8 @@ class _Exchange:
         seconds, route = time.monotonic() - self._started, getattr(self._scope.get("route"), "path", "other")
         method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
         metrics.count(method, route, self.status, seconds)
+        if self.num_received:
+            metrics.count_body(self.num_received)
         path = self._scope.get("raw_path", b"").decode("ascii", "backslashreplace")[:200]
         owner = self._scope.get("owner") or "-"
         _log.info(
@@ -134,6 +137,10 @@ def _refusal(headers: Headers, scope: Scope, settings: ServiceSettings) -> Servi
     """Return why a request is refused by its headers alone."""
     if len(scope["headers"]) > settings.max_headers:
         return ServiceError(431, f"{len(scope['headers'])} headers: send at most {settings.max_headers}")
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > settings.max_header_bytes:
+        return ServiceError(431, f"headers of more than {settings.max_header_bytes:,} bytes: send fewer")
+    if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > settings.max_header_bytes:
+        return ServiceError(414, f"an address of more than {settings.max_header_bytes:,} bytes")
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > settings.max_body_bytes:
         return too_large(settings)

@@ -26,9 +26,7 @@ class Metrics:
             "pbe_http_request_seconds", "From the headers to the end of the answer", ("route",), buckets=_LATENCIES,
             registry=self.registry,
         )  # fmt: skip
-        self._bodies = Histogram(
-            "pbe_http_body_bytes", "Bodies of requests for edits", buckets=_BODY_SIZES, registry=self.registry
-        )
+        self._bodies = Histogram("pbe_http_body_bytes", "Bodies received", buckets=_BODY_SIZES, registry=self.registry)
         self._refused = Counter("pbe_refused", "Requests refused, by reason", ("reason",), registry=self.registry)
         self.registry.register(_Dispatched(dispatcher))
         ProcessCollector(registry=self.registry)

@@ -1,6 +1,6 @@
 """Errors in the shape that OpenAI's clients read: {"error": {"message", "type", "param", "code"}}."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -71,7 +71,8 @@ def from_validation(error: ValidationError | RequestValidationError) -> ServiceE
     if first["type"] == "extra_forbidden":
         return invalid(f"unknown parameter: {_shown(param)}", _shown(param), "unknown_parameter")
     given = first.get("input")
-    value = f" is {_shown(repr(given))}" if isinstance(given, str | int | float | bool) else ""
+    plain = given if isinstance(given, str) and given.isprintable() else repr(given)
+    value = f" is {_shown(plain)}" if isinstance(given, str | int | float | bool) else ""
     reason = first["msg"][:1].lower() + first["msg"][1:]
     return invalid(f"{_shown(param) or 'the request'}{value}: {reason}", _shown(param) or None, "invalid_value")
 
@@ -82,12 +83,16 @@ def error_body(status: int, message: str, param: str | None = None, code: str | 
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def add_error_handlers(application: FastAPI) -> None:
-    """Give every error of the application OpenAI's shape; a bug becomes a 500, and its traceback stays in the log."""
+def add_error_handlers(application: FastAPI, count: Callable[[str], None]) -> None:
+    """Give every error of the application OpenAI's shape, and count its code.
+
+    A bug becomes a 500, and its traceback stays in the log.
+    """
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         body = error.body if isinstance(error, ServiceError) else error_body(error.status_code, str(error.detail))
+        count(body["error"]["code"] or str(error.status_code))
         return JSONResponse(body, error.status_code, dict(error.headers or {}))
 
     async def on_validation(request: Request, error: Exception) -> JSONResponse:

@@ -13,6 +13,7 @@ from pbe.serving.service.replies import EditReply
 _SCHEMAS = "#/components/schemas/"
 _BODY_MODELS = {"EditRequest": EditRequest, "EditForm": EditParameters}
 _FILE = {"type": "string", "format": "binary"}
+_EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 _FILES = {"type": "array", "items": _FILE, "maxItems": 16}
 _FORM_FILES = {
     "image": {**_FILES, "minItems": 1, "description": "The source, followed by exemplars; also image[], image[0] ..."},
@@ -58,7 +59,7 @@ EDIT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": EditReply,
         "description": "The edited pictures; with stream, events until image_edit.completed.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     },
     202: {"model": JobObject, "description": "With async: the job."},
     **errors(400, 401, 403, 404, 408, 409, 413, 415, 429, 431, 500, 503, 504),

@@ -32,10 +32,11 @@ router = APIRouter()
 
 
 class Health(BaseModel):
-    """The state of the service, and why it accepts no edits."""
+    """The state of the service, why it accepts no edits, and what its operator should look at."""
 
     status: str
     reason: str | None = None
+    problems: list[str] = []
 
 
 _HEALTH_ERRORS: dict[int | str, dict[str, Any]] = {
@@ -146,12 +147,15 @@ async def get_health(state: State, response: Response) -> Health:
 
 @router.get("/readyz", tags=["state"], operation_id="get_readiness", responses=_HEALTH_ERRORS)
 async def get_readiness(state: State, response: Response) -> Health:
-    """Return whether edits are accepted."""
+    """Return whether edits are accepted, and which models have a newer version that cannot be used."""
+    names = state.dispatcher.models.state.problems
+    problems = [f"model {name}: its newest version is not in use; the log says why" for name in names]
     if state.dispatcher.ready:
-        return Health(status="ok")
+        return Health(status="ok", problems=problems)
     response.status_code = 503
     draining = state.dispatcher.state.draining
-    return Health(status="not ready", reason="shutting down" if draining else "the model is not loaded, or fails")
+    reason = "shutting down" if draining else "the model is not loaded, or fails"
+    return Health(status="not ready", reason=reason, problems=problems)
 
 
 @router.get(

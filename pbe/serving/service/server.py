@@ -50,6 +50,7 @@ def run_service(
         server.run([listener])
     finally:
         listener.close()
+        dispatcher.drain(0)  # after a second signal; otherwise it has ended already
         state.close()
 
 

@@ -35,8 +35,8 @@ class ServiceSettings(BaseModel):
     max_connections: int = Field(2048, ge=1)
 
     header_timeout_s: Seconds = 15.0  # to receive the headers, and to discard the rest of a refused body
-    body_timeout_s: Seconds = 60.0  # to receive the body
-    send_timeout_s: Seconds = 60.0  # to send one part of the answer
+    body_timeout_s: Seconds = 30.0  # to receive the body, beside a second for each 128 KiB
+    send_timeout_s: Seconds = 60.0  # to send the answer, beside a second for each 128 KiB
     edit_timeout_s: Seconds = 600.0  # from acceptance to result
     drain_timeout_s: Seconds = 300.0  # after SIGTERM, for the accepted edits
     fetch_grace_s: float = Field(10.0, ge=0)  # after SIGTERM, for results that nobody has fetched
