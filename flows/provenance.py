@@ -1,4 +1,4 @@
-"""What an MLflow run records of its origin: the git commit and DVC's hashes of the data; and where MLflow is."""
+"""Where a model comes from: the git commit, DVC's hashes of the data, and the licence; and where MLflow is."""
 
 import os
 import subprocess
@@ -7,6 +7,14 @@ from pathlib import Path
 import yaml
 
 from pbe import layout
+from pbe.settings import Backbone
+
+PROJECT_LICENCE = "apache-2.0"  # also of the bundled backbones
+HUB_LICENCES = {
+    "CompVis/stable-diffusion-v1-4": "creativeml-openrail-m",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
+    "Fantasy-Studio/Paint-by-Example": "creativeml-openrail-m",
+}
 
 
 def tracking_uri(folder: Path) -> str:
@@ -17,7 +25,8 @@ def tracking_uri(folder: Path) -> str:
 def provenance_tags(folder: Path) -> dict[str, str]:
     """Return the commit of the checkout and DVC's hash of every output in dvc.lock; what is unknown is left out."""
     commit = git_commit(folder)
-    return ({"git_commit": commit} if commit else {}) | data_hashes(folder / "dvc.lock")
+    hashes = {f"dvc.{path}": digest for path, digest in data_version(folder).items()}
+    return ({"git_commit": commit} if commit else {}) | hashes
 
 
 def git_commit(folder: Path) -> str | None:
@@ -30,9 +39,26 @@ def git_commit(folder: Path) -> str | None:
     return described.stdout.strip() or None
 
 
-def data_hashes(lock: Path) -> dict[str, str]:
-    """Return `dvc.<path>` -> hash for every output in a dvc.lock; empty when there is none yet."""
+def data_version(folder: Path) -> dict[str, str]:
+    """Return path -> hash for every output in the project's dvc.lock; empty when there is none yet."""
+    lock = folder / "dvc.lock"
     if not lock.is_file():
         return {}
     stages = yaml.safe_load(lock.read_text())["stages"].values()
-    return {f"dvc.{out['path']}": out["md5"] for stage in stages for out in stage.get("outs", ()) if "md5" in out}
+    return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", ()) if "md5" in out}
+
+
+def model_licence(backbone: Backbone, folder: Path) -> str:
+    """Return the licence of what a model was trained from: an SPDX or Hugging Face name, or where to read it.
+
+    A folder says it in the front matter of its README.md, as model cards do.
+    """
+    if backbone.source == "hub":
+        repository = backbone.stable_diffusion
+        return HUB_LICENCES.get(repository, f"that of {repository} on the Hugging Face hub")
+    if backbone.source != "path" or backbone.path is None:
+        return PROJECT_LICENCE
+    card = folder / backbone.path / "README.md"
+    parts = card.read_text().split("---\n", 2) if card.is_file() else []
+    stated = (yaml.safe_load(parts[1]) or {}).get("license") if len(parts) == 3 and not parts[0].strip() else None
+    return str(stated or f"that of {backbone.path}")

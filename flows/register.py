@@ -8,12 +8,13 @@ from typing import Any
 from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 
-from flows.provenance import provenance_tags, tracking_uri
+from flows.provenance import data_version, git_commit, model_licence, tracking_uri
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
 from pbe.evaluation.names import COMPARISON
 from pbe.serving.registry import versions as registry
 from pbe.serving.registry.evaluations import read_evaluation
+from pbe.serving.registry.version_records import Origin
 from pbe.settings import Settings
 from pbe.types import ProgressBars, no_progress_bars
 
@@ -29,12 +30,17 @@ def register(settings: Settings, folder: Path, bars: ProgressBars = no_progress_
         tracking_uri=tracking_uri(folder),
         experiment=layout.EXPERIMENT,
         run_id=read_last_run(folder / layout.LAST_RUN),
-        tags=provenance_tags(folder),
+        origin=origin_of(settings, folder),
     )
     registry.write_registered(registered, folder / layout.REGISTERED)
     content = dataclasses.asdict(registered)
     show_comparisons(content.pop("table"))
     return content
+
+
+def origin_of(settings: Settings, folder: Path) -> Origin:
+    """Return where the model of a project comes from."""
+    return Origin(git_commit(folder) or "", data_version(folder), model_licence(settings.backbone, folder))
 
 
 def show_comparisons(table: Sequence[Mapping[str, Any]]) -> None:
@@ -45,7 +51,7 @@ def show_comparisons(table: Sequence[Mapping[str, Any]]) -> None:
 
 def report_files(folder: Path) -> list[Path]:
     """Return the files of the report that a version keeps."""
-    files = (folder / layout.PAGE, folder / layout.EVALUATION / COMPARISON)
+    files = (folder / layout.PAGE, folder / layout.EVALUATION / COMPARISON, folder / layout.GALLERY)
     return [path for path in files if path.is_file()]
 
 

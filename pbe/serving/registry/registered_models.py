@@ -6,30 +6,25 @@ artifacts that are not on this disk, and models that do not exist.
 """
 
 import hashlib
-import socket
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import yaml
 
-from pbe.errors import UnavailableError, UserError, disk_error, one_line
+from pbe.errors import UserError, disk_error, one_line
 from pbe.runtime.files import atomic_folder
+from pbe.serving.registry.tracking_servers import check_server, outages_reported, says_missing, unavailable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.exceptions import MlflowException
 
 ARTIFACT = "painter"  # the name of the painter's folder among the artifacts of a registered model
 CONFIG = {"device": "auto", "precision": "auto"}  # logged with a model: MLflow lets a user change these keys at load
-
-ANSWER_WITHIN_S = 4.0
-
-_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 _SCHEMAS = ("dc11669786a5",)  # alembic_version of MLflow 3.17; a test compares it with the installed MLflow
 _VERSIONS = """
@@ -65,7 +60,7 @@ def find_version(model_uri: str, *, tracking_uri: str, direct: bool = True) -> R
     query = _query(model_uri)
     if query is None:
         raise UserError(f"{model_uri}: give models:/NAME@ALIAS or models:/NAME/VERSION")
-    rows = _rows(tracking_uri, *query) if direct else None
+    rows = database_rows(tracking_uri, *query) if direct else None
     if rows is None:
         return _version_of_server(model_uri, tracking_uri)
     return _registered_version(query[1][0], rows[0]) if rows else None
@@ -109,7 +104,7 @@ def _location_in_database(model_uri: str, tracking_uri: str) -> Path | None:
 
 def _version_in_database(model_uri: str, tracking_uri: str) -> RegisteredVersion | None:
     query = _query(model_uri)
-    rows = _rows(tracking_uri, *query) if query else None
+    rows = database_rows(tracking_uri, *query) if query else None
     return _registered_version(query[1][0], rows[0]) if query and rows else None
 
 
@@ -117,7 +112,7 @@ def _registered_version(name: str, row: tuple[Any, ...]) -> RegisteredVersion:
     return RegisteredVersion(name, int(row[0]), int(row[1] or 0), row[2] or "")
 
 
-def _rows(tracking_uri: str, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]] | None:
+def database_rows(tracking_uri: str, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]] | None:
     """Return the rows of a query, or None when the registry is no SQLite database on this disk with known tables."""
     database = _database(tracking_uri)
     if not tracking_uri.startswith("sqlite:///") or not database.is_file():
@@ -164,51 +159,6 @@ def local_folder(location: str) -> Path | None:
     return None if address.scheme or not location.startswith("/") else Path(location)
 
 
-def check_server(tracking_uri: str) -> None:
-    """Raise UnavailableError unless the tracking or database server answers; MLflow would try for minutes."""
-    scheme = tracking_uri.partition(":")[0].partition("+")[0]
-    if scheme in ("http", "https"):
-        _check_tracking_server(tracking_uri)
-    elif scheme in _DATABASE_PORTS:
-        _check_database_server(tracking_uri, _DATABASE_PORTS[scheme])
-
-
-def _check_tracking_server(tracking_uri: str) -> None:
-    import http.client  # slow to import, and needed for a server alone
-    import ssl
-    import urllib.error
-    import urllib.request
-
-    address = _without_password(tracking_uri)
-    try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=ANSWER_WITHIN_S):
-            pass
-    except urllib.error.HTTPError:
-        return  # it answers
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        if isinstance(getattr(error, "reason", None), ssl.SSLError):
-            return  # MLflow has its own settings for certificates
-        raise _unavailable(tracking_uri, error) from None
-
-
-def _check_database_server(tracking_uri: str, usual_port: int) -> None:
-    address = urlsplit(tracking_uri)
-    try:
-        if address.hostname:  # without a host name, the database is reached through a local socket
-            socket.create_connection((address.hostname, address.port or usual_port), ANSWER_WITHIN_S).close()
-    except (OSError, ValueError) as error:  # a ValueError is a port that is no number
-        raise _unavailable(tracking_uri, error) from None
-
-
-def _unavailable(tracking_uri: str, error: Exception) -> UnavailableError:
-    return UnavailableError(f"MLflow at {_without_password(tracking_uri)} does not answer: {one_line(error)}")
-
-
-def _without_password(tracking_uri: str) -> str:
-    parts = urlsplit(tracking_uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
 def _download(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
     """Return the folder of the model as MLflow finds it, downloaded unless it is on this disk.
 
@@ -234,7 +184,7 @@ def _download(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
         if isinstance(error, OSError) and (user_error := disk_error(error)):
             raise user_error from None
         if isinstance(error.__context__, OSError):
-            raise _unavailable(tracking_uri, error) from None
+            raise unavailable(tracking_uri, error) from None
         missing = isinstance(error, MlflowException) and not _has_version(model_uri)
         kind = NoModelError if missing else UserError
         raise kind(f"no model {model_uri} in {tracking_uri}: {one_line(error)}") from None
@@ -251,26 +201,19 @@ def _has_version(model_uri: str) -> bool:
 
 
 def _version_of_server(model_uri: str, tracking_uri: str) -> RegisteredVersion | None:
-    check_server(tracking_uri)
-    import mlflow
-    from mlflow.exceptions import MlflowException
+    with outages_reported(tracking_uri):
+        import mlflow
+        from mlflow.exceptions import MlflowException
 
-    try:
         client = mlflow.MlflowClient(tracking_uri)
-        found = _version(model_uri, client)
-        location = client.get_model_version_download_uri(found.name, found.version)
-    except MlflowException as error:
-        if says_missing(error):
+        try:
+            found = _version(model_uri, client)
+        except MlflowException as error:
+            if not says_missing(error):
+                raise
             return None
-        if isinstance(error.__context__, OSError):
-            raise _unavailable(tracking_uri, error) from None
-        raise
+        location = client.get_model_version_download_uri(found.name, found.version)
     return RegisteredVersion(found.name, int(found.version), int(found.creation_timestamp), location)
-
-
-def says_missing(error: "MlflowException") -> bool:
-    """Return whether MLflow's error says that a model, version or alias does not exist."""
-    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter for an alias
 
 
 def _version(model_uri: str, client: "MlflowClient | None" = None) -> "ModelVersion":

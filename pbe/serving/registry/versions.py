@@ -4,13 +4,11 @@ A version is a model: it carries the digest of the model's files as a tag. Regis
 in the same way or in another, or resuming after an interruption at any point, finds that version.
 """
 
-import dataclasses
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,24 +18,28 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-from pbe.errors import UnavailableError, UserError, one_line
+from pbe.errors import UserError
 from pbe.layout import EXPERIMENT
 from pbe.runtime.files import digest_folder, write_text
+from pbe.serving.registry.champions import champion_history, make_champion
 from pbe.serving.registry.comparisons import Difference
+from pbe.serving.registry.descriptions import describe_model, describe_version
 from pbe.serving.registry.evaluations import Evaluation
 from pbe.serving.registry.gate import Champion, check_metrics, decide
-from pbe.serving.registry.registered_models import ARTIFACT, CONFIG, check_server, files_are_missing, local_folder
-from pbe.serving.registry.version_evaluations import METRICS_TAG, attach, evaluation_of
+from pbe.serving.registry.listings import CHALLENGER, CHAMPION, ModelListing, VersionListing, listing_of
+from pbe.serving.registry.registered_models import ARTIFACT, CONFIG, files_are_missing, find_version, local_folder
+from pbe.serving.registry.tracking_servers import outages_reported
+from pbe.serving.registry.version_evaluations import attach, evaluation_of
+from pbe.serving.registry.version_records import METRICS_TAG, PROMOTION_TAG, REASON_TAG, Origin, update_record
+from pbe.serving.registry.version_records import read_record as read_version_record
 from pbe.settings import Register
 
-CHALLENGER, CHAMPION = "challenger", "champion"
-WEIGHTS_TAG, REASON_TAG, TABLE_TAG = "weights", "gate", "gate_table"
+WEIGHTS_TAG = "weights"
 OLD_HASH_TAG = "model_hash"  # of weights and metrics together, in place of WEIGHTS_TAG, in version 0.1 of this project
-CHAMPION_TAG = "was_champion"  # set after the alias: an interruption between them does not look like a rollback
 MADE_CHAMPION_OUTSIDE = "Made champion in the registry, not by the gate."
 ROLLED_BACK = (
     "Not promoted: version {number} was champion before, and version {champion} has replaced it since. To promote it "
-    "again, set the alias champion in the registry."
+    "again: pbe models promote {number}"
 )
 PACKAGES = (
     "diffusers", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "pyyaml", "safetensors",
@@ -54,6 +56,8 @@ SIGNATURE = ModelSignature(
             ParamSpec("seed", "long", 0),
             ParamSpec("max_magnification", "double", 2.0),
             ParamSpec("invert_mask", "boolean", False),
+            ParamSpec("sampler", "string", "plms"),
+            ParamSpec("context_px", "long", -1),
         ]
     ),
 )
@@ -83,30 +87,30 @@ def register(
     experiment: str = EXPERIMENT,
     artifact_location: str | None = None,
     run_id: str | None = None,
-    tags: Mapping[str, str] | None = None,
+    origin: Origin | None = None,
 ) -> Registered:
     """Register a trained model as the challenger, and as the champion when the gate accepts it.
 
-    `model_folder` is models/pbe. The version keeps a record of the evaluation, with `report_files`, and `tags` (git
-    commit, hashes of the data). The model is logged to the run `run_id` if the server has it, otherwise to a new run of
+    `model_folder` is models/pbe. The version keeps a record of the evaluation, with `report_files`, and its origin. The
+    model is logged to the run `run_id` if the server has it, otherwise to a new run of
     `experiment`, which is created with `artifact_location` if it does not exist. The same weights give the same version
     again. Sets this process's tracking URI. Raises UserError when the folder is empty or a setting names no metric, and
     UnavailableError when the server does not answer.
     """
     check_metrics(settings)
     weights = digest_model(model_folder)
-    check_server(tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)
-    with _reported_outages(tracking_uri):
+    with outages_reported(tracking_uri):
         client = mlflow.MlflowClient()
         found = _find_version(client, settings.name, weights, tracking_uri)
         if found is None:
             with _training_run(client, experiment, artifact_location, run_id) as run:
                 model_id = _log_model(model_folder)
-            found = _create_version(client, settings.name, model_id, run, {**(tags or {}), WEIGHTS_TAG: weights})
+            tags = {WEIGHTS_TAG: weights, **(origin.tags if origin else {})}
+            found = _create_version(client, settings.name, model_id, run, tags)
         if WEIGHTS_TAG not in found.tags:  # before the metrics change, which the old digest covers
             client.set_model_version_tag(settings.name, found.version, WEIGHTS_TAG, weights)
-        attach(client, found, evaluation, report_files, tracking_uri)
+        attach(client, found, evaluation, report_files, tracking_uri, asdict(origin) if origin else None)
         return _set_aliases(client, settings, int(found.version), evaluation, seed, tracking_uri)
 
 
@@ -114,23 +118,23 @@ def add_evaluation(
     name: str, number: int, evaluation: Evaluation, *, tracking_uri: str, report_files: Sequence[Path] = ()
 ) -> None:
     """Store a further evaluation of a registered version, so that the gate can compare other models with it."""
-    check_server(tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)
-    with _reported_outages(tracking_uri):
+    with outages_reported(tracking_uri):
         client = mlflow.MlflowClient()
-        attach(client, client.get_model_version(name, str(number)), evaluation, report_files, tracking_uri)
+        version = client.get_model_version(name, str(number))
+        record = attach(client, version, evaluation, report_files, tracking_uri)
+        describe_version(client, version, record, reason=version.tags.get(REASON_TAG, ""))
 
 
 def write_registered(registered: Registered, path: Path) -> None:
     """Write reports/registered.json, complete or not at all."""
-    write_text(path, json.dumps(dataclasses.asdict(registered), indent=2) + "\n")
+    write_text(path, json.dumps(asdict(registered), indent=2) + "\n")
 
 
 def champion_version(name: str, *, tracking_uri: str) -> int | None:
     """Return the version that has the alias `champion`, or None when no version has it."""
-    mlflow.set_tracking_uri(tracking_uri)
-    champion = _find_champion(mlflow.MlflowClient(), name)
-    return None if champion is None else int(champion.version)
+    champion = find_version(f"models:/{name}@{CHAMPION}", tracking_uri=tracking_uri)
+    return None if champion is None else champion.version
 
 
 def digest_model(model_folder: Path) -> str:
@@ -152,17 +156,6 @@ def pip_requirements() -> list[str]:
         except PackageNotFoundError:
             raise UserError(f"the served model needs the package {name}; run: make install") from None
     return pins
-
-
-@contextmanager
-def _reported_outages(tracking_uri: str) -> Iterator[None]:
-    """Raise UnavailableError for a failed request to the tracking server: MLflow's error has an OSError as context."""
-    try:
-        yield
-    except MlflowException as error:
-        if not (tracking_uri.startswith("http") and isinstance(error.__context__, OSError)):
-            raise
-        raise UnavailableError(f"MLflow at {tracking_uri} does not answer: {one_line(error)}") from None
 
 
 def _training_run(
@@ -246,40 +239,39 @@ def _set_aliases(
     tracking_uri: str,
 ) -> Registered:
     """Ask the gate and set the aliases, the reason before the alias: every champion has a reason."""
-    champion = _find_champion(client, settings.name)
     client.set_registered_model_alias(settings.name, CHALLENGER, str(number))
-    if champion is not None and int(champion.version) == number:
-        reason = champion.tags.get(REASON_TAG, "")
-        reason = reason if reason.startswith("Promoted") else MADE_CHAMPION_OUTSIDE
-        client.set_model_version_tag(settings.name, str(number), CHAMPION_TAG, "true")
-        return Registered(settings.name, number, CHAMPION, True, reason, "champion")
-    if champion is not None and CHAMPION_TAG in client.get_model_version(settings.name, str(number)).tags:
-        reason = ROLLED_BACK.format(number=number, champion=champion.version)
-        return Registered(settings.name, number, CHALLENGER, False, reason, "rolled back")
+    describe_model(client, settings.name)
+    listing = listing_of(client, settings.name)
+    version = listing.version(number)
+    if listing.champion is not None and number in champion_history(listing):
+        return _champion_before(client, listing, version, tracking_uri)
     opponent = None
-    if champion is not None:
-        opponent = Champion(int(champion.version), evaluation_of(champion, evaluation.key, tracking_uri))
+    if listing.champion is not None:
+        champion = listing.version(listing.champion)
+        opponent = Champion(champion.version, evaluation_of(champion, evaluation.key, tracking_uri))
     decision = decide(evaluation, opponent, settings, seed=seed)
-    alias = CHAMPION if decision.promoted else CHALLENGER
-    client.set_model_version_tag(settings.name, str(number), TABLE_TAG, _compact(decision.table))
+    rows = tuple(asdict(row) for row in decision.table)
+    record = update_record(client, version, tracking_uri, gate=rows)
     client.set_model_version_tag(settings.name, str(number), REASON_TAG, decision.reason)
-    client.set_registered_model_alias(settings.name, alias, str(number))
+    describe_version(client, version, record, reason=decision.reason)
     if decision.promoted:
-        client.set_model_version_tag(settings.name, str(number), CHAMPION_TAG, "true")
+        make_champion(client, listing, number)
+    alias = CHAMPION if decision.promoted else CHALLENGER
     return Registered(
         settings.name, number, alias, decision.promoted, decision.reason, decision.outcome, decision.table
     )
 
 
-def _compact(table: Sequence[Difference]) -> str:
-    """Return the comparisons as JSON without spaces, for a tag."""
-    return json.dumps([dataclasses.asdict(row) for row in table], separators=(",", ":"))
-
-
-def _find_champion(client: mlflow.MlflowClient, name: str) -> ModelVersion | None:
-    try:
-        return client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return None
+def _champion_before(
+    client: mlflow.MlflowClient, listing: ModelListing, version: VersionListing, tracking_uri: str
+) -> Registered:
+    """Return what is said of a version that is or was champion: the gate is not asked again."""
+    gate = version.tags.get(REASON_TAG, "")
+    describe_version(client, version, read_version_record(version, tracking_uri), reason=gate)
+    if version.version != listing.champion:
+        reason = ROLLED_BACK.format(number=version.version, champion=listing.champion)
+        return Registered(listing.name, version.version, CHALLENGER, False, reason, "rolled back")
+    make_champion(client, listing, version.version)  # notes a champion that was made elsewhere
+    by_hand = version.tags.get(PROMOTION_TAG) or MADE_CHAMPION_OUTSIDE
+    reason = gate if gate.startswith("Promoted") else by_hand
+    return Registered(listing.name, version.version, CHAMPION, True, reason, "champion")

@@ -20,11 +20,11 @@ from pbe.serving.registry import registered_models
 from pbe.serving.registry.registered_models import (
     MissingFilesError,
     NoModelError,
-    check_server,
     files_are_missing,
     find_version,
     painter_folder,
 )
+from pbe.serving.registry.tracking_servers import check_server
 
 NAME = "paint-by-example"
 CHAMPION = f"models:/{NAME}@champion"

@@ -29,6 +29,7 @@ from pbe.serving.registry.comparisons import Difference
 from pbe.serving.registry.evaluations import Evaluation
 from pbe.serving.registry.registered_models import painter_folder
 from pbe.serving.registry.version_evaluations import evaluation_of
+from pbe.serving.registry.version_records import Origin
 from pbe.serving.registry.versions import Registered, champion_version, register, write_registered
 from tests.support import parameters
 from tests.support.planted_evaluations import planted
@@ -73,7 +74,9 @@ def versions() -> list[Any]:
 
 
 def test_the_first_good_model_becomes_champion(project: Path, model_folder: Path) -> None:
-    registered = put(project, model_folder, planted(), tags={"git_commit": "abc", "data": "def"})
+    registered = put(
+        project, model_folder, planted(), origin=Origin("abc", {"data/curated": "def", "data/raw": "123"}, "mit")
+    )
 
     assert registered == Registered(
         "paint-by-example", 1, "champion", True, registered.reason, "first", registered.table
@@ -81,10 +84,16 @@ def test_the_first_good_model_becomes_champion(project: Path, model_folder: Path
     assert "first champion" in registered.reason
     version = mlflow.MlflowClient().get_model_version("paint-by-example", "1")
     assert set(version.aliases) == {"challenger", "champion"}
-    assert version.tags["git_commit"] == "abc"
-    assert version.tags["data"] == "def"
-    assert json.loads(version.tags["metrics"]) == planted().metrics
-    assert json.loads(version.tags["gate_table"]) == [asdict(row) for row in registered.table]
+    assert version.tags.pop("weights") == registry.digest_model(model_folder)
+    assert version.tags == {
+        "git_commit": "abc", "data": "data/curated def", "licence": "mit", "evaluations": planted().key,
+        "gate": registered.reason, "scores": "CLIP score 85.00, FID 1.000",
+    }  # fmt: skip
+    record = json.loads(next(project.rglob("version.json")).read_text())
+    assert record == {
+        "git_commit": "abc", "data": {"data/curated": "def", "data/raw": "123"}, "licence": "mit", "picture": "",
+        "metrics": planted().metrics, "evaluation": planted().key, "gate": [asdict(row) for row in registered.table],
+    }  # fmt: skip
     assert mlflow.MlflowClient().get_run(version.run_id).data.metrics["paint_by_example.fid"] == 1.0
 
 
@@ -131,7 +140,9 @@ def test_the_champion_evaluated_in_another_way_stays_champion_and_can_be_compare
     assert len(versions()) == 2
 
 
-def test_a_version_keeps_what_a_comparison_needs(project: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_a_version_keeps_what_a_comparison_needs(
+    project: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = tmp_path / "index.html"
     page.write_text("<html>")
     evaluation = planted(num_cases=40)
@@ -144,8 +155,10 @@ def test_a_version_keeps_what_a_comparison_needs(project: Path, model_folder: Pa
     ]  # fmt: skip
     assert sum(path.stat().st_size for path in folder.iterdir()) < 20_000
     version = versions()[0]
-    for uri in (address(project), "elsewhere"):  # read in place, and fetched through MLflow
-        kept = evaluation_of(version, evaluation.key, uri)
+    for fetched in (False, True):  # read in place, and fetched through MLflow
+        if fetched:
+            monkeypatch.setattr("pbe.serving.registry.version_files.stored_folder", lambda *_: None)
+        kept = evaluation_of(version, evaluation.key, address(project))
         assert kept is not None
         assert (kept.metrics, kept.conditions) == (evaluation.metrics, evaluation.conditions)
         assert kept.cases.equals(evaluation.cases.filter(pl.col("method") == "paint_by_example"))
@@ -161,8 +174,11 @@ def test_a_champion_of_version_0_1_has_no_scores_of_cases(project: Path, model_f
     old = json.dumps({"methods": {}}, sort_keys=True)
     weights = versions()[0].tags["weights"]
     client = mlflow.MlflowClient()
-    for tag in ("evaluations", "weights", "gate_table"):
+    for tag in ("evaluations", "weights"):
         client.delete_model_version_tag("paint-by-example", "1", tag)
+    client.delete_registered_model_tag("paint-by-example", "champions")
+    client.set_model_version_tag("paint-by-example", "1", "was_champion", "true")
+    next(project.rglob("version.json")).unlink()
     client.set_model_version_tag("paint-by-example", "1", "metrics", old)
     client.set_model_version_tag(
         "paint-by-example", "1", "model_hash", hashlib.sha256(f"{old}\n{weights}".encode()).hexdigest()
@@ -267,10 +283,10 @@ def test_mlflow_users_choose_device_and_precision_as_they_load_a_model(
 ) -> None:
     put(project, model_folder, planted())
     model = mlflow.pyfunc.load_model(URI, model_config={"device": "cpu", "precision": "bf16"})
-    assert next(model.unwrap_python_model().painter.parameters()).dtype == torch.bfloat16
+    assert next(model.unwrap_python_model().editor.painter.parameters()).dtype == torch.bfloat16
     monkeypatch.setenv("MLFLOW_PYFUNC_INFERENCE_CONFIG", '{"device": "cpu", "precision": "fp32"}')
     model = mlflow.pyfunc.load_model(URI)
-    assert next(model.unwrap_python_model().painter.parameters()).dtype == torch.float32
+    assert next(model.unwrap_python_model().editor.painter.parameters()).dtype == torch.float32
 
 
 def test_pbe_edit_uses_the_champion_of_the_project(
