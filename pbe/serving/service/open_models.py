@@ -1,5 +1,6 @@
 """The models that a command names, opened for a service; as the command line does, this reads the environment."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def model_id(name: str) -> str:
     """Return what requests call a model: the champion has the registered model's name, a folder its own."""
     if name.startswith(SCHEME):
         return name.removeprefix(SCHEME).removesuffix("@champion").replace("/", "@")
-    return name if name == PHOTO else Path(name).resolve().name
+    return name if name == PHOTO else Path(os.path.abspath(name)).name
 
 
 def _default_name() -> str:
