@@ -3,6 +3,10 @@
 Importing it sets the environment variables that its libraries read when they are imported, so it comes before them.
 """
 
-from flows import environment
+import sys
+
+from flows import environment, interruption
 
 environment.apply()
+if sys.argv[0] == "-m":  # `python -m flows.<stage>` imports its module after this package
+    interruption.exit_on_ctrl_c()

@@ -17,6 +17,7 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # a bar for every part that is loaded; 0 shows those of downloads again
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # the stages can be called without a flow
+    "PREFECT_CLIENT_MAX_RETRIES": "2",  # 6 s; the default of 5 waits a minute at every call when the server is lost
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the stages print their own lines; the server keeps the logs
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # messages about its own actors; the stage reports its failure
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from flows.inputs import require
+from flows.scores import main_scores
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
 from pbe.evaluation.benches.bench import Bench
@@ -16,7 +17,7 @@ from pbe.evaluation.painting import processes as painting
 from pbe.evaluation.painting.methods import Models
 from pbe.evaluation.painting.plan import Diversity, GuidanceSweep, baseline_jobs, evaluation_jobs
 from pbe.evaluation.painting.processes import Placement, Sampling
-from pbe.runtime.files import digest_folder
+from pbe.runtime.files import digest_folder, write_json
 from pbe.settings import Evaluate, Settings
 from pbe.types import Progress, ProgressBars, no_progress_bars
 
@@ -176,6 +177,7 @@ def score_all(
     )
     metrics["bench"] = checked.report.counts()
     write_metrics(folder / layout.METRICS, metrics)
+    write_json(folder / layout.SCORES, main_scores(metrics["methods"][METHOD]))
     counts = [folder / layout.counts(stage) for stage in ("acquire", "filter", "curate")]
     write_report(folder / layout.PAGE, bench, methods, out, metrics, losses=folder / layout.LOSSES, counts=counts)
     write_gallery(folder / layout.GALLERY, bench, [method for method in methods if method.name != SOURCE])

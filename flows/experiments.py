@@ -2,7 +2,7 @@
 
 An experiment of DVC is a commit on top of a commit of the branch, under refs/exps/<commit>/<name>. `dvc exp save` makes
 one of the workspace and needs all outputs of the pipeline in it; here each run has a separate folder, and the
-commit holds what DVC shows of it: params.yaml and the metrics. `dvc exp apply NAME` takes both into the workspace,
+commit holds what DVC shows of it: params.yaml and the main scores. `dvc exp apply NAME` takes both into the workspace,
 where `dvc repro` repeats the run.
 """
 
@@ -19,22 +19,23 @@ from dvc.utils.serialize import modify_yaml
 from pbe import layout
 
 
-def record_experiment(folder: Path, name: str, changes: Mapping[str, Any], metrics: Mapping[str, Any]) -> bool:
+def record_experiment(folder: Path, name: str, changes: Mapping[str, Any], scores: Mapping[str, Any]) -> bool:
     """Record a run as an experiment on top of the checked-out commit; one of the same name is replaced.
 
-    `changes` maps dotted keys of params.yaml to values. Returns False outside git, where DVC has no experiments.
+    `changes` maps dotted keys of params.yaml to values; `scores` is the content of scores.json. Returns False outside
+    git, where DVC has no experiments.
     """
     base = _git(folder, "rev-parse", "--verify", "HEAD")
     if base is None:
         return False
     with tempfile.TemporaryDirectory() as scratch:
-        parameters, scores = Path(scratch) / "params.yaml", Path(scratch) / "metrics.json"
+        parameters, metrics = Path(scratch) / "params.yaml", Path(scratch) / "scores.json"
         parameters.write_text(_require(folder, "show", f"HEAD:./{layout.PARAMS}") + "\n")
         _change(parameters, changes)
-        scores.write_text(json.dumps(metrics, indent=2) + "\n")
+        metrics.write_text(json.dumps(scores, indent=2) + "\n")
         index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
         _require(folder, "read-tree", "HEAD", **index)
-        for path, content in ((layout.PARAMS, parameters), (layout.METRICS, scores)):
+        for path, content in ((layout.PARAMS, parameters), (layout.SCORES, metrics)):
             blob = _require(folder, "hash-object", "-w", str(content))
             prefix = _require(folder, "rev-parse", "--show-prefix")
             _require(folder, "update-index", "--add", "--cacheinfo", f"100644,{blob},{prefix}{path}", **index)

@@ -6,31 +6,43 @@
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import psutil
 from dvc.exceptions import DvcException, ReproductionError
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, State, TaskRun
 from prefect.context import TaskRunContext
-from prefect.states import Failed
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Failed
 from prefect.tasks import Task
 
 from flows import server
+from flows.interruption import INTERRUPTED_CODES, stop_children
+from flows.output import copied_output
 from flows.provenance import tracking_uri
 from flows.stage import (
+    BUG_CODE,
     EXIT_CODES,
-    INTERRUPTED_CODE,
     PARENT_TASK_RUN,
+    REASON,
     UNAVAILABLE,
     USER_ERROR,
+    errors_reported,
     fail,
     failed_state,
     finish,
+    interruption_message,
 )
 from pbe import layout
 from pbe.errors import UserError, one_line
@@ -41,6 +53,7 @@ StageName = Literal["acquire", "filter", "backbone", "curate", "encode", "train"
 STAGES: tuple[StageName, ...] = get_args(StageName)  # every stage comes after the stages whose outputs it reads
 RETRIES = {"acquire": 2}  # of the stages that talk to other machines
 RETRY_DELAYS_S = [10.0, 60.0]
+MAX_REASONS = 3
 Outcome = Literal["ran", "cached"]
 
 
@@ -51,21 +64,57 @@ def is_retryable(task_: Task[..., Any], run: TaskRun, state: State[Any]) -> bool
 
 @task(task_run_name="{stage}", retry_condition_fn=is_retryable, retry_delay_seconds=RETRY_DELAYS_S)
 def reproduce(stage: StageName, force: bool) -> Outcome | State[Any]:
-    """Bring one stage up to date through DVC; its flow run is nested below this task's run."""
+    """Bring one stage up to date through DVC; its flow run is nested below this task's run.
+
+    What the stage prints is in this run's log as well, and the last line of a stage that failed is this run's message.
+    """
     context = TaskRunContext.get()
     assert context is not None
-    os.environ[PARENT_TASK_RUN] = str(context.task_run.id)
+    log = get_run_logger()
+    with Repo() as repo, copied_output(log.info) as last:
+        reason = "forced" if force else reason_to_run(repo.status(targets=[stage]).get(stage, []))
+        with stage_environment(**{PARENT_TASK_RUN: str(context.task_run.id), REASON: reason}):
+            try:
+                return "ran" if repo.reproduce(targets=[stage], single_item=True, force=force) else "cached"
+            except DvcException as caught:
+                error = caught
+    return dvc_failure(stage, error, last.text)
+
+
+@contextmanager
+def stage_environment(**variables: str) -> Iterator[None]:
+    """Set variables for the stage's process, and put this interpreter first on PATH: its command is `python -m ...`."""
+    found = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    before = {name: os.environ.get(name) for name in ("PATH", *variables)}
+    os.environ.update({"PATH": found, **variables})
     try:
-        with Repo() as repo:
-            return "ran" if repo.reproduce(targets=[stage], single_item=True, force=force) else "cached"
-    except DvcException as error:
-        return dvc_failure(stage, error)
+        yield
     finally:
-        del os.environ[PARENT_TASK_RUN]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
-def dvc_failure(stage: str, error: DvcException) -> State[Any]:
-    """Return the failed state for an error of DVC; the exit code of the stage's process decides its name."""
+def reason_to_run(changes: Sequence[Any]) -> str:
+    """Return what DVC's status says has changed of a stage, such as `train.steps, data/latents`."""
+    names: list[str] = []
+    for change in changes:
+        if isinstance(change, str):  # "always changed", "changed command"
+            names.append(change)
+            continue
+        for path, what in next(iter(change.values())).items():
+            names += what if isinstance(what, Mapping) else [path]
+    more = len(names) - MAX_REASONS
+    return ", ".join(names[:MAX_REASONS]) + (f" and {more} more" if more > 0 else "")
+
+
+def dvc_failure(stage: str, error: DvcException, last_line: str = "") -> State[Any]:
+    """Return the state for an error of DVC; the exit code of the stage's process decides its name.
+
+    `last_line` is the last that the stage printed: its message.
+    """
     cause: BaseException = error
     if isinstance(error, ReproductionError) and error.__cause__ is not None:
         cause = error.__cause__
@@ -73,11 +122,20 @@ def dvc_failure(stage: str, error: DvcException) -> State[Any]:
     if not isinstance(cause, StageCmdFailedError):
         return Failed(message=f"stage {stage}: {message}")
     code = message.rpartition("exited with ")[2]  # DVC keeps the code in the message alone
+    if code in map(str, (*INTERRUPTED_CODES, -signal.SIGINT, -signal.SIGTERM)):
+        return Cancelled(message=interruption_message(f"stage {stage}"))
     name = next((name for name, each in EXIT_CODES.items() if code == str(each)), None)
-    return Failed(name=name, message=f"stage {stage} failed, see its error above ({message})")
+    return Failed(name=name, message=f"stage {stage}: {last_line.removeprefix('error: ') or message}")
 
 
-@flow(name="pipeline", persist_result=False)
+def pipeline_run_name() -> str:
+    """Return the name of the pipeline's run: its stages, and whether they are forced."""
+    given = flow_run.get_parameters()
+    stages = ", ".join(given["stages"]) if given.get("stages") else "all stages"
+    return f"{stages}, forced" if given.get("force") else stages
+
+
+@flow(name="pipeline", flow_run_name=pipeline_run_name, persist_result=False)
 def pipeline(stages: list[StageName] | None = None, force: bool = False) -> dict[str, Outcome] | State[Any]:
     """Bring the given stages up to date in order, by default all; `force` runs stages that are up to date as well.
 
@@ -93,14 +151,14 @@ def pipeline(stages: list[StageName] | None = None, force: bool = False) -> dict
 
 
 def reproduce_in_order(stages: list[StageName], force: bool) -> tuple[dict[str, Outcome], State[Any] | None]:
-    """Return the outcome of each stage that completed, and the failed state of the stage that ended the run, if any."""
+    """Return the outcome of each stage that completed, and the state of the stage that ended the run, if any."""
     outcomes: dict[str, Outcome] = {}
     for stage in stages:
         task_ = reproduce.with_options(retries=RETRIES.get(stage, 0))
         forced = force or (stage == "register" and registry_is_gone(Path()))
         state: State[Any] = task_(stage, forced, return_state=True)
         if not state.is_completed():
-            return outcomes, Failed(name=state.name, message=state.message)
+            return outcomes, State(type=state.type, name=state.name, message=state.message)
         outcomes[stage] = state.result()
     return outcomes, None
 
@@ -133,20 +191,17 @@ def summary(folder: Path) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Bring the project up to date, or serve it on a schedule; exit with 2 for a user's error, with 1 for a bug."""
     options = _parser().parse_args(arguments)
-    # A stage's command is `python -m ...`: the shell must find this interpreter.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     logging.getLogger("dvc.repo.scm_context").setLevel(logging.WARNING)  # it prints what to `git add` after every stage
-    try:
+    with errors_reported("the pipeline"):
         load_settings(layout.PARAMS)
         if options.serve is not None:
             _serve(options.serve, options.port)
             return
-        _bring_up_to_date(options.stages or None, options.force)
-        print(summary(Path()))
-    except (UserError, DvcException) as error:
-        fail(one_line(error), EXIT_CODES[USER_ERROR])
-    except KeyboardInterrupt:
-        fail("the pipeline was interrupted; the next run continues from here", INTERRUPTED_CODE)
+        try:
+            _bring_up_to_date(options.stages or None, options.force)
+        except DvcException as error:
+            fail(one_line(error), EXIT_CODES[USER_ERROR])
+        print(summary(Path()), flush=True)
 
 
 def _bring_up_to_date(stages: list[StageName] | None, force: bool) -> None:
@@ -159,9 +214,20 @@ def _bring_up_to_date(stages: list[StageName] | None, force: bool) -> None:
 
 
 def _serve(cron: str, port: int) -> None:
-    with server.available(port) as url:
+    """Run the pipeline on a schedule and when the UI asks for it, one run at a time, until a signal ends it."""
+    with server.available(port, on_loss=partial(os.kill, os.getpid(), signal.SIGTERM)) as url:
         print(f"Prefect: {url.removesuffix('/api')}  schedule: {cron or 'none; start runs in the UI'}", flush=True)
-        pipeline.serve(name="paint-by-example", cron=cron or None)
+        others = set(psutil.Process().children())
+        one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+        serve = partial(pipeline.serve, name="paint-by-example", cron=cron or None, global_limit=one_at_a_time, limit=1)
+        # Outside of the main thread Prefect does not handle SIGTERM, which it would answer by waiting for its server.
+        thread = threading.Thread(target=serve, name="serve", daemon=True)
+        thread.start()
+        try:
+            thread.join()
+        finally:
+            stop_children(keep=others)
+    fail("Prefect's runner has ended; its messages are above", BUG_CODE)
 
 
 def _parser() -> argparse.ArgumentParser:

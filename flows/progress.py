@@ -14,6 +14,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext
 from tqdm import tqdm
 
+from flows.output import on_terminal
 from pbe.types import ProgressBars
 
 logger = logging.getLogger(__name__)
@@ -48,13 +49,13 @@ class StageProgress:
             self._show(bar, finished=done >= total)
 
     def _new_bar(self, total: int) -> "tqdm[None]":
-        if sys.stderr.isatty():
+        if on_terminal():
             return tqdm(total=total, desc=self._title, dynamic_ncols=True)
         return tqdm(total=total, desc=self._title, file=open(os.devnull, "w"), bar_format=_LINE)
 
     def _show(self, bar: "tqdm[None]", finished: bool) -> None:
         now = time.monotonic()
-        if not sys.stderr.isatty() and (finished or now - self._printed >= LINE_EVERY_S):
+        if not on_terminal() and (finished or now - self._printed >= LINE_EVERY_S):
             self._printed = now
             print(bar, file=sys.stderr, flush=True)
         if self._artifact and (finished or now - self._sent >= ARTIFACT_EVERY_S):
@@ -76,6 +77,10 @@ def _create_artifact(title: str) -> UUID | None:
     if FlowRunContext.get() is None:
         return None
     key = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-    created = create_progress_artifact(0.0, key=key, description=title)
+    try:
+        created = create_progress_artifact(0.0, key=key, description=title)
+    except httpx.HTTPError as error:
+        logger.warning("%s: Prefect's server does not accept progress (%s)", title, error)
+        return None
     assert isinstance(created, UUID)
     return created

@@ -24,7 +24,7 @@ from pbe.types import ProgressBars, no_progress_bars
 
 CHAMPION = layout.STATE / "champion"
 _MIXED = (Path(), layout.MODEL.parent, layout.REPORTS)  # folders that hold the project's files and the champion's
-_OWN = (layout.MODEL, layout.EVALUATION, layout.METRICS, layout.PAGE, layout.GALLERY, layout.REGISTERED)
+_OWN = (layout.MODEL, layout.EVALUATION, layout.METRICS, layout.SCORES, layout.PAGE, layout.GALLERY, layout.REGISTERED)
 
 
 def reevaluate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:

@@ -1,63 +1,141 @@
 """A Prefect server on loopback, for runs that have no server configured.
 
-`python -m flows.server --port N` is the server's process; it ends with the process that started it.
+`python -m flows.server --socket N` is the server's process: it listens on the socket that it inherits, and ends with
+the process that started it.
 """
 
 import argparse
 import os
+import socket
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpx
 
+from flows.interruption import was_interrupted
 from pbe import layout
+from pbe.errors import UnavailableError
 from pbe.runtime.child_processes import exit_with_parent, start_child, stop_process
 from pbe.runtime.locks import hold_lock
-from pbe.runtime.ports import LOOPBACK, free_port
+from pbe.runtime.ports import LOOPBACK, listen
 
 START_S = 300.0  # the first start migrates a new database: 12 s on two free cores
-_STOP_S = 10.0
+MAX_RESTARTS = 5
+_STOP_S, _STOP_INTERRUPTED_S = 10.0, 2.0
+_DRAIN_S, _DRAIN_INTERRUPTED_S = 10.0, 1.0
+
+_is_lost = False
 
 
 @contextmanager
-def available(port: int | None = None) -> Iterator[str]:
+def available(port: int = 0, on_loss: Callable[[], object] = lambda: None) -> Iterator[str]:
     """Yield the address of the configured server's API, or of a server that is started for the block.
 
     PREFECT_API_URL, a profile or prefect.toml configures a server. A started one listens on `port`, by default on any
-    free one, and PREFECT_API_URL names it to child processes. Raises RuntimeError when it does not start.
+    free one, and PREFECT_API_URL names it to child processes. When it ends within the block it is started again, at
+    most MAX_RESTARTS times; after that `on_loss` is called. Raises UnavailableError when the configured server does
+    not answer, UserError when the port is in use, RuntimeError when the server does not start.
     """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     configured = PREFECT_API_URL.value()
     if configured:
-        yield configured
+        if not answers(attempts=3):
+            raise UnavailableError(
+                f"PREFECT_API_URL={configured}: no Prefect server answers; start it, or unset PREFECT_API_URL"
+            )
+        try:
+            yield configured
+        finally:
+            send_queued_records()
         return
-    port = port or free_port()
-    url = f"http://{LOOPBACK}:{port}/api"
-    process = _start(port, url)
-    os.environ["PREFECT_API_URL"] = url
+    own = OwnServer(port, on_loss)
+    own.start()
+    os.environ["PREFECT_API_URL"] = own.url
     try:
-        with temporary_settings({PREFECT_API_URL: url}):
-            yield url
-            _send_queued_records()
+        with temporary_settings({PREFECT_API_URL: own.url}):
+            try:
+                yield own.url
+            finally:
+                send_queued_records()
     finally:
         del os.environ["PREFECT_API_URL"]
-        stop_process(process, _STOP_S)
+        own.stop()
 
 
-def _start(port: int, url: str) -> subprocess.Popen[str]:
+def answers(attempts: int) -> bool:
+    """Return whether the server that Prefect's settings name answers to one of `attempts` requests."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: attempts - 1}), get_client(sync_client=True) as client:
+        return not isinstance(client.api_healthcheck(), httpx.TransportError)
+
+
+def is_lost() -> bool:
+    """Return whether the server did not answer any more at the end of its block."""
+    return _is_lost
+
+
+class OwnServer:
+    """A server in a process and a session of its own, so that Ctrl-C reaches it only through this process."""
+
+    def __init__(self, port: int, on_loss: Callable[[], object]) -> None:
+        self._socket = listen(port, "--port")
+        self.port = int(self._socket.getsockname()[1])
+        self.url = f"http://{LOOPBACK}:{self.port}/api"
+        self._on_loss = on_loss
+        self._stopping = threading.Event()
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start the server, wait until it answers, and watch it from a thread."""
+        self._process = _start(self._socket, self.url)
+        threading.Thread(target=self._watch, name="prefect-server", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self._stopping.set()
+        if self._process is not None:
+            _stop(self._process)
+        self._socket.close()
+
+    def _watch(self) -> None:
+        for _ in range(MAX_RESTARTS):
+            assert self._process is not None
+            self._process.wait()
+            if self._stopping.is_set():
+                return
+            print(f"Prefect's server on port {self.port} has ended; starting it again", file=sys.stderr, flush=True)
+            try:
+                self._process = _start(self._socket, self.url)
+            except RuntimeError as error:
+                print(error, file=sys.stderr, flush=True)
+                break
+            if self._stopping.is_set():
+                _stop(self._process)
+        self._socket.close()  # from here on, clients are refused and do not wait
+        self._on_loss()
+
+
+def _start(bound: socket.socket, url: str) -> subprocess.Popen[str]:
     home = layout.PREFECT_HOME
     home.mkdir(exist_ok=True)
+    arguments = ["--socket", str(bound.fileno())]
     # Two servers must not migrate the same database concurrently.
     with (
         hold_lock(layout.stage_lock("prefect-server"), START_S),
         (home / "server.log").open("ab") as log,
         ExitStack() as unless_started,
     ):
-        process = start_child("flows.server", ["--port", str(port)], stdout=log, stderr=subprocess.STDOUT)
-        unless_started.callback(stop_process, process, _STOP_S)
+        process = start_child(
+            "flows.server", arguments, log, subprocess.STDOUT, pass_fds=[bound.fileno()], new_session=True
+        )
+        unless_started.callback(_stop, process)
         deadline = time.monotonic() + START_S
         while not _is_healthy(url):
             if process.poll() is not None or time.monotonic() > deadline:
@@ -67,6 +145,10 @@ def _start(port: int, url: str) -> subprocess.Popen[str]:
     return process
 
 
+def _stop(process: subprocess.Popen[str]) -> None:
+    stop_process(process, _STOP_INTERRUPTED_S if was_interrupted() else _STOP_S)
+
+
 def _is_healthy(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health", timeout=2.0).status_code == 200
@@ -74,27 +156,41 @@ def _is_healthy(url: str) -> bool:
         return False
 
 
-def _send_queued_records() -> None:
-    """Wait for the task-run events and logs that Prefect sends from threads; otherwise the last ones are lost."""
+def send_queued_records() -> None:
+    """Wait for the task-run events and logs that Prefect sends from threads; otherwise the last ones are lost.
+
+    Where the server does not answer any more, nothing is waited for.
+    """
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    EventsWorker.drain_all(timeout=10)
-    APILogWorker.drain_all(timeout=10)
+    timeout_s = _DRAIN_INTERRUPTED_S if was_interrupted() else _DRAIN_S
+    global _is_lost
+    _is_lost = not answers(attempts=1)
+    if _is_lost:
+        return
+    EventsWorker.drain_all(timeout=timeout_s)
+    APILogWorker.drain_all(timeout=timeout_s)
     time.sleep(0.5)  # the server writes task runs shortly after it has received their events
 
 
 def main() -> None:
-    """Serve Prefect's API and UI on 127.0.0.1 until terminated."""
+    """Serve Prefect's API and UI on an inherited socket of 127.0.0.1 until terminated."""
     import uvicorn
 
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--port", type=int, required=True)
-    port = parser.parse_args().port
+    parser.add_argument("--socket", type=int, required=True, help="number of the file descriptor, bound to a port")
+    bound = socket.socket(fileno=parser.parse_args().socket)
     exit_with_parent(grace_s=8.0)
-    url = f"http://{LOOPBACK}:{port}/api"
+    url = f"http://{LOOPBACK}:{bound.getsockname()[1]}/api"
     os.environ["PREFECT_API_URL"] = os.environ["PREFECT_UI_API_URL"] = url  # for the server's own services and pages
-    uvicorn.run("prefect.server.api.server:create_app", factory=True, host=LOOPBACK, port=port, log_level="warning")
+    config = uvicorn.Config(
+        "prefect.server.api.server:create_app",
+        factory=True,
+        log_level="warning",
+        timeout_graceful_shutdown=3,  # pages of the UI keep their connections
+    )
+    uvicorn.Server(config).run(sockets=[bound])
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from flows.experiments import record_experiment
 from flows.inputs import require
 from flows.progress import stage_progress
 from flows.provenance import git_commit, tracking_uri
-from flows.stage import EXIT_CODES, INTERRUPTED_CODE, USER_ERROR, fail, failed_state, finish
+from flows.scores import main_scores
+from flows.stage import errors_reported, failed_state, finish
 from flows.train import make_job
 from pbe import layout
 from pbe.demo.tables import projects, training
@@ -48,7 +49,6 @@ from pbe.errors import UserError, disk_errors_reported
 from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.benches.bench_folder import read_bench
 from pbe.evaluation.metrics.frechet import Moments
-from pbe.evaluation.names import METHOD
 from pbe.evaluation.painting import processes as painting
 from pbe.evaluation.painting.processes import Sampling
 from pbe.runtime.child_processes import exit_with_parent
@@ -225,7 +225,7 @@ def record_models(plan: Plan, scores: Scores) -> None:
         log_run(uri, project.folder / RUN_FILE, run)
         changes = {"seed": project.settings.seed, "train.steps": project.settings.train.steps}
         name = f"{NAME}-{project.name.replace('_', '-')}"
-        record_experiment(plan.root, name, dict(project.variant.changes) | changes, {"methods": {METHOD: run.scores}})
+        record_experiment(plan.root, name, dict(project.variant.changes) | changes, main_scores(run.scores))
 
 
 def model_run(plan: Plan, project: Project, scores: Scores, tags: dict[str, str]) -> ModelRun:
@@ -264,15 +264,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the flow in the project in the working directory; exit with 2 for a user's error, with 1 for a bug."""
     options = _parser().parse_args(arguments)
     started = time.monotonic()
-    try:
+    with errors_reported(NAME):
         load_settings(layout.PARAMS)
         with server.available():
             state = tables(**vars(options), return_state=True)
-    except UserError as error:
-        fail(str(error), EXIT_CODES[USER_ERROR])
-    except KeyboardInterrupt:
-        fail(f"{NAME} was interrupted; the next run continues from here", INTERRUPTED_CODE)
-    finish(NAME, state)
+        finish(NAME, state)
     print(f"{NAME}: done in {(time.monotonic() - started) / 60:.0f} minutes")
 
 

@@ -22,6 +22,7 @@ EVALUATION = REPORTS / "evaluation"
 BOX_PLOTS = REPORTS / "boxes"
 LOSSES = REPORTS / "losses.csv"
 METRICS = REPORTS / "metrics.json"
+SCORES = REPORTS / "scores.json"  # the painter's main scores, as DVC's metrics
 REGISTERED = REPORTS / "registered.json"
 PAGE = REPORTS / "index.html"
 GALLERY = REPORTS / "gallery.png"

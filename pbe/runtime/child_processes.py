@@ -24,11 +24,14 @@ def start_child(
     arguments: Sequence[str] = (),
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] | None = None,
+    *,
+    pass_fds: Sequence[int] = (),
+    new_session: bool = False,
 ) -> subprocess.Popen[str]:
     """Start `python -m module arguments...`, whose main function must call `exit_with_parent` first.
 
-    `stdout` and `stderr` are subprocess.Popen's, in text mode. Ctrl-C reaches the parent alone: the child starts with
-    SIGINT blocked.
+    `stdout`, `stderr` and `pass_fds` are subprocess.Popen's, in text mode. Ctrl-C reaches the parent alone: the child
+    starts with SIGINT blocked. A library in the child may unblock it; with `new_session` a terminal does not send it.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -38,6 +41,8 @@ def start_child(
             stdout=stdout,
             stderr=stderr,
             text=True,
+            pass_fds=pass_fds,
+            start_new_session=new_session,
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

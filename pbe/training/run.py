@@ -96,7 +96,7 @@ def _cause(error: TrainingFailedError) -> Exception:
 def _fit(job: TrainJob, out: Path) -> str | None:
     storage = f"{job.bucket}/ray" if job.bucket else str(job.folder / "ray")
     resources = {"CPU": job.train.cpus_per_worker, **({"GPU": 1} if job.train.use_gpu else {})}
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         train_worker,
         train_loop_config={"job": job, "out": out, "code": digest_code(CODE)},
         torch_config=TorchConfig(backend="nccl" if job.train.use_gpu else "gloo"),
@@ -112,6 +112,13 @@ def _fit(job: TrainJob, out: Path) -> str | None:
     result: Any = trainer.fit()  # Ray's annotation is still that of the first Ray Train, which has no return value
     stopped: str | None = result.return_value
     return stopped
+
+
+class _Trainer(TorchTrainer):
+    """Leaves SIGINT to the stage: Ray's handler waits for the workers' steps and then raises SystemExit(0)."""
+
+    def _register_sigint_handler(self, controller: object) -> None:
+        pass
 
 
 def train_worker(config: dict[str, Any]) -> Any:

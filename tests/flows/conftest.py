@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from pbe.runtime.ports import free_port
+from pbe.runtime.ports import listen
 from tests.support.toy_project import ROOT, Project, healthy, make_project, wait_for
 
 
 @pytest.fixture(scope="session")
 def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a Prefect server for the tests."""
-    folder, port = tmp_path_factory.mktemp("prefect"), free_port()
+    folder, bound = tmp_path_factory.mktemp("prefect"), listen(0, "--port")
+    port = bound.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
     env = os.environ | {"PREFECT_HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     with (folder / "log").open("w") as log:
-        command = [sys.executable, "-m", "flows.server", "--port", str(port)]
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+        command = [sys.executable, "-m", "flows.server", "--socket", str(bound.fileno())]
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, pass_fds=[bound.fileno()])
         try:
             assert wait_for(lambda: healthy(url), within_s=300), (folder / "log").read_text()
             yield url

@@ -16,9 +16,8 @@ from tests.support.toy_project import ROOT
 
 DESIGN = ["acquire", "filter", "curate", "backbone", "encode", "train", "bench", "evaluate", "register"]
 # These decide how a stage runs, not its output; DVC tracks the settings' values as parameters.
-MACHINERY = {
-    f"flows.{name}" for name in ("artifacts", "environment", "inputs", "progress", "provenance", "server", "stage")
-}
+_MODULES = "artifacts environment inputs interruption output progress provenance server stage"
+MACHINERY = {f"flows.{name}" for name in _MODULES.split()}
 
 
 def resolved(text: str) -> str:

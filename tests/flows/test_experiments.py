@@ -24,8 +24,8 @@ def project(tmp_path: Path) -> Path:
     Repo.init(str(tmp_path)).close()
     (tmp_path / "reports").mkdir()
     (tmp_path / "params.yaml").write_text(PARAMS)
-    (tmp_path / "reports/metrics.json").write_text(METRICS)
-    (tmp_path / "dvc.yaml").write_text("params:\n  - params.yaml\nmetrics:\n  - reports/metrics.json\n")
+    (tmp_path / "reports/scores.json").write_text(METRICS)
+    (tmp_path / "dvc.yaml").write_text("params:\n  - params.yaml\nmetrics:\n  - reports/scores.json\n")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "start")
     return tmp_path
@@ -40,7 +40,7 @@ def test_dvc_lists_an_experiment_and_applies_it(project: Path) -> None:
         assert [name for names in listed.values() for name, _ in names] == ["prior-1"]
         repo.experiments.apply("prior-1")
     assert (project / "params.yaml").read_text() == "seed: 1\ntrain:\n  steps: 9  # of AdamW\n"
-    assert '"identity": 60.0' in (project / "reports/metrics.json").read_text()
+    assert '"identity": 60.0' in (project / "reports/scores.json").read_text()
 
 
 def test_outside_git_there_are_no_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

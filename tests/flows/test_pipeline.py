@@ -8,8 +8,8 @@ import pytest
 from dvc.exceptions import ReproductionError
 from dvc.stage.exceptions import StageCmdFailedError
 
-from flows.pipeline import dvc_failure, is_retryable, reproduce
-from tests.support.toy_project import Project, running, wait_for
+from flows.pipeline import dvc_failure, is_retryable, reason_to_run, reproduce
+from tests.support.toy_project import TOY, Project, running, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +37,7 @@ def test_stages_run_nested_under_the_pipeline_then_are_cached(project: Project) 
         json={"flow_runs": {"id": {"any_": [found["pipeline"]["id"]]}}},
     )
     assert parents == {each["id"] for each in tasks.json()}
+    assert found["acquire"]["name"] == "acquire: naps.txt, acquire.out"  # the stage, and what has changed
     again = project.run(*PIPELINE, *TWO)
     assert (again.returncode, again.stdout) == (0, "every stage is up to date\nthe end\n")
     assert runs(project)["pipeline"]["id"] == found["pipeline"]["id"]  # nothing was even started
@@ -48,9 +49,33 @@ def test_a_failing_stage_ends_the_pipeline_with_its_exit_code(project: Project) 
     assert ended.returncode == 2
     errors = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
     assert errors[0] == "error: naps.txt: 13 is unlucky; give another number"
-    assert errors[1].startswith("error: stage acquire failed, see its error above")
+    assert errors[1] == "error: stage acquire: naps.txt: 13 is unlucky; give another number"
     assert "Traceback" not in ended.stderr
     assert not (project.folder / "filter.out").exists()
+
+
+def test_prefect_shows_why_a_run_failed_and_what_it_printed(project: Project) -> None:
+    """An unknown key ends the stage before it has a run of its own."""
+    params = project.folder / "params.yaml"
+    broken = params.read_text().replace("min_side_px: 8", "min_side_px: 8\n  min_area: 0.1")
+    project.naps(3)
+    (project.folder / "toy.py").write_text(f"import pathlib; pathlib.Path('params.yaml').write_text({broken!r})\n{TOY}")
+    assert project.run(*PIPELINE, "acquire").returncode == 2
+    run, message = runs(project)["pipeline"], "params.yaml: filter.min_area: unknown key; did you mean min_area_frac?"
+    assert (run["name"], run["state"]["message"]) == ("acquire", f"stage acquire: {message}")
+    url = project.env["PREFECT_API_URL"]
+    logs = httpx.post(f"{url}/logs/filter", json={"logs": {"flow_run_id": {"any_": [run["id"]]}}}).json()
+    assert f"error: {message}" in [each["message"] for each in logs]
+
+
+def test_the_reason_names_what_has_changed() -> None:
+    changes = [
+        {"changed deps": {"params.yaml": {"train.steps": "modified", "train.lr": "modified"}, "data/latents": "new"}},
+        {"changed outs": {"models/pbe": "deleted"}},
+        "changed command",
+    ]
+    assert reason_to_run(changes) == "train.steps, train.lr, data/latents and 2 more"
+    assert reason_to_run([]) == ""
 
 
 @pytest.mark.parametrize(("naps", "code", "name"), [(13, 2, "UserError"), (16, 75, "Unavailable"), (15, 1, None)])

@@ -1,0 +1,99 @@
+"""The Prefect server of a run: whose port it takes, and what a run does that loses it."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from flows import server, stage
+from pbe.errors import UnavailableError, UserError
+from pbe.runtime.child_processes import start_child
+from pbe.runtime.ports import LOOPBACK, listen
+from tests.support.toy_project import ROOT, Project, healthy, wait_for
+
+GONE = "http://127.0.0.1:9/api"
+
+
+def test_a_port_of_another_program_is_refused_before_anything_starts(lone_project: Project) -> None:
+    """Another clone's Prefect server is such a program: two projects would share their deployments."""
+    with listen(0, "--port") as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = lone_project.run("python", "-m", "flows.pipeline", "--serve", "--port", str(port))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"error: port {port} of {LOOPBACK} is in use by process {os.getpid()} (")
+    assert ended.stderr.endswith("choose another one with --port\n")
+    assert not (lone_project.folder / ".prefect/server.log").exists()
+
+
+def test_a_configured_server_that_does_not_answer_is_one_line() -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: GONE, PREFECT_CLIENT_MAX_RETRIES: 0}),
+        pytest.raises(UnavailableError, match=f"^PREFECT_API_URL={GONE}: no Prefect server answers; start it"),
+        server.available(),
+    ):
+        pass
+
+
+def lost(*_: object, **__: object) -> State[None]:
+    raise httpx.ConnectError("All connection attempts failed")
+
+
+def test_a_stage_that_has_finished_does_not_need_its_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished = stage.stage_flow("acquire", lambda *_: {})
+    monkeypatch.setattr(stage, "run_stage", lambda *_: {})
+    monkeypatch.setattr(stage, "run_flow", lambda flow, **_: (flow.fn() and None) or lost())
+    assert stage.run_nested(finished).is_completed()
+    assert "warning: Prefect's server has not recorded the end of acquire" in capsys.readouterr().err
+
+
+def test_a_stage_that_has_not_begun_can_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "run_flow", lost)
+    with pytest.raises(UnavailableError, match="Prefect's server failed before acquire began: All connection attempts"):
+        stage.run_nested(stage.stage_flow("acquire", lambda *_: {}))
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_starts_again_at_the_same_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(server.layout, "PREFECT_HOME", tmp_path)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    own = server.OwnServer(0, on_loss=pytest.fail)
+    try:
+        own.start()
+        first = own._process
+        assert first is not None
+        assert os.getsid(first.pid) == first.pid  # Ctrl-C on a terminal does not reach it
+        first.send_signal(signal.SIGKILL)
+        assert wait_for(lambda: own._process is not first and healthy(own.url), within_s=120)
+    finally:
+        own.stop()
+    assert capsys.readouterr().err == f"Prefect's server on port {own.port} has ended; starting it again\n"
+    assert not healthy(own.url)
+
+
+def test_a_child_in_a_session_of_its_own_inherits_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, socket, sys; print(socket.socket(fileno=int(sys.argv[1])).getsockname()[1], os.getsid(0))"
+    (tmp_path / "child.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with listen(0, "--port") as bound:
+        fd = bound.fileno()
+        child = start_child("child", [str(fd)], subprocess.PIPE, pass_fds=[fd], new_session=True)
+        assert child.communicate()[0].split() == [str(bound.getsockname()[1]), str(child.pid)]
+
+
+def test_a_busy_port_names_its_process() -> None:
+    with listen(0, "--port") as taken:
+        taken.listen()
+        with pytest.raises(UserError, match=rf"in use by process {os.getpid()} .*; choose another one with --to"):
+            listen(taken.getsockname()[1], "--to")
