@@ -8,7 +8,7 @@ from flows.stage import Counts, main, stage_flow
 from pbe import layout
 from pbe.latents import encoding
 from pbe.runtime.files import write_json
-from pbe.runtime.ray_cluster import check_resources, ray_cluster
+from pbe.runtime.ray_cluster import check_resources, ray_cluster, waiting_reported
 from pbe.settings import Settings
 from pbe.types import ProgressBars, no_progress_bars
 
@@ -19,7 +19,7 @@ def encode(settings: Settings, folder: Path, bars: ProgressBars = no_progress_ba
     address = os.environ.get("RAY_ADDRESS")
     num_workers = settings.encode.num_workers
     num_cpus = num_workers * encoding.cpus_per_worker(settings.encode)
-    with ray_cluster(address, num_cpus + 1):
+    with ray_cluster(address, num_cpus + 1), waiting_reported("encode"):
         check_resources("encode", num_cpus, num_workers if settings.encode.use_gpu else 0, bool(address))
         counts: Counts = encoding.encode(
             folder / layout.RAW / "images",

@@ -8,7 +8,7 @@ from flows.provenance import provenance_tags, tracking_uri
 from flows.stage import Counts, flatten, main, stage_flow
 from pbe import layout
 from pbe.runtime.files import read_json, write_json, write_text
-from pbe.runtime.ray_cluster import check_resources, ray_cluster
+from pbe.runtime.ray_cluster import check_resources, ray_cluster, waiting_reported
 from pbe.settings import Settings
 from pbe.training import run
 from pbe.training.job import DELIVERED, TrainJob, run_key
@@ -27,7 +27,8 @@ def train(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bar
     job = make_job(settings, folder)
     address = os.environ.get("RAY_ADDRESS")
     num_workers, num_cpus = settings.train.num_workers, settings.train.num_workers * settings.train.cpus_per_worker
-    with open_tracker(settings, folder, job) as tracker, ray_cluster(address, num_cpus + 1):
+    cluster = ray_cluster(address, num_cpus + 1)
+    with open_tracker(settings, folder, job) as tracker, cluster, waiting_reported("train"):
         check_resources("train", num_cpus, num_workers if settings.train.use_gpu else 0, bool(address))
         reporter = Reporter(tracker, bars("steps"), settings.train.steps)
         records = run.train(job, folder / layout.MODEL, reporter.on_record, tracker.on_picture, reporter.on_timing)

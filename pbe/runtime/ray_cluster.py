@@ -2,14 +2,21 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.data import DataContext
 from ray.exceptions import RayTaskError
 
 from pbe.errors import UserError, disk_error
+
+KINDS = ("CPU", "GPU")
+WAITING_S, REPORT_EVERY_S = 5.0, 60.0  # Ray needs a moment to place what it can place
+_STATUS_TIMEOUT_S = 10
 
 
 @contextmanager
@@ -66,18 +73,75 @@ def check_resources(section: str, num_cpus: int, num_gpus: int, can_grow: bool) 
     """Check that the cluster has the CPUs and GPUs that a stage reserves; without them, Ray waits silently.
 
     `section` is the stage's section of params.yaml. Raises UserError, unless the cluster can grow: then a line on
-    stderr says what it lacks, and Ray waits for new nodes.
+    stderr says what it lacks, Ray waits for new nodes, and `waiting_reported` repeats the line.
     """
     available = ray.cluster_resources()
-    lacking = [
-        f"{needed} {kind}s are needed and it has {available.get(kind, 0):.0f}"
-        for kind, needed in (("CPU", num_cpus), ("GPU", num_gpus))
-        if available.get(kind, 0) < needed
-    ]
+    lacking = _lacking({"CPU": num_cpus, "GPU": num_gpus}, available)
     if not lacking:
         return
     if not can_grow:
         key = f"{section}.num_workers" if available.get("GPU") or not num_gpus else f"{section}.use_gpu"
         fix = f"lower {section}.num_workers" if key.endswith("num_workers") else f"set {key} to false"
-        raise UserError(f"{key}: this machine is too small: {', '.join(lacking)}; {fix}, or set RAY_ADDRESS")
-    print(f"waiting for the Ray cluster to grow: {', '.join(lacking)}", file=sys.stderr, flush=True)
+        raise UserError(f"{key}: this machine is too small: {lacking}; {fix}, or set RAY_ADDRESS")
+    print(f"{section}: waiting for the Ray cluster to grow: {lacking}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def waiting_reported(section: str, *, first_s: float = WAITING_S, every_s: float = REPORT_EVERY_S) -> Iterator[None]:
+    """Say on stderr what Ray waits for during the block: after `first_s` seconds, and again every `every_s`.
+
+    Ray itself waits silently: for nodes that a cluster lacks, and for CPUs and GPUs that another job holds.
+    """
+    ended = threading.Event()
+    client = ray.get_runtime_context().gcs_address
+    thread = threading.Thread(
+        target=_report_waiting, args=(section, client, ended, first_s, every_s), name="ray-waiting", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(_STATUS_TIMEOUT_S)
+
+
+def _report_waiting(section: str, address: str, ended: threading.Event, first_s: float, every_s: float) -> None:
+    pause_s, seen = first_s, None
+    while not ended.wait(pause_s):
+        try:
+            needed = unmet_demands(address)
+        except (RuntimeError, OSError):  # the head does not answer; the stage itself finds out
+            continue
+        if needed is not None and (needed == seen or pause_s == every_s):
+            print(f"{section}: waiting for the Ray cluster: {needed}", file=sys.stderr, flush=True)
+            pause_s = every_s
+        else:
+            pause_s = first_s
+        seen = needed
+
+
+def unmet_demands(address: str) -> str | None:
+    """Return what tasks, actors and groups of the cluster at `address` wait for, and what is free; None for nothing."""
+    status = get_cluster_status(address, timeout=_STATUS_TIMEOUT_S)
+    demands = status.resource_demands
+    bundles = [each for demand in demands.ray_task_actor_demand for each in demand.bundles_by_count]
+    bundles += [each for demand in demands.placement_group_demand for each in demand.bundles_by_count]
+    total: Counter[str] = Counter()
+    for each in bundles:
+        total.update({kind: each.bundle.get(kind, 0) * each.count for kind in KINDS})
+    if not total.total():
+        return None
+    usage = {each.resource_name: each for each in status.cluster_resource_usage}
+    free = {kind: usage[kind].total - usage[kind].used if kind in usage else 0 for kind in KINDS}
+    wanted = " and ".join(f"{amount:g} {kind}s" for kind, amount in total.items() if amount)
+    return _lacking(total, free, " free") or f"{wanted} are needed, and no node has them free"
+
+
+def _lacking(needed: Mapping[str, float], available: Mapping[str, float], state: str = "") -> str:
+    """Return `9 CPUs are needed and it has 2, ...` for each kind that is lacking; empty when none is."""
+    amounts = [(kind, needed.get(kind, 0), available.get(kind, 0)) for kind in KINDS]
+    return ", ".join(
+        f"{wanted:g} {kind}{' is' if wanted == 1 else 's are'} needed and it has {has:g}{state}"
+        for kind, wanted, has in amounts
+        if has < wanted
+    )

@@ -1,0 +1,38 @@
+"""What a stage says while Ray waits for CPUs and GPUs that its cluster does not have free."""
+
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from pbe.runtime.ray_cluster import ray_cluster, waiting_reported
+from tests.support.toy_project import wait_for
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with ray_cluster(None, 2):
+        yield
+
+
+def report_of(capsys: pytest.CaptureFixture[str], **resources: float) -> list[str]:
+    """Submit a task that the cluster cannot place, and return the first two lines that are printed."""
+    lines: list[str] = []
+    with waiting_reported("encode", first_s=0.3, every_s=0.6):
+        waiting = ray.remote(**resources)(int).remote()
+        assert wait_for(lambda: len(lines.extend(capsys.readouterr().err.splitlines()) or lines) >= 2, within_s=30)
+        ray.cancel(waiting, force=True)
+    return lines[:2]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_task_that_waits_for_a_gpu_says_so_again_and_again(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "encode: waiting for the Ray cluster: 1 GPU is needed and it has 0 free"
+    assert report_of(capsys, num_gpus=1) == [line, line]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_nothing_is_said_while_tasks_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with waiting_reported("encode", first_s=0.1, every_s=0.2):
+        assert ray.get([ray.remote(int).remote() for _ in range(4)]) == [0] * 4
+    assert "waiting" not in capsys.readouterr().err
