@@ -119,10 +119,11 @@ def _write_preview(
     from pbe.serving.preview import preview
 
     source = read_source(inputs.source)
-    mask = union(read_masks(files, source, inputs))
+    masks = read_masks(files, source, inputs)
     image_px = painter_px(choose_model(chosen.model).folder)
-    drawn = preview(source.shown, mask, image_px, options.max_magnification)
+    drawn = preview(source.shown, masks, image_px, options.max_magnification, options.context_px)
     with atomic_file(path) as part:
         PILImage.fromarray(drawn).save(part, format=FORMATS[path.suffix.lower()])
-    print_notes(mask_notes(mask, image_px, options.max_magnification))
+    for mask in masks:
+        print_notes(mask_notes(mask, image_px, options.max_magnification))
     print(f"{path}: preview of the windows of {inputs.source}")

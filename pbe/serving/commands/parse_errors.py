@@ -37,12 +37,18 @@ def commands_of(app: App) -> list[str]:
 
 def _missing(error: MissingArgumentError, argv: Sequence[str]) -> str:
     given = {word.partition("=")[0] for word in argv}
-    if error.argument is not None and given.intersection(error.argument.names):
+    if error.argument and given.intersection(error.argument.names):
         return f"argument {error.argument.name}: expected one argument"
     assert error.app is not None
+    assert error.argument is not None
     required = [each for each in error.app.assemble_argument_collection() if each.required and not each.children]
-    names = [each.name for each in required if not given.intersection(each.names)]
+    places = () if error.argument.name.startswith("-") else (error.argument.name,)  # the first that is missing
+    names = [name for each in required if (name := each.name) in places or _is_missing_flag(each, given)]
     return f"the following arguments are required: {', '.join(names)}"
+
+
+def _is_missing_flag(argument: Argument, given: set[str]) -> bool:
+    return argument.name.startswith("-") and not given.intersection(argument.names)
 
 
 def _invalid_value(error: CoercionError) -> str:
