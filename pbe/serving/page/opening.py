@@ -12,11 +12,13 @@ from pbe.errors import UserError
 from pbe.serving.editor import check_mask, read_exemplar, read_mask, read_source
 from pbe.serving.page.examples import Example
 from pbe.serving.page.held import HeldExemplar, HeldMask, HeldSource, HeldVariant
+from pbe.serving.page.sentences import sentence
 from pbe.serving.page.store import PageStore
-from pbe.types import Mask
+from pbe.types import Image, Mask
 
 Answer = dict[str, Any]
 ServerFunction = Callable[[Any], Answer]
+MAX_PIXELS = 50_000_000
 _NO_FILE = "The upload did not reach the server: drop the file again."
 
 
@@ -29,7 +31,7 @@ def server_function(method: Callable[[Mapping[str, Any]], Answer]) -> ServerFunc
                 raise UserError("The page sent something that is not a request: reload the page.")
             return method(asked)
         except UserError as error:
-            return {"error": str(error)}
+            return {"error": sentence(error)}
 
     answer.__name__ = method.__name__
     return answer
@@ -38,8 +40,10 @@ def server_function(method: Callable[[Mapping[str, Any]], Answer]) -> ServerFunc
 class Opener:
     """Opens pictures for pages."""
 
-    def __init__(self, store: PageStore, uploads: Path, examples: Mapping[str, Example]) -> None:
-        self._store, self._uploads, self._examples = store, uploads, examples
+    def __init__(
+        self, store: PageStore, uploads: Path, examples: Mapping[str, Example], *, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self._store, self._uploads, self._examples, self._max_pixels = store, uploads, examples, max_pixels
 
     def open_picture(self, asked: Mapping[str, Any]) -> Answer:
         """Open the uploaded file {page, role, path, name} as a source or an exemplar."""
@@ -73,11 +77,20 @@ class Opener:
 
     def _open(self, page: str, role: str, data: bytes, name: str) -> Answer:
         if role == "source":
-            return self._hold_source(page, HeldSource(read_source(data, name), name))
+            picture = read_source(data, name)
+            self._check_size(picture.shown, name)
+            return self._hold_source(page, HeldSource(picture, name))
         exemplar = HeldExemplar(read_exemplar(data, name), name)
+        self._check_size(exemplar.image, name)
         height, width = exemplar.image.shape[:2]
         token = self._store.add(page, exemplar)
         return {"token": token, "url": f"page/exemplars/{token}", "width": width, "height": height, "name": name}
+
+    def _check_size(self, image: Image, name: str) -> None:
+        height, width = image.shape[:2]
+        if height * width > self._max_pixels:
+            limit = f"{self._max_pixels / 1e6:g} megapixels"
+            raise UserError(f"{name} has {height * width / 1e6:.0f} megapixels: the limit is {limit}")
 
     def _hold_source(self, page: str, source: HeldSource) -> Answer:
         height, width = source.picture.shown.shape[:2]

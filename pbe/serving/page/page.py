@@ -1,19 +1,15 @@
 """The page: Gradio's Blocks with the project's own editors, mounted on the service's application.
 
 Page and service share one process and one dispatcher. The page loads nothing from other servers, and Gradio sends no
-statistics. `pbe app` runs it.
+statistics. See `mounting`.
 """
 
 import base64
-import secrets
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from fastapi import FastAPI
-from starlette.routing import Mount
 
 from pbe.dataset.images import read_image
 from pbe.method.sampling import SAMPLERS
@@ -21,18 +17,18 @@ from pbe.serving.editor import EditOptions
 from pbe.serving.page.components import example_row, picture_editor, read_static, result_viewer
 from pbe.serving.page.examples import Example, find_examples
 from pbe.serving.page.opening import Opener, server_function
-from pbe.serving.page.painting import MAX_VARIANTS, PagePainter, PaintRequest, failed
-from pbe.serving.page.routes import create_router
+from pbe.serving.page.painting import PagePainter, PaintRequest, failed
 from pbe.serving.page.store import PageStore
 from pbe.serving.page.views import encode_preview
+from pbe.serving.page.visitors import Visitors
 from pbe.serving.service.dispatcher import Dispatcher
 from pbe.serving.service.models import ModelInfo
+from pbe.serving.service.settings import ServiceSettings
 
 TITLE = "Paint by Example"
-MAX_FILE_BYTES = 64 * 2**20
+FORM_BYTES = 1024
+MAX_VARIANTS = 8
 _DELETE_UPLOADS = (60, 600)  # every minute, files that nobody opened for ten minutes
-_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
-_MONO_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 _EXPORT = """async (source, exemplar, ...options) => {
   const { editors } = window.pbe;
   return [await editors.source.exportValue(), await editors.exemplar.exportValue(), ...options];
@@ -45,17 +41,26 @@ class Page:
     def __init__(
         self,
         dispatcher: Dispatcher,
+        settings: ServiceSettings,
+        visitors: Visitors,
         *,
         uploads: Path,
         examples: dict[str, Example] | None = None,
-        max_file_bytes: int = MAX_FILE_BYTES,
     ) -> None:
-        self.dispatcher = dispatcher
+        self.dispatcher, self.settings, self.visitors = dispatcher, settings, visitors
         self.store = PageStore()
-        self.painter = PagePainter(dispatcher, self.store)
+        self.painter = PagePainter(dispatcher, self.store, visitors)
         self.examples = find_examples() if examples is None else examples
-        self.opener = Opener(self.store, uploads, self.examples)
-        self.max_file_bytes = max_file_bytes
+        self.opener = Opener(self.store, uploads, self.examples, max_pixels=settings.max_pixels)
+
+    @property
+    def max_file_bytes(self) -> int:
+        """Return the size of the largest file, in a request that has room for the form around it."""
+        return self.settings.max_body_bytes - FORM_BYTES
+
+    @property
+    def max_variants(self) -> int:
+        return min(MAX_VARIANTS, self.settings.max_variants)
 
     async def paint(
         self,
@@ -79,9 +84,10 @@ class Page:
             max_magnification=max_magnification,
             context_px=None if context_px is None else int(context_px),
         )
-        asked = PaintRequest(source, exemplar, model, int(num_variants), int(seed or 0), options)
+        count = min(max(1, int(num_variants)), self.max_variants)
+        asked = PaintRequest(source, exemplar, model, count, int(seed or 0), options)
         buttons = gr.update(interactive=False), gr.update(visible=True)
-        async for shown in self.painter.paint(_session(request), asked):
+        async for shown in self.painter.paint(_session(request), request.username, asked):
             yield shown, *buttons
             buttons = gr.skip(), gr.skip()
         yield gr.skip(), *idle_buttons()
@@ -134,7 +140,7 @@ def build_page(page: Page) -> gr.Blocks:
                     max_file_bytes=page.max_file_bytes,
                     server_functions=editor_functions,
                 )
-                options = _build_options(page.dispatcher.models.list())
+                options = _build_options(page)
                 with gr.Row(elem_id="pbe-run"):
                     paint = gr.Button("Paint", variant="primary", elem_id="pbe-paint")
                     cancel = gr.Button("Cancel", variant="stop", elem_id="pbe-cancel", visible=False)
@@ -161,19 +167,28 @@ def build_page(page: Page) -> gr.Blocks:
     return blocks
 
 
-def _build_options(models: Sequence[ModelInfo]) -> list[gr.components.Component]:
+def _build_options(page: Page) -> list[gr.components.Component]:
     """Return the components of the options, in the order of `Page.paint`'s parameters."""
     defaults = EditOptions()
     with gr.Row(elem_id="pbe-options"):
-        num_variants = gr.Slider(1, MAX_VARIANTS, 1, step=1, label="Variants", min_width=150, buttons=[])
+        num_variants = gr.Slider(1, page.max_variants, 1, step=1, label="Variants", min_width=150, buttons=[])
         seed = gr.Number(0, label="First seed", precision=0, min_width=110)
     with gr.Accordion("More options", open=False, elem_id="pbe-more"):
-        choices = model_choices(models)
+        choices = model_choices(page.dispatcher.models.list())
         model = gr.Dropdown(choices, value=choices[0][1] if choices else None, label="Model", filterable=False)
         guidance_scale = gr.Slider(
-            1, 20, defaults.guidance_scale, step=0.5, label="Guidance", info="How closely to follow the object", buttons=[]
+            1, 20, defaults.guidance_scale, step=0.5, label="Guidance", buttons=[],
+            info="How closely to follow the object",
         )  # fmt: skip
-        num_steps = gr.Slider(1, 200, defaults.num_steps, step=1, label="Steps", info="More take longer", buttons=[])
+        num_steps = gr.Slider(
+            1,
+            min(200, page.settings.max_steps),
+            defaults.num_steps,
+            step=1,
+            label="Steps",
+            info="More take longer",
+            buttons=[],
+        )
         sampler = gr.Dropdown(list(SAMPLERS), value=defaults.sampler, label="Sampler", filterable=False)
         max_magnification = gr.Slider(
             1, 8, defaults.max_magnification, step=0.5, label="Magnification", buttons=[],
@@ -194,49 +209,6 @@ def _model_label(model: ModelInfo) -> str:
     details = [f"version {model.version}"] if model.version else []
     details += [model.alias] if model.alias else []
     return f"{model.id} ({', '.join([*details, f'{model.image_px} px'])})"
-
-
-def mount_page(
-    application: FastAPI, dispatcher: Dispatcher, *, token: str | None = None, max_file_bytes: int = MAX_FILE_BYTES
-) -> FastAPI:
-    """Mount the page at / of the service's application, below its own routes, and return the application.
-
-    With a token, a visitor has to give it as the password. Uploads go to a private folder that is deleted at the end of
-    the process.
-    """
-    uploads = tempfile.TemporaryDirectory(prefix="pbe-page-")
-    page = Page(dispatcher, uploads=Path(uploads.name), max_file_bytes=max_file_bytes)
-    application.include_router(create_router(page.store))
-    application.state.page, application.state.page_uploads = page, uploads  # the folder is deleted with the application
-    gr.mount_gradio_app(
-        application,
-        build_page(page),
-        path="/",
-        auth=(lambda _, password: secrets.compare_digest(password.encode(), token.encode())) if token else None,
-        auth_message="Give the service's token as the password; any user name will do." if token else None,
-        blocked_paths=[uploads.name],
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        ssr_mode=False,
-        max_file_size=max_file_bytes,
-        mcp_server=False,
-        pwa=False,
-        theme=_theme(),
-        css=read_static("page.css"),
-        head=read_static("document_head.html"),
-    )
-    mounted = application.routes[-1]
-    assert isinstance(mounted, Mount)
-    mounted.app.uploaded_file_dir = uploads.name  # Gradio's own folder is shared by all its users on a machine
-    return application
-
-
-def _theme() -> gr.themes.Base:
-    """Return the page's theme, with the system's fonts."""
-    return gr.themes.Base(
-        primary_hue="indigo", neutral_hue="slate", radius_size="md", font=_FONTS, font_mono=_MONO_FONTS
-    )  # fmt: skip
 
 
 def _thumbnails(examples: dict[str, Example]) -> dict[str, tuple[str, str]]:

@@ -16,14 +16,15 @@ from pbe.dataset.mask_images import decode_mask
 from pbe.errors import UserError
 from pbe.serving.editor import Edit, Edited, EditOptions, Exemplar, Region
 from pbe.serving.page.held import HeldExemplar, HeldSource, HeldVariant, hold_variant
+from pbe.serving.page.sentences import sentence
 from pbe.serving.page.store import PageStore
 from pbe.serving.page.views import close_up_box, crop, encode_preview
+from pbe.serving.page.visitors import Visitors
 from pbe.serving.request_images import image_bytes
 from pbe.serving.service.dispatcher import Dispatcher
 from pbe.serving.service.jobs import Job
 from pbe.types import Box, Image, Mask
 
-MAX_VARIANTS = 8
 POLL_S = 0.1
 MAX_STRIPS = 1000
 
@@ -73,26 +74,30 @@ class _Variant:
 class PagePainter:
     """Paints for the sessions of a page through one dispatcher."""
 
-    def __init__(self, dispatcher: Dispatcher, store: PageStore) -> None:
-        self._dispatcher, self._store = dispatcher, store
+    def __init__(self, dispatcher: Dispatcher, store: PageStore, visitors: Visitors) -> None:
+        self._dispatcher, self._store, self._visitors = dispatcher, store, visitors
         self._jobs: dict[str, list[Job]] = {}
         self._lock = threading.Lock()
 
-    async def paint(self, session: str, request: PaintRequest) -> AsyncIterator[Shown]:
+    async def paint(self, session: str, user: str | None, request: PaintRequest) -> AsyncIterator[Shown]:
         """Paint all variants and yield what the page shows of them, until all have ended."""
         run, started = next(_runs), time.monotonic()
         yield _shown(run, "running", "Reading the mask…")
+        variants: list[_Variant] = []
         try:
-            inputs = await asyncio.to_thread(self._read, request)
-            variants = await asyncio.to_thread(self._submit, session, inputs, request)
+            with self._visitors.painting(user, request.num_variants) as owner:
+                inputs = await asyncio.to_thread(self._read, request)
+                self._store.link(session, inputs.page)
+                variants += _variants(inputs, request)
+                await asyncio.to_thread(self._submit, session, owner or session, variants, inputs, request)
+                async for shown in self._follow(variants, inputs, run, started):
+                    yield shown
         except UserError as error:
-            yield failed(str(error))
-            return
-        try:
-            async for shown in self._follow(variants, inputs, run, started):
-                yield shown
+            yield _shown(run, "failed", "Not painted", error=sentence(error))
         finally:  # also when the browser has gone
             self._end(session, variants)
+            if not self._store.is_open(session):  # a variant may have been done after its tab was closed
+                self._store.forget(token for variant in variants if (token := variant.shown["token"]))
 
     def cancel(self, session: str) -> None:
         """Cancel the jobs of a session."""
@@ -122,23 +127,15 @@ class PagePainter:
         used = object_mask if object_mask.any() else None
         return _Inputs(str(request.source["page"]), source, mask, Exemplar(exemplar.image, used))
 
-    def _submit(self, session: str, inputs: _Inputs, request: PaintRequest) -> list[_Variant]:
-        box = close_up_box(inputs.mask)
-        seeds = range(request.seed, request.seed + min(max(1, request.num_variants), MAX_VARIANTS))
-        variants = [_Variant(seed, box) for seed in seeds]
-        self._store.link(session, inputs.page)
-        try:
-            for variant in variants:
-                edit = inputs.edit(variant.seed, request.options)
-                variant.job = self._dispatcher.submit(
-                    edit, request.model, owner=session, on_preview=variant.set_preview
-                )
-        except UserError:
-            self._end(session, variants)
-            raise
-        with self._lock:
-            self._jobs.setdefault(session, []).extend(_jobs(variants))
-        return variants
+    def _submit(
+        self, session: str, owner: str, variants: Sequence[_Variant], inputs: _Inputs, request: PaintRequest
+    ) -> None:
+        for variant in variants:
+            edit = inputs.edit(variant.seed, request.options)
+            job = self._dispatcher.submit(edit, request.model, owner=owner, on_preview=variant.set_preview)
+            variant.job = job
+            with self._lock:
+                self._jobs.setdefault(session, []).append(job)
 
     async def _follow(
         self, variants: list[_Variant], inputs: _Inputs, run: int, started: float
@@ -155,7 +152,7 @@ class PagePainter:
                 try:
                     await asyncio.to_thread(self._keep, variant, inputs)
                 except UserError as error:
-                    yield _shown(run, "failed", "Not painted", variants, error=str(error), **sizes)
+                    yield _shown(run, "failed", "Not painted", variants, error=sentence(error), **sizes)
                     return
                 except CancelledError:
                     yield _shown(run, "cancelled", "Cancelled", variants, **sizes)
@@ -194,6 +191,11 @@ class PagePainter:
 def failed(error: str) -> Shown:
     """Return what the page shows when painting ended with an error."""
     return _shown(next(_runs), "failed", "Not painted", error=error)
+
+
+def _variants(inputs: _Inputs, request: PaintRequest) -> list[_Variant]:
+    box = close_up_box(inputs.mask)
+    return [_Variant(request.seed + number, box) for number in range(request.num_variants)]
 
 
 def _jobs(variants: Sequence[_Variant]) -> list[Job]:

@@ -1,4 +1,4 @@
-"""Pictures over HTTP: views for the page and the file to download. A random token is the permission to see a picture."""
+"""Pictures over HTTP: views for the page, and the file to download. Who knows the random token of a picture sees it."""
 
 from typing import Annotated, Literal
 from urllib.parse import quote
@@ -40,7 +40,9 @@ def create_router(store: PageStore) -> APIRouter:
     @router.get("/variants/{token}")
     def download_variant(token: Token) -> Response:
         variant = _held(store, token, HeldVariant)
-        name = quote(f"{variant.source.name.rpartition('.')[0] or variant.source.name}-seed-{variant.seed}.png", safe="")
+        name = quote(
+            f"{variant.source.name.rpartition('.')[0] or variant.source.name}-seed-{variant.seed}.png", safe=""
+        )
         disposition = f"attachment; filename*=UTF-8''{name}"
         return Response(
             encode_png(variant.picture), media_type="image/png", headers=_PRIVATE | {"Content-Disposition": disposition}

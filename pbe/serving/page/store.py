@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -78,17 +78,27 @@ class PageStore:
             self._delete_idle()
             return token in self._entries
 
+    def forget(self, tokens: Iterable[str]) -> None:
+        """Delete some items."""
+        with self._lock:
+            for token in tokens:
+                self._entries.pop(token, None)
+
     def link(self, session: str, page: str) -> None:
         """Note that a page belongs to a browser session, so that `close` deletes what it holds."""
         with self._lock:
             self._pages.setdefault(session, set()).add(page)
+
+    def is_open(self, session: str) -> bool:
+        """Return whether a session has a page and was not closed."""
+        with self._lock:
+            return session in self._pages
 
     def close(self, session: str) -> None:
         """Delete what the pages of a session hold."""
         with self._lock:
             pages = self._pages.pop(session, set())
             self._delete(lambda entry: entry.page in pages)
-
 
     @property
     def num_bytes(self) -> int:

@@ -1,25 +1,28 @@
 """The page on a server with the tiny painter, and headless Chromium, each started once a module."""
 
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from PIL import Image as PillowImage
 from PIL import ImageCms
 from playwright.sync_api import Browser, sync_playwright
 
-from pbe.runtime.ports import LOOPBACK, free_port
-from pbe.serving.page.page import Page, mount_page
+from pbe.serving.page.mounting import mount_page
+from pbe.serving.page.page import Page
+from pbe.serving.service.application import create_application
 from pbe.serving.service.dispatcher import Dispatcher
 from pbe.serving.service.models import Models
+from pbe.serving.service.server import DrainingServer, listener_of, uvicorn_config
+from pbe.serving.service.settings import ServiceSettings
 
 STARTUP_S = 30.0
 
@@ -32,23 +35,35 @@ class RunningPage:
     page: Page
     dispatcher: Dispatcher
     uploads: Path
+    server: DrainingServer
+
+
+@contextmanager
+def running_page(model_folder: Path, **settings: Any) -> Iterator[RunningPage]:
+    """Run the service and its page with one tiny model; the settings are ServiceSettings'."""
+    dispatcher = Dispatcher(Models({"tiny": model_folder}, device="cpu", precision="fp32"))
+    dispatcher.start()
+    chosen = ServiceSettings(port=0, **settings)
+    application = mount_page(create_application(dispatcher, chosen))
+    addresses: list[str] = []
+    server = DrainingServer(uvicorn_config(application, chosen), application.state.service, addresses.append)
+    thread = threading.Thread(target=server.run, args=([listener_of(chosen)],))
+    thread.start()
+    try:
+        wait_until(lambda: bool(addresses))
+        uploads = Path(application.state.page_uploads.name)
+        yield RunningPage(addresses[0], application.state.page, dispatcher, uploads, server)
+    finally:
+        if not dispatcher.state.draining:
+            server.handle_exit(signal.SIGTERM, None)
+        thread.join(STARTUP_S)
+        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
 def running(model_folder: Path) -> Iterator[RunningPage]:
-    dispatcher = Dispatcher(Models({"tiny": model_folder}, device="cpu"))
-    dispatcher.start()
-    application = mount_page(FastAPI(), dispatcher)
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(application, host=LOOPBACK, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_until(lambda: server.started)
-    uploads = Path(application.state.page_uploads.name)
-    yield RunningPage(f"http://{LOOPBACK}:{port}", application.state.page, dispatcher, uploads)
-    server.should_exit = server.force_exit = True
-    thread.join()
-    dispatcher.drain(1.0)
+    with running_page(model_folder) as page:
+        yield page
 
 
 @pytest.fixture(scope="module")

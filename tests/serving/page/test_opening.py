@@ -79,7 +79,7 @@ def test_a_mask_of_another_size_is_refused(opener: Opener, uploads: Path, pictur
     )
     path = upload(uploads, pictures / "m.png")
     answer = ask(opener.open_mask, page="page", path=path, name="m.png", picture=exemplar["token"])
-    assert answer == {"error": "m.png is 96 x 80 but e.jpg is 40 x 30: give both the same size"}
+    assert answer == {"error": "m.png is 96 x 80 but e.jpg is 40 x 30: give both the same size."}
 
 
 def test_a_file_that_is_no_picture_is_one_sentence(opener: Opener, uploads: Path, tmp_path: Path) -> None:

@@ -52,6 +52,21 @@ def test_closing_a_session_deletes_the_items_of_its_pages_only() -> None:
     assert store.holds(theirs)
 
 
+def test_a_session_is_open_until_it_is_closed() -> None:
+    store = PageStore()
+    store.link("session", "page")
+    assert store.is_open("session")
+    store.close("session")
+    assert not store.is_open("session")
+
+
+def test_items_are_forgotten() -> None:
+    store = PageStore()
+    first, second = store.add("page", Item()), store.add("page", Item())
+    store.forget([first, "unknown"])
+    assert [store.holds(token) for token in (first, second)] == [False, True]
+
+
 def test_items_without_use_are_deleted() -> None:
     clock = Clock()
     store = PageStore(max_idle_s=100, clock=clock)

@@ -52,7 +52,11 @@ def test_marks_are_opaque_where_the_mask_is() -> None:
 
 @pytest.mark.parametrize(
     ("box", "close_up"),
-    [((100, 100, 200, 150), (40, 40, 260, 210)), ((0, 0, 10, 10), (0, 0, 26, 26)), ((0, 0, 400, 300), (0, 0, 400, 300))],
+    [
+        ((100, 100, 200, 150), (40, 40, 260, 210)),
+        ((0, 0, 10, 10), (0, 0, 26, 26)),
+        ((0, 0, 400, 300), (0, 0, 400, 300)),
+    ],
 )
 def test_a_close_up_shows_the_mask_with_a_margin(box: tuple[int, ...], close_up: tuple[int, ...]) -> None:
     assert close_up_box(box_mask((300, 400), *box)) == close_up

@@ -105,7 +105,7 @@ async function show(opened, maskUrl) {
   fit();
   redraw();
   if (maskUrl) await takeMask(maskUrl);
-  changed();
+  announce();
 }
 
 // --- drawing ---------------------------------------------------------------------------------------------------------
