@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=8)
     parser.add_argument("--locust", default="locust")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the services are stopped
     run = {"mixed": mixed, "batching": batching, "memory": memory}[options.what]
     with tempfile.TemporaryDirectory() as folder:
         return run(options, Path(folder))
@@ -126,6 +127,7 @@ def batching(options: argparse.Namespace, folder: Path) -> int:
                 rate = edits_per_second(server.url, options)
                 if number:  # the first round warms up
                     rates[size].append(rate)
+                print(f"  round {number}, max_batch {size}: {rate:.2f} edits/s", flush=True)
         mean_size = together.metric("pbe_batch_size_sum") / max(1.0, together.metric("pbe_batch_size_count"))
     ratios = [many / one for one, many in zip(rates[1], rates[8], strict=True)]
     for size, each in rates.items():
@@ -198,8 +200,8 @@ def send(url: str, what: int | str, num_steps: int) -> Answer:
 
 
 def edits_per_second(url: str, options: argparse.Namespace) -> float:
-    """Return the rate of 3 requests from each of the parallel clients."""
-    seeds = [number % len(SEEDS) for number in range(3 * options.parallel)]
+    """Return the rate of 2 requests from each of the parallel clients."""
+    seeds = [number % len(SEEDS) for number in range(2 * options.parallel)]
     with ThreadPoolExecutor(options.parallel) as pool:
         started = time.monotonic()
         answers = list(pool.map(lambda seed: send(url, seed, options.num_steps), seeds))

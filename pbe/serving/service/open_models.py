@@ -9,6 +9,7 @@ from pbe.serving.commands.model_choice import (
     CHAMPION,
     PHOTO,
     default_model,
+    keep_mlflow_quiet,
     model_cache,
     named_model,
     reads_database_directly,
@@ -31,6 +32,7 @@ def open_models(
     `pbe edit` uses. Raises UserError for a name that means no model, and UnavailableError when the registry does not
     answer.
     """
+    keep_mlflow_quiet()
     sources = model_sources(names)
     address = registry_address()
     registry = Registry(address, model_cache(), reads_database_directly()) if address else None
