@@ -3,6 +3,7 @@
 import io
 import random
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from pbe.errors import UserError
-from pbe.serving.editor import check_mask, edit_picture, read_exemplar, read_mask, read_source
+from pbe.serving.editor import (
+    Edit,
+    EditOptions,
+    Editor,
+    Exemplar,
+    Region,
+    check_mask,
+    read_exemplar,
+    read_mask,
+    read_source,
+)
 from pbe.serving.pictures import FORMATS, check_size, encode_png, losses, write_picture
 
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
@@ -23,11 +34,11 @@ class FlatPainter:
     image_px, exemplar_px = 16, 8
 
     def paint(
-        self, sources: NDArray[np.uint8], masks: NDArray[np.uint8], exemplars: NDArray[np.uint8], **_: Any
+        self, sources: NDArray[np.uint8], masks: NDArray[np.uint8], exemplars: Sequence[NDArray[np.uint8]], **_: Any
     ) -> NDArray[np.uint8]:
         assert sources.shape[1:] == (16, 16, 3)
         assert masks.any((1, 2)).all()
-        assert exemplars.shape[1:] == (8, 8, 3)
+        assert all(each.shape == (1, 8, 8, 3) for each in exemplars)
         return np.full_like(sources, 99)
 
 
@@ -84,7 +95,10 @@ def check_edit(rng: random.Random, out: Any) -> str:
         check_mask(mask, source.shown)
     except UserError as error:
         return str(error)
-    result = edit_picture(FlatPainter(), source, mask, exemplar, num_steps=1)
+    edit = Edit(source, (Region(mask, (Exemplar(exemplar),)),), options=EditOptions(num_steps=1))
+    edited = Editor(FlatPainter()).edit(edit)
+    result = edited.picture
+    assert edited.num_changed_outside == 0
     assert np.array_equal(result.pixels[mask == 0], source.pixels[mask == 0])
     again = read_source(encode_png(result))
     assert np.array_equal(again.pixels, result.pixels)

@@ -11,9 +11,10 @@ Stable Diffusion's inpainting models have another order: noisy latents, mask, ma
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from pbe.method.row_kernels import Conv2d
 from pbe.method.unet import UNet
 from pbe.method.unet_blocks import TransformerBlock
 
@@ -35,7 +36,7 @@ def widen_input(unet: UNet) -> UNet:
             f"the first convolution of the prior has {old.in_channels} input channels, not {NUM_LATENT_CHANNELS}"
         )
     num_channels = NUM_LATENT_CHANNELS + NUM_EXTRA_CHANNELS
-    new = nn.Conv2d(num_channels, old.out_channels, 3, padding=1)
+    new = Conv2d(num_channels, old.out_channels, 3, padding=1)
     with torch.no_grad():
         new.weight.zero_()
         new.weight[:, :NUM_LATENT_CHANNELS] = old.weight

@@ -39,6 +39,7 @@ from pbe.method.guidance import GuidanceInterval, guided
 from pbe.method.holes import fill_holes
 from pbe.method.pretrained import forget_origin, load_scheduler, load_vae
 from pbe.method.previews import Previews
+from pbe.method.row_kernels import depends_on_batch
 from pbe.method.sampling import check_sampler, sample
 from pbe.method.seams import match_rim
 from pbe.method.unet import CLASS, UNet
@@ -107,13 +108,14 @@ class Painter(nn.Module):
 
         The official code samples from the posterior, whose deviation is tiny.
         """
-        posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
-        return torch.as_tensor(posterior.mode().float() * self.vae.config.scaling_factor)
+        pixels = pixels.to(self.vae.dtype)
+        modes = [self.vae.encode(each).latent_dist.mode() for each in _parts(pixels)]
+        return torch.cat(modes).float() * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode scaled latents (B, 4, h, w) to fp32 pixels (B, 3, H, W), about -1..1."""
-        unscaled = latents / self.vae.config.scaling_factor
-        return torch.as_tensor(self.vae.decode(unscaled.to(self.vae.dtype)).sample).float()
+        unscaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        return torch.cat([self.vae.decode(each).sample for each in _parts(unscaled)]).float()
 
     @torch.inference_mode()
     def paint(
@@ -189,7 +191,7 @@ class Painter(nn.Module):
 
         def predict(noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
             x = denoiser_input(noisy, masked, small_mask, self.mask_channel)
-            return torch.as_tensor(unet(x, timesteps, context)).float()
+            return torch.as_tensor(unet(x, timesteps[:1], context)).float()
 
         predicted = guided(predict, context, uncond_context, guidance_scale, interval)
         levels = self.alphas_cumprod.to(device)
@@ -309,6 +311,11 @@ def _check_parts(folder: Path, unet: UNet, vae: AutoencoderKL, conditioner: Cond
     ):
         if value != wanted:
             raise UserError(f"{folder / where / 'config.json'}: {key} is {value}; Paint by Example needs {wanted}")
+
+
+def _parts(samples: Tensor) -> Sequence[Tensor]:
+    """Return the batches in which diffusers' autoencoder runs, so that a sample's bits do not depend on the others."""
+    return samples.split(1) if depends_on_batch(samples) else (samples,)
 
 
 def draw_noise(seed: int, shape: tuple[int, ...]) -> Tensor:

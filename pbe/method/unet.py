@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pbe.method.pretrained import build_part, check_tensors
+from pbe.method.row_kernels import Conv2d
 from pbe.method.unet_blocks import Downsample, ResidualBlock, Transformer, Upsample, norm_silu, repeat_to
 from pbe.method.unet_config import LevelConfig, complete_config, down_levels, middle_level, up_levels
 from pbe.method.weight_files import check_finite, find_weights, read_weights
@@ -65,16 +66,16 @@ class UNet(nn.Module):
         self.config = complete_config(config, where)
         channels = self.config["block_out_channels"]
         self.gradient_checkpointing = False
-        self.conv_in = nn.Conv2d(self.config["in_channels"], channels[0], 3, padding=1)
+        self.conv_in = Conv2d(self.config["in_channels"], channels[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(channels[0])
         self.down_blocks, skips = self._build_down(down_levels(self.config))
         self.mid_block = self._build_middle(middle_level(self.config))
         self.up_blocks = self._build_up(up_levels(self.config), skips)
         self.conv_norm_out = nn.GroupNorm(self.config["norm_num_groups"], channels[0], self.config["norm_eps"])
-        self.conv_out = nn.Conv2d(channels[0], self.config["out_channels"], 3, padding=1)
+        self.conv_out = Conv2d(channels[0], self.config["out_channels"], 3, padding=1)
 
     def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """Predict the noise of latents (B, C, h, w) at timesteps (B,), in the weights' dtype.
+        """Predict the noise of latents (B, C, h, w) at timesteps (B,), or (1,) for all, in the weights' dtype.
 
         A context (R B, T, D) with R times as many rows asks for R predictions of each sample, (R B, 4, h, w): all
         samples with the first B rows, then with the next, as guidance needs. The layers before the first cross
@@ -87,13 +88,13 @@ class UNet(nn.Module):
         skips = [h]
         for level in cast(Iterable[Level], self.down_blocks):
             for i, resnet in enumerate(level.resnets):
-                h = self._run(resnet, h, repeat_to(embedded, len(h)))
+                h = self._run(resnet, h, embedded)
                 h = self._run(level.attentions[i], h, context) if level.attentions else h
                 skips.append(h)
             for downsample in level.downsamplers:
                 h = downsample(h)
                 skips.append(h)
-        embedded = repeat_to(embedded, len(context))
+        embedded = embedded if len(embedded) == 1 else repeat_to(embedded, len(context))
         h = self._run(self.mid_block.resnets[0], repeat_to(h, len(context)), embedded)
         for transformer, resnet in zip(self.mid_block.attentions, self.mid_block.resnets[1:], strict=True):
             h = self._run(resnet, self._run(transformer, h, context), embedded)

@@ -14,21 +14,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pbe.method.row_kernels import Conv2d, by_row
+
 
 class ResidualBlock(nn.Module):
     """h = conv(silu(norm(conv(silu(norm(x))) + time))), added to x (He et al., 2016; Ho et al., 2020).
 
-    x (B, C, h, w), embedded time (B, T) => (B, D, h, w). On the way up, x is concatenated with `skip` (B, S, h, w).
+    x (B, C, h, w), embedded time (B, T) or (1, T) => (B, D, h, w). On the way up, x is concatenated with `skip`
+    (B, S, h, w).
     """
 
     def __init__(self, in_channels: int, out_channels: int, time_dim: int, groups: int, eps: float) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels, eps)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         self.time_emb_proj = nn.Linear(time_dim, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, embedded: Tensor, skip: Tensor | None = None) -> Tensor:
         x = x if skip is None else torch.cat([x, skip], 1)
@@ -66,7 +69,7 @@ class Attention(nn.Module):
 
     def to_one_token(self, token: Tensor) -> Tensor:
         """Return what attention to a context of one token, (B, 1, D), is at every position: (B, 1, C)."""
-        return torch.as_tensor(self.to_out[0](self.to_v(token)))
+        return by_row(self.to_out[0], by_row(self.to_v, token))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (q, k, v))
@@ -155,7 +158,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.conv = Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.as_tensor(self.conv(x))
@@ -166,7 +169,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return torch.as_tensor(self.conv(F.interpolate(x, size=size, mode="nearest")))

@@ -3,16 +3,16 @@
 One row is one edit: the columns source, mask (white = repaint) and exemplar give the columns image (PNG) and notes. The
 parameters apply to every row, so a row's result does not depend on its place in the request.
 
-MLflow's server runs each request in a thread, and answers 504 after a time limit while the thread continues. Here the
-edits of one process take turns, since two at a time are no faster and need twice the memory, and stop at the limit.
+MLflow's server runs each request in a thread, and answers 504 after a time limit while the thread continues. The
+threads share one editor, which paints for one of them at a time, and an edit stops at the limit.
 """
 
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,42 @@ from pbe.errors import UserError, one_line
 from pbe.method.painter import Painter
 from pbe.runtime.devices import choose_device, choose_precision
 from pbe.serving.editor import (
+    Cancelled,
+    Edit,
+    EditOptions,
+    Editor,
+    Exemplar,
+    Region,
     check_mask,
-    check_options,
-    edit_picture,
-    mask_notes,
+    check_seed,
     read_exemplar,
     read_mask,
     read_source,
 )
-from pbe.serving.pictures import Picture, encode_png, losses
+from pbe.serving.pictures import encode_png, losses
 from pbe.serving.registry.registered_models import ARTIFACT, CONFIG
 from pbe.serving.request_images import image_bytes
-from pbe.types import Image, Mask
 
 COLUMNS = ("source", "mask", "exemplar")
-DEFAULTS = {"guidance_scale": 5.0, "num_steps": 50, "seed": 0, "max_magnification": 2.0, "invert_mask": False}
+DEFAULTS: dict[str, float | int | str | bool] = {
+    "guidance_scale": 5.0,
+    "num_steps": 50,
+    "seed": 0,
+    "max_magnification": 2.0,
+    "invert_mask": False,
+    "sampler": "plms",
+    "context_px": -1,  # see EditOptions; -1 is None
+}
 _SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # MLflow's server sets it
 
-Row = tuple[Picture, Mask, Image]
+
+@dataclass(frozen=True)
+class Options:
+    """The parameters of a request."""
+
+    edit: EditOptions
+    seed: int
+    invert_mask: bool
 
 
 class RequestError(MlflowException):
@@ -57,8 +75,6 @@ class RequestError(MlflowException):
 class PaintByExample(PythonModel):
     """Paint by Example behind MLflow's pyfunc interface."""
 
-    turn = threading.Lock()  # of the edits in this process
-
     def load_context(self, context: PythonModelContext) -> None:
         """Load the painter from the model's artifacts, as `device` and `precision` of the model's configuration say.
 
@@ -67,7 +83,7 @@ class PaintByExample(PythonModel):
         config = CONFIG | (context.model_config or {})
         device = choose_device(str(config["device"]), "model_config: device")
         dtype = choose_precision(str(config["precision"]), device, "model_config: precision")
-        self.painter = Painter.from_pretrained(Path(context.artifacts[ARTIFACT])).place(device, dtype)
+        self.editor = Editor(Painter.from_pretrained(Path(context.artifacts[ARTIFACT])).place(device, dtype))
         logging.getLogger("mlflow.models.utils").addFilter(_refuse_unknown_params)
 
     def predict(
@@ -77,23 +93,33 @@ class PaintByExample(PythonModel):
         deadline = _deadline()
         with _reported_to_caller():
             options = _options(params or {})
-            invert = options.pop("invert_mask")
             if missing := [column for column in COLUMNS if column not in model_input]:
                 raise UserError(f"the request lacks the columns {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
             records = model_input[list(COLUMNS)].to_dict("records")
-            rows = [_decode_row(row, number, invert) for number, row in enumerate(records)]
-            with _turn(self.turn, deadline):
-                return pd.DataFrame([self._edit(row, options, deadline) for row in rows], columns=["image", "notes"])
+            edits = [_decode_row(row, number, options) for number, row in enumerate(records)]
+            return pd.DataFrame([self._edit(edit, deadline) for edit in edits], columns=["image", "notes"])
 
-    def _edit(self, row: Row, options: dict[str, Any], deadline: float) -> dict[str, Any]:
-        source, mask, exemplar = row
-        notes = losses(source, "PNG", mask) + mask_notes(mask, self.painter.image_px, options["max_magnification"])
-        result = edit_picture(self.painter, source, mask, exemplar, **options, on_step=_until(deadline))
-        return {"image": encode_png(result), "notes": "; ".join(notes)}
+    def _edit(self, edit: Edit, deadline: float) -> dict[str, Any]:
+        try:
+            edited = self.editor.edit(edit, cancelled=lambda: time.monotonic() > deadline)
+        except Cancelled:
+            raise _too_late() from None
+        notes = [*losses(edit.source, "PNG", edit.regions[0].mask), *edited.notes]
+        return {"image": encode_png(edited.picture), "notes": "; ".join(notes)}
 
 
-def _options(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the checked parameters with their defaults, of the right types."""
+def _options(params: dict[str, Any]) -> Options:
+    """Return the checked parameters, or their defaults."""
+    values = _values(params)
+    seed, invert_mask, context_px = values.pop("seed"), values.pop("invert_mask"), values.pop("context_px")
+    options = EditOptions(**values, context_px=None if context_px == -1 else context_px)
+    options.check()
+    check_seed(seed)
+    return Options(options, seed, invert_mask)
+
+
+def _values(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters with their defaults, of the right types."""
     if unknown := sorted(params.keys() - DEFAULTS.keys()):
         raise UserError(f"unknown parameters: {', '.join(unknown)}; known are {', '.join(DEFAULTS)}")
     given = DEFAULTS | {
@@ -101,24 +127,27 @@ def _options(params: dict[str, Any]) -> dict[str, Any]:
     }
     for name, default in DEFAULTS.items():
         value = given[name]
+        if isinstance(default, str):
+            if not isinstance(value, str):
+                raise UserError(f"parameter {name} is {value!r}: give a text such as {default}")
+            continue
         if isinstance(value, bool) is not isinstance(default, bool) or not isinstance(value, int | float):
             raise UserError(
                 f"parameter {name} is {value!r}: give {'true or false' if default is False else 'a number'}"
             )
         if isinstance(default, int) and value != int(value):
             raise UserError(f"parameter {name} is {value!r}: give a whole number")
-    options: dict[str, Any] = {name: type(default)(given[name]) for name, default in DEFAULTS.items()}
-    check_options(**{name: value for name, value in options.items() if name != "invert_mask"})
-    return options
+    return {name: type(default)(given[name]) for name, default in DEFAULTS.items()}
 
 
-def _decode_row(row: dict[Any, Any], number: int, invert_mask: bool) -> Row:
+def _decode_row(row: dict[Any, Any], number: int, options: Options) -> Edit:
     names = {column: f"row {number}, column {column}" for column in COLUMNS}
     data = {column: image_bytes(row[column], name) for column, name in names.items()}
     source, mask = read_source(data["source"], names["source"]), read_mask(data["mask"], names["mask"])
-    mask = 1 - mask if invert_mask else mask
+    mask = 1 - mask if options.invert_mask else mask
     check_mask(mask, source.shown, mask_name=names["mask"], source_name="column source")
-    return source, mask, read_exemplar(data["exemplar"], names["exemplar"])
+    exemplar = Exemplar(read_exemplar(data["exemplar"], names["exemplar"]))
+    return Edit(source, (Region(mask, (exemplar,)),), options.seed, options.edit)
 
 
 @contextmanager
@@ -135,28 +164,6 @@ def _deadline() -> float:
     if os.environ.get(_SERVING) != "true":
         return float("inf")
     return time.monotonic() + float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
-
-
-@contextmanager
-def _turn(lock: threading.Lock, deadline: float) -> Iterator[None]:
-    """Hold the lock; raise RequestError when it is not free before the deadline."""
-    left_s = deadline - time.monotonic()
-    if not lock.acquire(timeout=-1 if left_s == float("inf") else max(0, left_s)):
-        raise _too_late()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _until(deadline: float) -> Callable[..., None]:
-    """Return a step's callback that raises RequestError after the deadline, which stops the sampler."""
-
-    def check(done: int, total: int, note: str = "") -> None:
-        if time.monotonic() > deadline:
-            raise _too_late()
-
-    return check
 
 
 def _too_late() -> RequestError:

@@ -1,6 +1,10 @@
-"""The editor: where the window lies, and that only masked pixels change."""
+"""The editor: where the window lies, that only masked pixels change, and that an edit's company does not matter."""
 
+import hashlib
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,42 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from pbe.errors import UserError
-from pbe.serving.editor import check_mask, edit, mask_notes, read_exemplar, read_mask, read_source
+from pbe.method.painter import Painter
+from pbe.method.regions import find_regions
+from pbe.serving.editor import (
+    SAMPLERS,
+    Cancelled,
+    Edit,
+    EditOptions,
+    Editor,
+    Exemplar,
+    Region,
+    SupportsPaint,
+    check_mask,
+    mask_notes,
+    picture_of,
+    read_exemplar,
+    read_mask,
+    read_source,
+)
 
 Array = NDArray[np.uint8]
+
+
+def edit(
+    painter: SupportsPaint,
+    source: Array,
+    mask: Array,
+    exemplar: Array,
+    *,
+    seed: int = 0,
+    on_step: Any = None,
+    **options: Any,
+) -> Array:
+    """Return the picture with one object painted into it."""
+    region = Region(mask, (Exemplar(exemplar),))
+    one = Edit(picture_of(source), (region,), seed, EditOptions(**options))
+    return Editor(painter).edit(one, on_step=on_step).picture.shown
 
 
 class Flat:
@@ -130,10 +167,12 @@ class Recorder(Flat):
     def __init__(self) -> None:
         super().__init__()
         self.masks: list[Array] = []
+        self.exemplars: list[Array] = []
         self.all_seeds: list[int] = []
 
     def paint(self, sources: Array, masks: Array, exemplars: Sequence[Array], **options: Any) -> Array:
         self.masks += list(masks)
+        self.exemplars += list(exemplars)
         self.all_seeds += options["seeds"]
         if options["on_step"]:
             options["on_step"](1, 2)
@@ -233,3 +272,184 @@ def test_masks_and_sources_are_read_from_files_and_from_bytes(tmp_path: Path) ->
     assert np.array_equal(read_source(file).shown, read_source(file.read_bytes(), "row 0").shown)
     with pytest.raises(UserError, match=r"^mask: not an image"):
         read_mask(b"%!PS-Adobe-3.0 EPSF-3.0")
+
+
+def grey(level: int, side: int = 8) -> Array:
+    return np.full((side, side, 3), level, np.uint8)
+
+
+def regions_at(*corners: tuple[int, int], exemplars: Sequence[Exemplar] = ()) -> tuple[Array, tuple[Region, ...]]:
+    """Return a black picture (400, 400, 3) and a region of 30 x 30 px for each corner, its exemplar ever brighter."""
+    masks = [picture_with(corner)[1] for corner in corners]
+    own = [tuple(exemplars) or (Exemplar(grey(10 * number)),) for number in range(1, len(corners) + 1)]
+    return np.zeros((400, 400, 3), np.uint8), tuple(Region(*each) for each in zip(masks, own, strict=True))
+
+
+def test_each_region_is_painted_with_its_own_exemplar_and_hides_the_others() -> None:
+    source, regions = regions_at((20, 20), (52, 20), (350, 350))
+    painter = Recorder()
+    result = Editor(painter, max_batch=2).edit(Edit(picture_of(source), regions, seed=5))
+    assert [int(each.max()) for each in painter.exemplars] == [10, 20, 30]
+    assert painter.all_seeds == [5, 6, 7]
+    assert painter.masks[0].mean() > painter.masks[2].mean()  # the second region lies in the first one's window
+    painted = sum(region.mask for region in regions)
+    assert np.array_equal((result.picture.shown == 99).all(2), painted == 1)
+    assert result.num_changed_outside == 0
+
+
+def test_a_region_of_several_pieces_is_split_further() -> None:
+    source, mask = picture_with((20, 20), (350, 350))
+    _, (other,) = regions_at((200, 200))
+    prepared = Editor(Recorder()).prepare(Edit(picture_of(source), (other, Region(mask, (Exemplar(grey(1)),)))))
+    assert prepared.boxes == ((0, (200, 200, 230, 230)), (1, (20, 20, 50, 50)), (1, (350, 350, 380, 380)))
+    assert prepared.notes == ("the masks have 3 regions; each gets its own object",)
+
+
+def test_regions_that_overlap_are_named() -> None:
+    source, regions = regions_at((20, 20), (300, 300), (40, 40))
+    with pytest.raises(UserError, match=r"^regions 1 and 3 overlap in 100 pixels"):
+        Editor(Flat()).prepare(Edit(picture_of(source), regions))
+
+
+@pytest.mark.parametrize(
+    ("exemplars", "words"),
+    [
+        ((), "^0 exemplars of region 2: give 1 to 16"),
+        (
+            (Exemplar(grey(0)), Exemplar(grey(0), np.ones((3, 3), np.uint8))),
+            "^mask of exemplar 2 of region 2 is 3 x 3 ",
+        ),
+        ((Exemplar(grey(0), np.zeros((8, 8), np.uint8)),), "^mask of exemplar of region 2 marks nothing"),
+        ((Exemplar(grey(0)[..., 0]),), "^exemplar of region 2 is "),
+    ],
+)
+def test_a_mistake_in_one_of_several_regions_names_it(exemplars: list[Exemplar], words: str) -> None:
+    source, (first, second) = regions_at((20, 20), (300, 300))
+    with pytest.raises(UserError, match=words):
+        Editor(Flat()).prepare(Edit(picture_of(source), (first, Region(second.mask, tuple(exemplars)))))
+    with pytest.raises(UserError, match="has no region"):
+        Editor(Flat()).prepare(Edit(picture_of(source), ()))
+
+
+def test_only_the_masked_part_of_an_exemplar_is_looked_at() -> None:
+    rng = np.random.default_rng(0)
+    image, mask = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8), np.zeros((20, 30), np.uint8)
+    mask[4:12, 5:9] = 1
+    mask[4, 5] = 0
+    other = np.where(mask[..., None] == 1, image, 255 - image)
+    seen = []
+    for each in (image, other):
+        source, regions = regions_at((20, 20), exemplars=[Exemplar(each, mask > 0)])
+        painter = Recorder()
+        Editor(painter).edit(Edit(picture_of(source), regions))
+        seen.append(painter.exemplars[0])
+    assert np.array_equal(*seen)
+    assert (seen[0][0, 0, 0] == 255).all()
+    assert np.array_equal(seen[0][0, -1, -1], image[11, 8])
+
+
+def test_several_exemplars_are_one_condition_whatever_their_number(painter: Painter) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [Exemplar(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)) for _ in range(2)]
+
+    def paint(*exemplars: Exemplar) -> str:
+        source, regions = regions_at((20, 20), exemplars=exemplars)
+        return Editor(painter).edit(Edit(picture_of(source), regions, options=EditOptions(num_steps=1))).digest
+
+    first, second = pictures
+    assert paint(first) == paint(first, first)
+    assert len({paint(first), paint(second), paint(first, second)}) == 3
+
+
+@pytest.mark.parametrize("px", [0, 10, 50])
+def test_the_context_is_shown_on_each_side_of_the_mask(px: int) -> None:
+    source, mask = picture_with((200, 200))
+    (window,) = find_regions(mask, 16, 2.0, px).windows
+    assert window == (200 - px, 200 - px, 30 + 2 * px)
+    options = EditOptions(context_px=px)
+    (prepared,) = Editor(Flat()).prepare(Edit(picture_of(source), regions_at((200, 200))[1], 0, options)).windows
+    assert prepared.mask.mean() == pytest.approx((30 / (30 + 2 * px)) ** 2, rel=0.3)
+
+
+def test_samplers_and_intervals_are_checked() -> None:
+    from pbe.method import sampling
+
+    assert tuple(sampling.SAMPLERS) == SAMPLERS
+    for wrong, words in (
+        ({"sampler": "euler"}, "sampler is euler: give one of plms, ddim"),
+        ({"guidance_interval": (2.0, 1.0)}, "guidance interval is 2 to 1"),
+        ({"guidance_interval": (float("nan"), 1.0)}, "guidance interval is nan to 1"),
+        ({"context_px": -1}, "context is -1 px"),
+    ):
+        with pytest.raises(UserError, match=words):
+            EditOptions(**wrong).check()  # type: ignore[arg-type]
+
+
+def tiny_edit(seed: int, num_steps: int = 2, *corners: tuple[int, int]) -> Edit:
+    """Return an edit of a random picture with a region of 30 x 30 px for each corner."""
+    rng = np.random.default_rng(seed)
+    source = rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    exemplars = [Exemplar(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8))]
+    _, regions = regions_at(*corners or ((20, 20),), exemplars=exemplars)
+    return Edit(picture_of(source), regions, seed, EditOptions(num_steps=num_steps))
+
+
+def test_threads_that_share_an_editor_get_the_bits_of_an_edit_alone(painter: Painter) -> None:
+    edits = [tiny_edit(seed, 2, (20, 20), (300, 300)) for seed in range(6)]
+    alone = [Editor(painter).edit(each).digest for each in edits]
+    shared = Editor(painter)
+    with ThreadPoolExecutor(6) as pool:
+        assert [each.digest for each in pool.map(shared.edit, edits)] == alone
+    assert len(set(alone)) == 6
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
+def test_windows_painted_together_have_the_bits_of_each_alone(painter: Painter, guidance_scale: float) -> None:
+    editor = Editor(painter, max_batch=5)
+    options = EditOptions(guidance_scale=guidance_scale, num_steps=3)
+    edits = [replace(tiny_edit(seed), options=options) for seed in range(5)]
+    windows = [editor.prepare(each).windows[0] for each in edits]
+    assert len({window.group for window in windows}) == 1
+    alone = [editor.paint([window])[0] for window in windows]
+    assert np.array_equal(editor.paint(windows), alone)
+    assert np.array_equal(editor.paint(windows[:2]), alone[:2])
+
+
+def test_previews_show_the_whole_picture_and_change_only_the_mask(painter: Painter) -> None:
+    edit = tiny_edit(0, 12, (20, 20), (300, 300))
+    shown: list[Array] = []
+    result = Editor(painter, max_batch=1).edit(edit, on_preview=shown.append)
+    assert len(shown) == 10  # five of each window
+    first, second = (region.mask == 1 for region in edit.regions)
+    source = edit.source.shown
+    assert all(np.array_equal(each[~first & ~second], source[~first & ~second]) for each in shown)
+    assert np.array_equal(shown[0][second], source[second])
+    assert np.array_equal(shown[-1][first], result.picture.shown[first])
+    assert not np.array_equal(shown[0][first], shown[4][first])
+    assert Editor(painter, max_batch=1).edit(edit).digest == result.digest
+
+
+def test_a_cancelled_edit_stops_within_a_step(painter: Painter) -> None:
+    steps: list[int] = []
+    with pytest.raises(Cancelled):
+        Editor(painter).edit(
+            tiny_edit(0, 50), on_step=lambda done, *_: steps.append(done), cancelled=lambda: len(steps) >= 3
+        )
+    assert steps == [1, 2, 3]
+
+
+def test_an_edit_that_waits_for_its_turn_can_be_cancelled(painter: Painter) -> None:
+    editor, stop = Editor(painter), threading.Event()
+    editor.edit(tiny_edit(0), cancelled=stop.is_set)
+    with editor._turn, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(editor.edit, tiny_edit(0), cancelled=stop.is_set)
+        stop.set()
+        with pytest.raises(Cancelled):
+            waiting.result(timeout=10)
+
+
+def test_the_digest_is_that_of_the_shape_and_the_pixels() -> None:
+    source, regions = regions_at((20, 20))
+    edited = Editor(Flat()).edit(Edit(picture_of(source), regions))
+    expected = hashlib.sha256(b"(400, 400, 3)" + edited.picture.pixels.tobytes()).hexdigest()
+    assert edited.digest == expected

@@ -18,6 +18,7 @@ from mlflow.pyfunc.model import PythonModelContext
 from pbe.errors import UserError
 from pbe.method.painter import Painter
 from pbe.runtime.devices import choose_device, choose_precision
+from pbe.serving.editor import Editor
 from pbe.serving.pyfunc import DEFAULTS, PaintByExample, RequestError, _refuse_unknown_params
 from pbe.serving.registry.versions import SIGNATURE
 from pbe.serving.request_images import image_bytes
@@ -29,7 +30,7 @@ STEPS = {"num_steps": 2}
 @pytest.fixture
 def served(painter: Painter) -> PaintByExample:
     model = PaintByExample()
-    model.painter = painter
+    model.editor = Editor(painter)
     return model
 
 
@@ -47,7 +48,9 @@ def load(model_folder: Path, **config: Any) -> Painter:
     """Load the served model with this configuration, and return its painter."""
     model = PaintByExample()
     model.load_context(PythonModelContext(artifacts={"painter": str(model_folder)}, model_config=config))
-    return model.painter
+    painter = model.editor.painter
+    assert isinstance(painter, Painter)
+    return painter
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
@@ -130,6 +133,9 @@ def test_every_form_paints_the_same_image(form: str, served: PaintByExample, row
         ({}, {"guidance_scale": 1000.0}, "guidance scale is 1000"),
         ({}, {"guidance": 3}, "unknown parameters: guidance; known are guidance_scale, "),
         ({}, {"invert_mask": 1}, "parameter invert_mask is 1: give true or false"),
+        ({}, {"sampler": "euler"}, "sampler is euler: give one of plms, "),
+        ({}, {"sampler": 3}, "parameter sampler is 3: give a text such as plms"),
+        ({}, {"context_px": -2}, "context is -2 px: "),
     ],
 )
 def test_a_mistake_is_our_own_sentence_with_status_400(
@@ -199,7 +205,7 @@ def test_a_request_stops_at_the_servers_time_limit(served: PaintByExample, row: 
 def test_a_request_that_waits_too_long_for_its_turn_is_not_painted(
     served: PaintByExample, row: dict[str, bytes]
 ) -> None:
-    with served.turn, ThreadPoolExecutor(1) as pool:
+    with served.editor._turn, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(predict, served, row)
         with pytest.raises(RequestError, match="time limit"):
             waiting.result()

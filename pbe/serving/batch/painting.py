@@ -20,25 +20,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
 from pbe.errors import UserError, one_line
-from pbe.method.regions import find_regions
-from pbe.method.windows import mask_box
 from pbe.runtime.files import read_json, write_json
 from pbe.runtime.locks import hold_lock
+from pbe.serving.batch.exemplars import read_exemplars
 from pbe.serving.batch.rows import Corners, Row, Task, box_to_mask, clipped_box, task_of
 from pbe.serving.editor import (
+    Edit,
+    EditOptions,
+    Editor,
+    Region,
     SupportsPaint,
     check_mask,
-    edit_picture,
-    mask_notes,
-    read_exemplar,
     read_mask,
     read_source,
 )
-from pbe.serving.pictures import Picture, check_size, losses, write_picture
-from pbe.types import Box, Mask, Progress, no_progress
+from pbe.serving.pictures import check_size, losses, write_picture
+from pbe.types import Box, Progress, no_progress
 
 IMAGES, COCO = "images", Path("annotations") / "instances_train.json"
 CONDITIONS, DONE, ERRORS = "batch.json", "done.jsonl", "errors.csv"
@@ -50,10 +48,13 @@ Labelled = tuple[str, Box]
 class Options:
     """How every picture of a batch is painted; `seed` is that of the first row without one, later rows count on."""
 
-    guidance_scale: float
-    num_steps: int
-    max_magnification: float
+    edit: EditOptions
     seed: int
+
+    def conditions(self) -> dict[str, Any]:
+        """Return the options by name, as JSON has them."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self.edit) | {"seed": self.seed}))
+        return values
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def paint_rows(
     `conditions` says what else decides the pictures' bits, such as the model's digest. Raises UserError when `out` was
     painted under other conditions or holds something else, or another process paints into it.
     """
-    with _claimed(out, asdict(options) | dict(conditions)):
+    editor = Editor(painter)
+    with _claimed(out, options.conditions() | dict(conditions)):
         done = _read_done(out)
         finished: list[tuple[Row, Record]] = []
         painted = 0
@@ -107,7 +109,7 @@ def paint_rows(
                     key = _key(row, task, seed)
                     record = done.get(key)
                     if record is None:
-                        record = _paint(painter, row, task, out, options, key, seed)
+                        record = _paint(editor, row, task, out, options, key, seed)
                         journal.write(json.dumps(asdict(record)) + "\n")
                         journal.flush()
                         painted += 1
@@ -161,40 +163,22 @@ def _coco_image(row: Row, record: Record) -> dict[str, Any]:
     }
 
 
-def _paint(painter: SupportsPaint, row: Row, task: Task, out: Path, options: Options, key: str, seed: int) -> Record:
+def _paint(editor: Editor, row: Row, task: Task, out: Path, options: Options, key: str, seed: int) -> Record:
     """Paint one row and write its picture; raises UserError when a file or an option of the row is wrong."""
     source = read_source(task.source)
     height, width = source.shown.shape[:2]
     mask = box_to_mask(task.box, height, width) if task.box else read_mask(task.mask or Path())
     check_mask(mask, source.shown, mask_name=f"mask {task.mask}", source_name=f"source {task.source}")
-    exemplar = read_exemplar(task.exemplar)
+    exemplars = read_exemplars(task)
     path = out / IMAGES / f"{row.name}.png"
     check_size(source, "PNG", str(path))
-    result = edit_picture(
-        painter,
-        source,
-        mask,
-        exemplar,
-        guidance_scale=options.guidance_scale,
-        num_steps=options.num_steps,
-        seed=seed,
-        max_magnification=options.max_magnification,
-    )
-    write_picture(result, path)
-    notes = _notes(painter, source, mask, task, options)
-    boxes = _boxes(painter, mask, task.label, options)
+    prepared = editor.prepare(Edit(source, (Region(mask, exemplars),), seed, options.edit))
+    edited = editor.finish(prepared, editor.paint_all(prepared))
+    write_picture(edited.picture, path)
+    notes = [*losses(source, "PNG", mask), *edited.notes]
+    boxes = [(task.label, box) for _, box in prepared.boxes]  # each region of the mask shows an object
     others = _clipped(task.others, height, width)
     return Record(key, row.name, path.stat().st_size, width, height, seed, boxes, others, notes)
-
-
-def _notes(painter: SupportsPaint, source: Picture, mask: Mask, task: Task, options: Options) -> list[str]:
-    return [*losses(source, "PNG", mask), *mask_notes(mask, painter.image_px, options.max_magnification)]
-
-
-def _boxes(painter: SupportsPaint, mask: Mask, label: str, options: Options) -> list[Labelled]:
-    """Return the box of each region of the mask: each shows an object."""
-    labels = find_regions(mask, painter.image_px, options.max_magnification).labels
-    return [(label, mask_box((labels == number).view(np.uint8))) for number in range(1, int(labels.max()) + 1)]
 
 
 def _clipped(others: Sequence[tuple[str, Corners]], height: int, width: int) -> list[Labelled]:

@@ -90,9 +90,8 @@ def batch(
 
         folder = choose_model(chosen.model).folder
         painter = load_placed(folder, chosen)
-    how = Options(options.guidance_scale, options.num_steps, options.max_magnification, seed)
     with progress_bar("painting", len(rows), "picture") as on_row:
-        counts = paint_rows(painter, rows, out, how, _conditions(painter, folder), on_row)
+        counts = paint_rows(painter, rows, out, Options(options, seed), _conditions(painter, folder), on_row)
     kept = f", {counts.kept} were there" if counts.kept else ""
     print(f"{out / COCO}: {counts.painted} pictures painted{kept}")
     if counts.failed:

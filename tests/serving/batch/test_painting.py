@@ -19,9 +19,10 @@ from pbe.serving.batch.boxes import rows_of_boxes
 from pbe.serving.batch.painting import Counts, Options, Record, coco_of, paint_rows
 from pbe.serving.batch.rows import Row, read_rows, task_of
 from pbe.serving.commands.main import main
+from pbe.serving.editor import EditOptions
 from tests.support import parameters
 
-OPTIONS = Options(guidance_scale=5.0, num_steps=2, max_magnification=2.0, seed=7)
+OPTIONS = Options(EditOptions(num_steps=2), seed=7)
 
 
 def batch(*arguments: str) -> int:
@@ -144,7 +145,7 @@ def test_a_folder_of_other_conditions_is_refused(images: Path, painter: Painter,
     with pytest.raises(UserError, match="was painted with model a, not b; name a new folder"):
         paint_rows(painter, rows, out, OPTIONS, {"model": "b"})
     with pytest.raises(UserError, match="was painted with num_steps 2, not 3"):
-        paint_rows(painter, rows, out, replace(OPTIONS, num_steps=3), {"model": "a"})
+        paint_rows(painter, rows, out, Options(EditOptions(num_steps=3), seed=7), {"model": "a"})
     with pytest.raises(UserError, match="holds no batch"):
         paint_rows(painter, rows, images, OPTIONS, {})
 
@@ -186,7 +187,10 @@ def test_rows_that_cannot_be_painted_are_listed_with_number_and_reason(
 
 
 MISTAKES = [
-    ("source,box,exemplar,lable\n", "unknown 'lable'; a row has name, source, mask, box, exemplar, label, seed"),
+    (
+        "source,box,exemplar,lable\n",
+        "unknown 'lable'; a row has name, source, mask, box, exemplar, exemplar_mask, label, seed",
+    ),
     ("source,box,exemplar\n", "has no rows"),
     ("source;box;exemplar\ns.png;0 0 9 9\n", "line 2: 2 fields, but 3 columns"),
     ("name,source,box,exemplar\nA,s.png,0 0 9 9,e.jpg\na,s.png,0 0 9 9,e.jpg\n", "rows 2 and 3 have the same name 'a'"),
