@@ -25,8 +25,10 @@ def test_a_window_may_reach_over_the_edge() -> None:
 def test_windows_are_those_of_each_mask_with_its_context() -> None:
     source, masks = np.zeros((200, 200, 3), np.uint8), [np.zeros((200, 200), np.uint8) for _ in range(2)]
     masks[0][90:100, 80:99] = masks[1][90:100, 101:120] = 1  # together one region
-    separate = preview(source, masks, 64, 16.0, context_px=4)
-    together = preview(source, [np.maximum(*masks)], 64, 16.0, context_px=4)
-    assert (together == WINDOW).all(-1).any(0).sum() != (separate == WINDOW).all(-1).any(0).sum()
-    wide = preview(source, masks, 64, 16.0, context_px=60)
-    assert not (wide == separate).all()
+    separate, wide = (preview(source, masks, 64, 16.0, context_px) for context_px in (4, 60))
+    together = preview(source, [np.maximum(*masks)], 64, 16.0, 4)
+    outer, inner = [76, 123], [97]  # columns of the windows' sides
+    assert (separate[95, outer + inner] == WINDOW).all()
+    assert (together[95, outer] == WINDOW).all()
+    assert not (together[95, inner] == WINDOW).any()
+    assert (separate == WINDOW).all(-1).any(1).sum() < (wide == WINDOW).all(-1).any(1).sum()
