@@ -5,7 +5,8 @@ Only aliases move: versions are never changed or deleted here. Reading from a lo
 UnavailableError when the server does not answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -21,8 +22,8 @@ from pbe.serving.registry.descriptions import (
     written_text,
 )
 from pbe.serving.registry.listings import ModelListing, VersionListing, listing_of, read_listing
-from pbe.serving.registry.registered_models import MissingFilesError, stored_folder
-from pbe.serving.registry.tracking_servers import outages_reported
+from pbe.serving.registry.registered_models import MissingFilesError, files_are_missing, stored_folder
+from pbe.serving.registry.tracking_servers import outages_reported, store_errors_reported
 from pbe.serving.registry.version_files import has_files
 from pbe.serving.registry.version_records import (
     DATA_TAG,
@@ -119,13 +120,15 @@ def show_version(name: str, version: int | str, *, tracking_uri: str, direct: bo
     listing = read_listing(name, tracking_uri=tracking_uri, direct=direct)
     found = listing.version(version)
     folder = stored_folder(found.uri, tracking_uri)
+    with _reading_files(found, tracking_uri):
+        exist, record = has_files(found, tracking_uri), read_record(found, tracking_uri)
     return VersionDetails(
         summary=_summary(listing, found),
-        files_exist=has_files(found, tracking_uri),
+        files_exist=exist,
         location=found.location if folder is None else str(folder),
         run_id=found.run_id,
         evaluations=tuple(found.tags.get(EVALUATIONS_TAG, "").split()),
-        record=read_record(found, tracking_uri),
+        record=record,
     )
 
 
@@ -142,7 +145,8 @@ def compare_versions(
     one, other = listing.version(first), listing.version(second)
     if one.version == other.version:
         raise UserError(f"{name}: {first} and {second} are both version {one.version}; name two versions")
-    differences, note = compare(one, other, tracking_uri)
+    with _reading_files(one, tracking_uri), _reading_files(other, tracking_uri):
+        differences, note = compare(one, other, tracking_uri)
     return VersionComparison(name, _summary(listing, one), _summary(listing, other), tuple(differences), note)
 
 
@@ -212,8 +216,18 @@ def _move(client: "MlflowClient", listing: ModelListing, version: int | str, rea
     return Moved(listing.name, found.version, listing.champion, reason)
 
 
+@contextmanager
+def _reading_files(version: VersionListing, tracking_uri: str) -> Iterator[None]:
+    """Report outages while files are read that are not on this disk, and need MLflow."""
+    if stored_folder(version.uri, tracking_uri) is not None or files_are_missing(version.uri, tracking_uri):
+        yield
+        return
+    with outages_reported(tracking_uri), store_errors_reported(version.uri):
+        yield
+
+
 def _changing(tracking_uri: str, change: Callable[["MlflowClient"], T]) -> T:
-    with outages_reported(tracking_uri):
+    with outages_reported(tracking_uri), store_errors_reported(tracking_uri):
         import mlflow
 
         mlflow.set_tracking_uri(tracking_uri)

@@ -17,7 +17,13 @@ import yaml
 
 from pbe.errors import UserError, disk_error, one_line
 from pbe.runtime.files import atomic_folder
-from pbe.serving.registry.tracking_servers import check_server, outages_reported, says_missing, unavailable
+from pbe.serving.registry.tracking_servers import (
+    check_server,
+    outages_reported,
+    says_missing,
+    store_errors_reported,
+    unavailable,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -96,10 +102,16 @@ def files_are_missing(model_uri: str, tracking_uri: str) -> bool:
     return folder is not None and _moved_folder(folder, _database(tracking_uri).parent) is None
 
 
+def database_location(model_uri: str, tracking_uri: str) -> str:
+    """Return the address of a model's files in a local SQLite registry; empty when only MLflow can tell."""
+    found = _version_in_database(model_uri, tracking_uri)
+    return found.location if found else ""
+
+
 def _location_in_database(model_uri: str, tracking_uri: str) -> Path | None:
     """Return where the files of a model in a local SQLite registry were logged, if that is on a disk."""
-    found = _version_in_database(model_uri, tracking_uri)
-    return local_folder(found.location) if found and found.location else None
+    location = database_location(model_uri, tracking_uri)
+    return local_folder(location) if location else None
 
 
 def _version_in_database(model_uri: str, tracking_uri: str) -> RegisteredVersion | None:
@@ -162,24 +174,18 @@ def local_folder(location: str) -> Path | None:
 def _download(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
     """Return the folder of the model as MLflow finds it, downloaded unless it is on this disk.
 
-    A server's model is downloaded once for each version into `cache`.
+    A model that is not on this disk is downloaded once for each version into `cache`.
     """
     check_server(tracking_uri)
     if files_are_missing(model_uri, tracking_uri):
-        logged = _location_in_database(model_uri, tracking_uri)
-        raise MissingFilesError(f"{model_uri}: its files are gone from {logged}; run dvc repro --force register")
+        raise _missing_files(model_uri, str(_location_in_database(model_uri, tracking_uri)))
     import mlflow
     from mlflow.exceptions import MlflowException
 
     mlflow.set_tracking_uri(tracking_uri)
     try:
-        if cache is None or not tracking_uri.startswith("http"):
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
-        folder = cache / _cache_key(model_uri, tracking_uri)
-        if not (folder / "MLmodel").is_file():
-            with atomic_folder(folder) as part:
-                mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=str(part))
-        return folder
+        with store_errors_reported(model_uri):
+            return _downloaded(model_uri, tracking_uri, cache)
     except (MlflowException, OSError) as error:
         if isinstance(error, OSError) and (user_error := disk_error(error)):
             raise user_error from None
@@ -188,6 +194,25 @@ def _download(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
         missing = isinstance(error, MlflowException) and not _has_version(model_uri)
         kind = NoModelError if missing else UserError
         raise kind(f"no model {model_uri} in {tracking_uri}: {one_line(error)}") from None
+
+
+def _downloaded(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
+    import mlflow
+
+    location = database_location(model_uri, tracking_uri)
+    if cache is None or not (tracking_uri.startswith("http") or (location and local_folder(location) is None)):
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
+    folder = cache / _cache_key(model_uri, tracking_uri)
+    if not (folder / "MLmodel").is_file():
+        with atomic_folder(folder) as part:
+            mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=str(part))
+            if not (part / "MLmodel").is_file():
+                raise _missing_files(model_uri, location or tracking_uri)
+    return folder
+
+
+def _missing_files(model_uri: str, location: str) -> MissingFilesError:
+    return MissingFilesError(f"{model_uri}: its files are gone from {location}; run dvc repro --force register")
 
 
 def _has_version(model_uri: str) -> bool:

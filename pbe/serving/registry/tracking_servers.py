@@ -30,6 +30,21 @@ def outages_reported(tracking_uri: str) -> Iterator[None]:
         raise unavailable(tracking_uri, error) from None
 
 
+@contextmanager
+def store_errors_reported(what: str) -> Iterator[None]:
+    """Raise UnavailableError in place of an error of S3: MLflow passes boto's errors on."""
+    try:
+        import botocore.exceptions as boto
+        from boto3.exceptions import Boto3Error
+    except ImportError:  # then no artifact is in S3
+        yield
+        return
+    try:
+        yield
+    except (boto.BotoCoreError, boto.ClientError, Boto3Error) as error:
+        raise UnavailableError(f"{what}: the store of its files fails: {one_line(error)}") from None
+
+
 def says_missing(error: "MlflowException") -> bool:
     """Return whether MLflow's error says that a model, version or alias does not exist."""
     return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter for an alias

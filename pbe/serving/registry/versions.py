@@ -28,7 +28,7 @@ from pbe.serving.registry.evaluations import Evaluation
 from pbe.serving.registry.gate import Champion, check_metrics, decide
 from pbe.serving.registry.listings import CHALLENGER, CHAMPION, ModelListing, VersionListing, listing_of
 from pbe.serving.registry.registered_models import ARTIFACT, CONFIG, files_are_missing, find_version, local_folder
-from pbe.serving.registry.tracking_servers import outages_reported
+from pbe.serving.registry.tracking_servers import outages_reported, store_errors_reported
 from pbe.serving.registry.version_evaluations import attach, evaluation_of
 from pbe.serving.registry.version_records import METRICS_TAG, PROMOTION_TAG, REASON_TAG, Origin, update_record
 from pbe.serving.registry.version_records import read_record as read_version_record
@@ -100,7 +100,7 @@ def register(
     check_metrics(settings)
     weights = digest_model(model_folder)
     mlflow.set_tracking_uri(tracking_uri)
-    with outages_reported(tracking_uri):
+    with outages_reported(tracking_uri), store_errors_reported(settings.name):
         client = mlflow.MlflowClient()
         found = _find_version(client, settings.name, weights, tracking_uri)
         if found is None:
@@ -119,7 +119,7 @@ def add_evaluation(
 ) -> None:
     """Store a further evaluation of a registered version, so that the gate can compare other models with it."""
     mlflow.set_tracking_uri(tracking_uri)
-    with outages_reported(tracking_uri):
+    with outages_reported(tracking_uri), store_errors_reported(name):
         client = mlflow.MlflowClient()
         version = client.get_model_version(name, str(number))
         record = attach(client, version, evaluation, report_files, tracking_uri)
