@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 import psutil
 
@@ -21,6 +22,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED_CODES = tuple(128 + number for number in SIGNALS)  # as a shell reports them
 
 _received: int | None = None  # the signal that interrupted this process
+_started: list[psutil.Process] = []  # what ran below this process then: an orphan has another parent later
 
 
 def exit_on_ctrl_c() -> None:
@@ -66,6 +68,20 @@ def exit_within(seconds: float, code: int) -> None:
     threading.Thread(target=_exit_after, args=(seconds, code), name="exit-within", daemon=True).start()
 
 
+def exit_now(code: int) -> NoReturn:
+    """Exit without the interpreter's own end, which waits for libraries' threads, and kill what still runs below.
+
+    A server in its own session gets SIGTERM, and may still write its database.
+    """
+    session = os.getsid(0)
+    for process in {*_started, *_below(psutil.Process())}:
+        with suppress(ProcessLookupError):
+            _end(process.kill if os.getsid(process.pid) == session else process.terminate)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def stop_children(keep: Collection[psutil.Process] = ()) -> None:
     """Send SIGTERM to the child processes but those in `keep`, and kill what is left of them after STOP_S seconds."""
     children = [child for child in psutil.Process().children() if child not in keep]
@@ -91,23 +107,13 @@ def _end(how: Callable[[], object]) -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _received
     if _received is not None:
-        _exit_now(interrupted_code())
+        exit_now(interrupted_code())
     _received = number
+    _started.extend(_below(psutil.Process()))
     exit_within(LIMIT_S, interrupted_code())
     raise KeyboardInterrupt
 
 
 def _exit_after(seconds: float, code: int) -> None:
     time.sleep(seconds)
-    _exit_now(code)
-
-
-def _exit_now(code: int) -> None:
-    """Exit without closing anything. A server in its own session gets SIGTERM, and may still write its database."""
-    session = os.getsid(0)
-    for child in psutil.Process().children(recursive=True):
-        with suppress(ProcessLookupError):
-            _end(child.kill if os.getsid(child.pid) == session else child.terminate)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    exit_now(code)

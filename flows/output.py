@@ -12,8 +12,6 @@ MAX_LINE_CHARACTERS = 2000
 _CLOSE_S = 2.0
 _STREAMS = (1, 2)
 
-logger = logging.getLogger(__name__)
-
 
 def on_terminal() -> bool:
     """Return whether what this process prints on stderr is shown on a terminal."""
@@ -41,6 +39,7 @@ def copied_output(on_line: Callable[[str], object]) -> Iterator[LastLine]:
     is complete after the block.
     """
     last = LastLine(on_line)
+    logging.raiseExceptions = False  # a failure to log a line must not print a line
     before = {stream: os.dup(stream) for stream in _STREAMS}
     terminal = {ON_TERMINAL: "1"} if on_terminal() and ON_TERMINAL not in os.environ else {}
     threads = []

@@ -28,7 +28,7 @@ from prefect.flows import Flow
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import server
-from flows.interruption import exit_within, handle_signals, interrupted_code
+from flows.interruption import exit_now, exit_within, handle_signals, interrupted_code, was_interrupted
 from flows.progress import stage_progress
 from pbe import layout
 from pbe.errors import UnavailableError, UserError, disk_errors_reported, one_line
@@ -181,8 +181,7 @@ def finish(name: str, state: State[Any]) -> None:
         return
     if state.is_cancelled():
         if PARENT_TASK_RUN in os.environ:  # the pipeline prints the line
-            exit_within(_exit_s(), interrupted_code())
-            raise SystemExit(interrupted_code())
+            exit_now(interrupted_code())
         fail(state.message or interruption_message(name), interrupted_code())
     if state.name in EXIT_CODES:
         fail(state.message or name, EXIT_CODES[state.name])
@@ -195,6 +194,8 @@ def finish(name: str, state: State[Any]) -> None:
 def fail(message: str, code: int) -> NoReturn:
     """Print `error: message` on stderr and exit with `code`, within seconds also when threads are still busy."""
     print(f"error: {message}", file=sys.stderr, flush=True)
+    if was_interrupted():
+        exit_now(code)
     exit_within(_exit_s(), code)
     raise SystemExit(code)
 

@@ -3,14 +3,13 @@
 import logging
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.data import DataContext
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from pbe.errors import UserError, disk_error
 
@@ -106,11 +105,12 @@ def waiting_reported(section: str, *, first_s: float = WAITING_S, every_s: float
 
 
 def _report_waiting(section: str, address: str, ended: threading.Event, first_s: float, every_s: float) -> None:
-    pause_s, seen = first_s, None
+    pause_s = first_s
+    seen: str | None = None
     while not ended.wait(pause_s):
         try:
             needed = unmet_demands(address)
-        except (RuntimeError, OSError):  # the head does not answer; the stage itself finds out
+        except (RayError, RuntimeError, OSError):  # the head does not answer; the stage itself finds out
             continue
         if needed is not None and (needed == seen or pause_s == every_s):
             print(f"{section}: waiting for the Ray cluster: {needed}", file=sys.stderr, flush=True)
@@ -126,10 +126,8 @@ def unmet_demands(address: str) -> str | None:
     demands = status.resource_demands
     bundles = [each for demand in demands.ray_task_actor_demand for each in demand.bundles_by_count]
     bundles += [each for demand in demands.placement_group_demand for each in demand.bundles_by_count]
-    total: Counter[str] = Counter()
-    for each in bundles:
-        total.update({kind: each.bundle.get(kind, 0) * each.count for kind in KINDS})
-    if not total.total():
+    total = {kind: sum(float(each.bundle.get(kind, 0)) * each.count for each in bundles) for kind in KINDS}
+    if not any(total.values()):
         return None
     usage = {each.resource_name: each for each in status.cluster_resource_usage}
     free = {kind: usage[kind].total - usage[kind].used if kind in usage else 0 for kind in KINDS}

@@ -16,7 +16,7 @@ def test_the_lines_of_a_process_are_passed_on_and_shown(capfd: pytest.CaptureFix
     lines: list[str] = []
     print("before", flush=True)
     with copied_output(lines.append) as last:
-        print("here")
+        os.write(1, b"here\n")  # pytest's own sys.stdout does not write to 1
         subprocess.run([sys.executable, "-c", PRINTING], check=True)
     print("after", flush=True)
     assert sorted(lines) == ["100 %", "error: x: no such file", "here"]

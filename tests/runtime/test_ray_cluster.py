@@ -19,7 +19,7 @@ def report_of(capsys: pytest.CaptureFixture[str], **resources: float) -> list[st
     """Submit a task that the cluster cannot place, and return the first two lines that are printed."""
     lines: list[str] = []
     with waiting_reported("encode", first_s=0.3, every_s=0.6):
-        waiting = ray.remote(**resources)(int).remote()
+        waiting = ray.remote(**resources)(lambda: 0).remote()
         assert wait_for(lambda: len(lines.extend(capsys.readouterr().err.splitlines()) or lines) >= 2, within_s=30)
         ray.cancel(waiting, force=True)
     return lines[:2]
@@ -34,5 +34,5 @@ def test_a_task_that_waits_for_a_gpu_says_so_again_and_again(capsys: pytest.Capt
 @pytest.mark.usefixtures("cluster")
 def test_nothing_is_said_while_tasks_run(capsys: pytest.CaptureFixture[str]) -> None:
     with waiting_reported("encode", first_s=0.1, every_s=0.2):
-        assert ray.get([ray.remote(int).remote() for _ in range(4)]) == [0] * 4
+        assert ray.get([ray.remote(lambda: 0).remote() for _ in range(4)]) == [0] * 4
     assert "waiting" not in capsys.readouterr().err
