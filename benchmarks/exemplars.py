@@ -1,6 +1,6 @@
 """What the painter makes of several exemplars of one object, and of exemplars with a mask (docs/editing.md).
 
-    .venv/bin/python benchmarks/exemplars.py several --project projects/photo [--per-clip 2] [--num-steps 8]
+    .venv/bin/python benchmarks/exemplars.py several --project projects/photo [--per-clip 1] [--num-steps 8]
     .venv/bin/python benchmarks/exemplars.py fills --project projects/photo
 
 `several` paints cases of a bench whose boxes have clips, with one, two and four frames of the exemplar's clip, whose
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("what", choices=("several", "fills"))
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=ROOT / "data" / "photo-painter")
-    parser.add_argument("--per-clip", type=int, default=2)
+    parser.add_argument("--per-clip", type=int, default=1)
     parser.add_argument("--num-steps", type=int, default=8)
     options = parser.parse_args()
     device = choose_device("cpu")
