@@ -1,4 +1,7 @@
-"""Rows of `pbe batch` from a folder of folders: DIR/NAME/source.*, mask.* and exemplar.* make the picture NAME."""
+"""Rows of `pbe batch` from a folder of folders: DIR/NAME/source.*, mask.* and exemplar.* make the picture NAME.
+
+Several pictures of the object are exemplar-1.*, exemplar-2.* and so on.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +11,7 @@ from pbe.errors import UserError
 from pbe.serving.batch.boxes import EXEMPLAR_SUFFIXES
 from pbe.serving.batch.rows import Row, check_names
 
-PARTS = ("source", "mask", "exemplar")
+PATTERNS = {"source": ("source.*",), "mask": ("mask.*",), "exemplar": ("exemplar.*", "exemplar-*.*")}
 
 
 def rows_of_folder(root: Path) -> list[Row]:
@@ -31,8 +34,9 @@ def rows_of_folder(root: Path) -> list[Row]:
 def _parts_of(folder: Path) -> Mapping[str, Any]:
     """Return the files of a picture relative to the folder above; a list where there are several of one kind."""
     parts: dict[str, Any] = {}
-    for part in PARTS:
-        files = [f"{folder.name}/{path.name}" for path in sorted(folder.glob(f"{part}.*")) if _is_image(path)]
+    for part, patterns in PATTERNS.items():
+        found = sorted(path for pattern in patterns for path in folder.glob(pattern) if _is_image(path))
+        files = [f"{folder.name}/{path.name}" for path in found]
         if files:
             parts[part] = files[0] if len(files) == 1 else files
     return parts

@@ -20,9 +20,10 @@ from pbe.errors import UserError
 from pbe.serving.commands.output_files import LONGEST_NAME_BYTES
 from pbe.types import Box, Mask
 
-COLUMNS = ("name", "source", "mask", "box", "exemplar", "label", "seed")
+COLUMNS = ("name", "source", "mask", "box", "exemplar", "exemplar_mask", "label", "seed")
 OTHERS = "others"  # JSONL: the other objects of the picture, a list of {"label": ..., "box": [...]}
 NO_LABEL = "object"
+SEPARATOR = "|"  # CSV: between several exemplars of one object; JSONL has a list
 
 Corners = tuple[float, float, float, float]
 
@@ -46,16 +47,18 @@ class Task:
     """A row that has been checked: what to paint where. Either `mask` or `box` is set."""
 
     source: Path
-    exemplar: Path
+    exemplars: tuple[Path, ...]  # pictures of one object
     label: str
     seed: int | None
     mask: Path | None = None
     box: Corners | None = None
     others: Sequence[tuple[str, Corners]] = field(default=())
+    exemplar_masks: tuple[Path, ...] = ()  # none, or one for each exemplar
 
     @property
     def files(self) -> list[Path]:
-        return [path for path in (self.source, self.exemplar, self.mask) if path]
+        mask = [self.mask] if self.mask else []
+        return [self.source, *self.exemplars, *self.exemplar_masks, *mask]
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -93,9 +96,14 @@ def task_of(row: Row) -> Task:
     others = fields.get(OTHERS) or []
     if not isinstance(others, list) or not all(isinstance(each, dict) for each in others):
         raise UserError(f'{OTHERS} is {others!r:.60}: give a list of {{"label": ..., "box": [...]}}')
+    exemplars = _paths(row, "exemplar")
+    masks = _paths(row, "exemplar_mask") if fields.get("exemplar_mask") else ()
+    if masks and len(masks) != len(exemplars):
+        raise UserError(f"{len(masks)} exemplar_mask for {len(exemplars)} exemplar: give one for each, or none")
     return Task(
         source=_path(row, "source"),
-        exemplar=_path(row, "exemplar"),
+        exemplars=exemplars,
+        exemplar_masks=masks,
         label=_label(fields.get("label")),
         seed=_seed(fields.get("seed")),
         mask=_path(row, "mask") if fields.get("mask") else None,
@@ -171,6 +179,14 @@ def _path(row: Row, key: str) -> Path:
     if not value or not isinstance(value, str):
         raise UserError(f"{key} is missing" if not value else f"{key} is {value!r:.60}: give the path of an image")
     return row.folder / value
+
+
+def _paths(row: Row, key: str) -> tuple[Path, ...]:
+    value = row.fields.get(key)
+    values = value.split(SEPARATOR) if isinstance(value, str) else value
+    if not values or not isinstance(values, list) or not all(each and isinstance(each, str) for each in values):
+        raise UserError(f"{key} is {value!r:.60}: give the path of an image" if value else f"{key} is missing")
+    return tuple(row.folder / each.strip() for each in values)
 
 
 def _label(value: Any) -> str:

@@ -11,7 +11,7 @@ from pbe.errors import UserError
 from pbe.serving.commands.flags import Flag
 
 if TYPE_CHECKING:
-    from pbe.serving.editor import Exemplar, Region
+    from pbe.serving.editor import Region
     from pbe.serving.pictures import Picture
     from pbe.types import Mask
 
@@ -96,24 +96,13 @@ def union(masks: "Sequence[Mask]") -> "Mask":
 
 def read_regions(files: Sequence[RegionFiles], masks: "Sequence[Mask]") -> "tuple[Region, ...]":
     """Return the regions with their exemplars; raises UserError when an exemplar or its mask cannot be used."""
+    from pbe.serving.batch.exemplars import read_masked_exemplar
     from pbe.serving.editor import Region
 
     return tuple(
-        Region(mask, tuple(_read_exemplar(*pair) for pair in each.exemplars))
+        Region(mask, tuple(read_masked_exemplar(*pair) for pair in each.exemplars))
         for each, mask in zip(files, masks, strict=True)
     )
-
-
-def _read_exemplar(file: Path, mask_file: Path | None) -> "Exemplar":
-    from pbe.serving.editor import Exemplar, check_mask, read_exemplar, read_mask
-
-    image = read_exemplar(file, f"exemplar {file}")
-    if mask_file is None:
-        return Exemplar(image)
-    mask = read_mask(mask_file)
-    names = {"mask_name": f"exemplar mask {mask_file}", "source_name": f"exemplar {file}"}
-    check_mask(mask, image, use="the exemplar shows the object", **names)
-    return Exemplar(image, mask)
 
 
 def _region_of(text: str) -> RegionFiles:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pbe.serving.editor import Edited, Editor, PaintWindow, Prepared
-    from pbe.types import Image, Progress
+    from pbe.serving.editor import Edited, Editor, Prepared
+    from pbe.types import Progress
 
 
 def paint_variants(
@@ -20,7 +20,7 @@ def paint_variants(
     for number, seed in enumerate(seeds):
         started = time.perf_counter()
         variant = _with_seed(prepared, seed)
-        edited = editor.finish(variant, _paint(editor, variant.windows, _part(on_step, number, len(seeds))))
+        edited = editor.finish(variant, editor.paint_all(variant, on_step=_part(on_step, number, len(seeds))))
         yield seed, edited, time.perf_counter() - started
 
 
@@ -30,15 +30,6 @@ def _with_seed(prepared: "Prepared", seed: int) -> "Prepared":
     seeds = region_seeds(seed, prepared.regions)
     windows = tuple(replace(window, seed=each) for window, each in zip(prepared.windows, seeds, strict=True))
     return replace(prepared, edit=replace(prepared.edit, seed=seed), windows=windows)
-
-
-def _paint(editor: "Editor", windows: "Sequence[PaintWindow]", on_step: "Progress") -> "list[Image]":
-    starts = range(0, len(windows), editor.max_batch)
-    squares: list[Image] = []
-    for number, start in enumerate(starts):
-        batch = windows[start : start + editor.max_batch]
-        squares += editor.paint(batch, on_step=_part(on_step, number, len(starts)))
-    return squares
 
 
 def _part(on_step: "Progress", number: int, num_parts: int) -> "Progress":

@@ -9,6 +9,7 @@ import pytest
 
 from pbe.errors import UserError
 from pbe.serving.batch.folders import rows_of_folder
+from pbe.serving.batch.rows import task_of
 from pbe.serving.commands.main import main
 
 
@@ -35,6 +36,14 @@ def test_each_folder_with_a_picture_is_a_row(pictures: Path) -> None:
     assert rows[0].fields == {
         "name": "a", "source": "a/source.png", "mask": "a/mask.png", "exemplar": "a/exemplar.JPG",
     }  # fmt: skip
+
+
+def test_several_pictures_of_the_object_are_numbered(pictures: Path) -> None:
+    (pictures / "a/exemplar.JPG").rename(pictures / "a/exemplar-2.jpg")
+    shutil.copy(pictures / "b/exemplar.jpg", pictures / "a/exemplar-1.jpg")
+    row = rows_of_folder(pictures)[0]
+    assert row.fields["exemplar"] == ["a/exemplar-1.jpg", "a/exemplar-2.jpg"]
+    assert task_of(row).exemplars == (pictures / "a/exemplar-1.jpg", pictures / "a/exemplar-2.jpg")
 
 
 def test_what_a_folder_lacks_or_has_twice_is_counted(
