@@ -22,7 +22,7 @@ from pbe.serving.registry.descriptions import (
     written_text,
 )
 from pbe.serving.registry.listings import ModelListing, VersionListing, listing_of, read_listing
-from pbe.serving.registry.registered_models import MissingFilesError, files_are_missing, stored_folder
+from pbe.serving.registry.registered_models import MissingFilesError, files_are_missing, local_folder, stored_folder
 from pbe.serving.registry.tracking_servers import outages_reported, store_errors_reported
 from pbe.serving.registry.version_files import has_files
 from pbe.serving.registry.version_records import (
@@ -125,7 +125,7 @@ def show_version(name: str, version: int | str, *, tracking_uri: str, direct: bo
     return VersionDetails(
         summary=_summary(listing, found),
         files_exist=exist,
-        location=found.location if folder is None else str(folder),
+        location=str(folder or local_folder(found.location) or found.location),
         run_id=found.run_id,
         evaluations=tuple(found.tags.get(EVALUATIONS_TAG, "").split()),
         record=record,

@@ -204,10 +204,10 @@ def _downloaded(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
     folder = cache / _cache_key(model_uri, tracking_uri)
     if not (folder / "MLmodel").is_file():
+        if location and not mlflow.artifacts.list_artifacts(artifact_uri=model_uri):
+            raise _missing_files(model_uri, location)
         with atomic_folder(folder) as part:
             mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=str(part))
-            if not (part / "MLmodel").is_file():
-                raise _missing_files(model_uri, location or tracking_uri)
     return folder
 
 
