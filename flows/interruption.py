@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
@@ -82,9 +82,9 @@ def exit_now(code: int) -> NoReturn:
     os._exit(code)
 
 
-def stop_children(keep: Collection[psutil.Process] = ()) -> None:
-    """Send SIGTERM to the child processes but those in `keep`, and kill what is left of them after STOP_S seconds."""
-    children = [child for child in psutil.Process().children() if child not in keep]
+def stop_children(keep: Callable[[psutil.Process], bool]) -> None:
+    """Send SIGTERM to the child processes that `keep` does not keep, and kill what is left after STOP_S seconds."""
+    children = [child for child in psutil.Process().children() if not keep(child)]
     below = [process for child in children for process in _below(child)]
     for child in children:
         _end(child.terminate)

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import psutil
 from dvc.exceptions import DvcException, ReproductionError
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
@@ -217,7 +216,6 @@ def _serve(cron: str, port: int) -> None:
     """Run the pipeline on a schedule and when the UI asks for it, one run at a time, until a signal ends it."""
     with server.available(port, on_loss=partial(os.kill, os.getpid(), signal.SIGTERM)) as url:
         print(f"Prefect: {url.removesuffix('/api')}  schedule: {cron or 'none; start runs in the UI'}", flush=True)
-        others = set(psutil.Process().children())
         one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
         serve = partial(pipeline.serve, name="paint-by-example", cron=cron or None, global_limit=one_at_a_time, limit=1)
         # Outside of the main thread Prefect does not handle SIGTERM, which it would answer by waiting for its server.
@@ -226,7 +224,7 @@ def _serve(cron: str, port: int) -> None:
         try:
             thread.join()
         finally:
-            stop_children(keep=others)
+            stop_children(keep=server.is_own)
     fail("Prefect's runner has ended; its messages are above", BUG_CODE)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpx
+import psutil
 
 from flows.interruption import was_interrupted
 from pbe import layout
@@ -74,6 +75,14 @@ def answers(attempts: int) -> bool:
 
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: attempts - 1}), get_client(sync_client=True) as client:
         return not isinstance(client.api_healthcheck(), httpx.TransportError)
+
+
+def is_own(process: psutil.Process) -> bool:
+    """Return whether a process is a server of this module."""
+    try:
+        return "flows.server" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
 
 
 def is_lost() -> bool:

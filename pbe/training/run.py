@@ -4,6 +4,7 @@ Every run has a folder named after the key of what decides its weights, so that 
 configuration. The driver follows the run's journal and passes records, timings and pictures to callbacks.
 """
 
+import sys
 import threading
 import time
 import uuid
@@ -69,14 +70,24 @@ def _fetch_model(bucket: Bucket, out: Path) -> None:
 
 
 def _fit_with_restarts(job: TrainJob, out: Path, bucket: Bucket | None) -> str | None:
-    """Fit, again after each failure that came after a new checkpoint: a long run may lose any number of nodes."""
+    """Fit, and say why it starts again: a long run may lose any number of nodes between checkpoints."""
+    num_failures = 0
     while True:
         before = _checkpoints(job, bucket)
         try:
             return _fit(job, out)
         except TrainingFailedError as error:
-            if _checkpoints(job, bucket) in ([], before):
-                raise _cause(error) from None
+            cause, after = _cause(error), _checkpoints(job, bucket)
+            num_failures = num_failures + 1 if after in ([], before) else 1
+            if num_failures > MAX_FAILURES:
+                raise cause from None
+            start = after[-1] if after else "the first step"
+            print(f"train: {_last_line(cause)}; training continues from {start}", file=sys.stderr, flush=True)
+
+
+def _last_line(error: Exception) -> str:
+    """Return the last line of a message, where a traceback names its exception."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
 def _checkpoints(job: TrainJob, bucket: Bucket | None) -> list[str]:
@@ -106,7 +117,7 @@ def _fit(job: TrainJob, out: Path) -> str | None:
         run_config=RunConfig(
             name=f"attempt-{uuid.uuid4().hex[:12]}",  # Ray would resume a run of the same name by its own rules
             storage_path=storage,
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=FailureConfig(max_failures=0),  # Ray would start again without a word
         ),
     )
     result: Any = trainer.fit()  # Ray's annotation is still that of the first Ray Train, which has no return value
