@@ -88,13 +88,13 @@ class UNet(nn.Module):
         skips = [h]
         for level in cast(Iterable[Level], self.down_blocks):
             for i, resnet in enumerate(level.resnets):
-                h = self._run(resnet, h, embedded)
+                h = self._run(resnet, h, one_or_each(embedded, len(h)))
                 h = self._run(level.attentions[i], h, context) if level.attentions else h
                 skips.append(h)
             for downsample in level.downsamplers:
                 h = downsample(h)
                 skips.append(h)
-        embedded = embedded if len(embedded) == 1 else repeat_to(embedded, len(context))
+        embedded = one_or_each(embedded, len(context))
         h = self._run(self.mid_block.resnets[0], repeat_to(h, len(context)), embedded)
         for transformer, resnet in zip(self.mid_block.attentions, self.mid_block.resnets[1:], strict=True):
             h = self._run(resnet, self._run(transformer, h, context), embedded)
@@ -194,6 +194,11 @@ class UNet(nn.Module):
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(state, folder / WEIGHTS, {"format": "pt"})
+
+
+def one_or_each(embedded: Tensor, rows: int) -> Tensor:
+    """Return a time embedding for `rows` samples: one row serves all of them."""
+    return embedded if len(embedded) == 1 else repeat_to(embedded, rows)
 
 
 def sinusoids(timesteps: Tensor, channels: int) -> Tensor:
