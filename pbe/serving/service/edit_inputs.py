@@ -41,6 +41,7 @@ def decode_request(requested: RequestedEdit, settings: ServiceSettings) -> Decod
     out_format = (parameters.output_format or "png").upper()
     source, notes = _source(requested.source, parameters, settings)
     _check_size(source, parameters, out_format)
+    _check_answer(source, parameters, settings)
     regions = tuple(_region(part, source, settings) for part in requested.regions)
     if requested.regions[0].mask is None:
         notes.append("no mask was sent: the transparent part of the image was repainted")
@@ -112,6 +113,17 @@ def _check_size(source: Picture, parameters: EditParameters, out_format: str) ->
         raise invalid(message, "size", "invalid_value")
     with _about("output_format", "invalid_value"):
         check_size(source, out_format, f"output_format {out_format.lower()}")
+
+
+def _check_answer(source: Picture, parameters: EditParameters, settings: ServiceSettings) -> None:
+    height, width = source.shown.shape[:2]
+    pixels = height * width * parameters.variants
+    if pixels > settings.max_answer_pixels and parameters.response_format != "url" and parameters.variants > 1:
+        most = max(1, settings.max_answer_pixels // (height * width))
+        message = (
+            f"n is {parameters.variants}: of this size, an answer as Base64 holds {most}; response_format=url, more"
+        )
+        raise invalid(message, "n", "invalid_value")
 
 
 def _region(part: RegionFiles, source: Picture, settings: ServiceSettings) -> Region:

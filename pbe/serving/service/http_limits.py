@@ -1,7 +1,7 @@
 """Limits on each request, below the routes: headers, body, slow clients; its id, its line in the log, its metrics.
 
 A body is counted while it is received, so that one that is too large is refused before the rest of it arrives, with
-or without a Content-Length. A client may be slow, but not slower than MIN_BYTES_PER_S over the whole transfer.
+or without a Content-Length. A client may be slow, but beyond the settings' times not slower than these rates.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from pbe.serving.service.metrics import Metrics
 from pbe.serving.service.openai_errors import CLIENT_LEFT, ServiceError
 from pbe.serving.service.settings import ServiceSettings
 
-MIN_BYTES_PER_S = 128 * 1024
+MIN_RECEIVED_BYTES_PER_S = 128 * 1024
+MIN_SENT_BYTES_PER_S = 1024 * 1024  # an answer is held in memory until it is sent
 SENT_PART_BYTES = 256 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOCAL_HOST = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
@@ -69,7 +70,7 @@ class _Exchange:
         """Return the next part of the body; raises a 408 when it comes too slowly, a 413 when it is too large."""
         if self._body_ended:
             return await self._receive()
-        deadline = self._started + self._settings.body_timeout_s + self.num_received / MIN_BYTES_PER_S
+        deadline = self._started + self._settings.body_timeout_s + self.num_received / MIN_RECEIVED_BYTES_PER_S
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 message = await self._receive()
@@ -99,7 +100,7 @@ class _Exchange:
         await self._send_part({**message, "body": body} if body else message)
 
     async def _send_part(self, message: Message) -> None:
-        allowed = self._settings.send_timeout_s + self.num_sent / MIN_BYTES_PER_S
+        allowed = self._settings.send_timeout_s + self.num_sent / MIN_SENT_BYTES_PER_S
         if self._scope.get("is_event_stream"):  # it lasts as long as the painting; each part has the whole time
             self._send_started, allowed = time.monotonic(), self._settings.send_timeout_s
         try:

@@ -110,11 +110,10 @@ async def cancel_job(job_id: Id, request: Request, state: State, token: Caller) 
 )  # fmt: skip
 async def get_picture(picture_id: Id, state: State, token: Caller) -> Response:
     """Return an edited picture of the caller's token, until it expires."""
-    picture = state.stored.find(picture_id, token.name)
-    data = await to_thread.run_sync(state.stored.read, picture_id, token.name)
-    if picture is None or data is None:
+    found = await to_thread.run_sync(state.stored.read, picture_id, token.name)
+    if found is None:
         raise ServiceError(404, "no such picture; it may have expired", param="picture_id", code="picture_not_found")
-    return Response(data, media_type=picture.media_type, headers=PRIVATE)
+    return Response(found[0], media_type=found[1], headers=PRIVATE)
 
 
 @router.get("/v1/models", tags=["models"], operation_id="list_models", responses=errors(401, 403, 431))

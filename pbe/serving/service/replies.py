@@ -147,10 +147,10 @@ def reply_from_store(reply: dict[str, Any], stored: StoredPictures, owner: str) 
     """Return a reply of `stored_reply` with the pictures in it; raises a 404 when one has been removed."""
 
     def read(picture_id: str) -> dict[str, str]:
-        data = stored.read(picture_id, owner)
-        if data is None:
+        found = stored.read(picture_id, owner)
+        if found is None:
             raise ServiceError(404, "the result has been removed; send the edit again", code="result_expired")
-        return {"b64_json": base64_of(data)}
+        return {"b64_json": base64_of(found[0])}
 
     return _with_pictures(reply, read)
 

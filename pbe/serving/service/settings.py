@@ -28,6 +28,7 @@ class ServiceSettings(BaseModel):
     max_received_bytes: int = Field(512 * MIB, ge=1024)  # of all bodies that are received or decoded at one time
     max_pixels: int = Field(50_000_000, ge=1, le=100_000_000)  # of one image
     max_images: int = Field(16, ge=2)  # of one request: the source and its exemplars
+    max_answer_pixels: int = Field(64_000_000, ge=1)  # of all variants in one answer as Base64
     max_variants: int = Field(10, ge=1)
     max_steps: int = Field(250, ge=1, le=1000)
     max_headers: int = Field(100, ge=10)
@@ -36,7 +37,7 @@ class ServiceSettings(BaseModel):
 
     header_timeout_s: Seconds = 15.0  # to receive the headers, and to discard the rest of a refused body
     body_timeout_s: Seconds = 30.0  # to receive the body, beside a second for each 128 KiB
-    send_timeout_s: Seconds = 60.0  # to send the answer, beside a second for each 128 KiB
+    send_timeout_s: Seconds = 60.0  # to send the answer, beside a second for each MiB
     edit_timeout_s: Seconds = 600.0  # from acceptance to result
     drain_timeout_s: Seconds = 300.0  # after SIGTERM, for the accepted edits
     fetch_grace_s: float = Field(10.0, ge=0)  # after SIGTERM, for results that nobody has fetched

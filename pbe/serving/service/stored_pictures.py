@@ -35,6 +35,7 @@ class StoredPictures:
         picture_id = secrets.token_urlsafe(24)
         path = Path(self._folder.name) / picture_id
         picture = StoredPicture(picture_id, owner, media_type, path, len(data), self._clock() + self._lifetime_s)
+        path.write_bytes(data)
         with self._lock:
             self._drop_expired()
             own = [each for each in self._pictures.values() if each.owner == owner]
@@ -43,7 +44,6 @@ class StoredPictures:
                 if sum(other.num_bytes for other in own if other.id in self._pictures) <= room:
                     break
                 self._remove(each)
-            path.write_bytes(data)
             self._pictures[picture_id] = picture
         return picture
 
@@ -54,11 +54,11 @@ class StoredPictures:
             picture = self._pictures.get(picture_id)
             return picture if picture and picture.owner == owner else None
 
-    def read(self, picture_id: str, owner: str) -> bytes | None:
-        """Return the bytes of a picture that `find` finds."""
+    def read(self, picture_id: str, owner: str) -> tuple[bytes, str] | None:
+        """Return the bytes and the media type of a picture that `find` finds."""
         picture = self.find(picture_id, owner)
         try:
-            return picture.path.read_bytes() if picture else None
+            return (picture.path.read_bytes(), picture.media_type) if picture else None
         except FileNotFoundError:  # removed in between
             return None
 

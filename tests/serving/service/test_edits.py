@@ -225,6 +225,12 @@ def test_names_of_files_are_not_looked_at(alice: httpx.Client) -> None:
         assert "passwd" not in answer.text
 
 
+def test_a_strange_host_is_no_error_of_the_service(alice: httpx.Client) -> None:
+    for host in ("[x", "a b", "x" * 300, "evil.example/path?x#y", ""):
+        answer = alice.post(f"{EDITS}?async", json=SMALL.json(), headers={"host": host})
+        assert answer.status_code in (202, 400)
+
+
 def test_a_request_has_an_id(alice: httpx.Client) -> None:
     assert alice.get("/healthz", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
     assert len(alice.get("/healthz", headers={"x-request-id": "a b\x7f"}).headers["x-request-id"]) == 32

@@ -41,6 +41,7 @@ def strict(model_folder: Path) -> Iterator[RunningService]:
         max_body_bytes=BODY_BYTES,
         max_received_bytes=BODY_BYTES,
         max_pixels=10_000,
+        max_answer_pixels=2 * 40 * 48,
         max_open_requests=OPEN_REQUESTS,
         max_header_bytes=4096,
         max_headers=30,
@@ -120,6 +121,14 @@ def test_a_bomb_is_refused_by_its_header(client: httpx.Client) -> None:
         assert answer.status_code == 400
         assert "9000 x 9000 px are more than" in answer.json()["error"]["message"]
     assert time.monotonic() - started < 5
+
+
+def test_an_answer_as_base64_has_a_limit(client: httpx.Client) -> None:
+    assert post_form(client, SMALL, n=2).status_code == 200
+    refused = post_form(client, SMALL, n=3)
+    assert refused.status_code == 400
+    assert "an answer as Base64 holds 2" in refused.json()["error"]["message"]
+    assert post_form(client, SMALL, n=3, response_format="url").status_code == 200
 
 
 def test_a_slow_body_gets_a_408(strict: RunningService, client: httpx.Client) -> None:
@@ -223,7 +232,7 @@ def test_pages_of_other_sites_are_refused_where_there_are_no_tokens(client: http
 
 
 def test_a_client_that_does_not_read_is_left(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_limits, "MIN_BYTES_PER_S", 1e9)
+    monkeypatch.setattr(http_limits, "MIN_SENT_BYTES_PER_S", 1e9)
     big = SmallEdit(source=png(np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), dtype=np.uint8)))
     mask = np.zeros((1200, 1200), np.uint8)
     mask[100:120, 100:120] = 255
