@@ -6,7 +6,6 @@ import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,13 +148,13 @@ class PagePainter:
             await asyncio.sleep(POLL_S)
             for variant in [each for each in waiting if _job(each).future.done()]:
                 waiting.remove(variant)
+                if _job(variant).future.cancelled():
+                    yield _shown(run, "cancelled", "Cancelled", variants, **sizes)
+                    return
                 try:
                     await asyncio.to_thread(self._keep, variant, inputs)
                 except UserError as error:
                     yield _shown(run, "failed", "Not painted", variants, error=sentence(error), **sizes)
-                    return
-                except CancelledError:
-                    yield _shown(run, "cancelled", "Cancelled", variants, **sizes)
                     return
             shown = _shown(run, "running", _progress_message(variants), variants, _progress(variants), **sizes)
             if waiting and shown != last:

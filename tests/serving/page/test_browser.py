@@ -18,6 +18,7 @@ from tests.serving.page.conftest import RunningPage, wait_until
 
 SIZES = {"laptop": (1280, 800), "phone": (390, 844)}
 STEPS = 3
+expect.set_options(timeout=15_000)
 
 
 @pytest.fixture(params=SIZES)
