@@ -116,4 +116,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _exit_after(seconds: float, code: int) -> None:
     time.sleep(seconds)
+    if was_interrupted():  # the exception may have been raised where Python ignores it, such as in a destructor
+        print("error: interrupted; the next run continues from here", file=sys.stderr)
     exit_now(code)

@@ -45,8 +45,12 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
         logging.getLogger(library).setLevel(logging.CRITICAL)  # the exception that reaches the stage says as much
     try:
         yield
-    finally:
+    except KeyboardInterrupt:
+        raise  # the process ends now, and its cluster with it; a shutdown holds the interpreter for 15 s
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 @contextmanager
