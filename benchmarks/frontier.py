@@ -4,11 +4,11 @@
     .venv/bin/python benchmarks/frontier.py score --project DEMO --out OUT
     .venv/bin/python benchmarks/frontier.py write --out demo=OUT photographs=OUT --page docs/sampling.md
 
-A configuration is SAMPLER:STEPS[:LOW-HIGH][:cacheN]. LOW-HIGH is the guidance interval in noise levels sigma, cacheN
-computes the UNet's deep features at every Nth call. `paint` paints the bench of a finished run with the model of the
-same run, or with --model, from the noise that the evaluation draws; pictures that exist are kept. `score` scores them
-as the evaluation does, and takes differences of the same cases from the first configuration painted, with intervals of
-95 %: over clips where the project's boxes have clips (see photographs.py), otherwise over cases. FID's are over cases.
+A configuration is SAMPLER:STEPS[:LOW-HIGH]; LOW-HIGH is the guidance interval in noise levels sigma. `paint` paints the
+bench of a finished run with the model of the same run, or with --model, from the noise that the evaluation draws;
+pictures that exist are kept. `score` scores them as the evaluation does, and takes differences of the same cases from
+the first configuration painted, with intervals of 95 %: over clips where the project's boxes have clips (see
+photographs.py), otherwise over cases. FID's are over cases.
 Evaluations are calls of the UNet, predictions are rows of its contexts: a guided call makes two. Seconds are CPU time.
 """
 
@@ -64,24 +64,16 @@ class Configuration:
     sampler: str
     num_steps: int
     interval: tuple[float, float] | None
-    cache_every: int
 
     @classmethod
     def parse(cls, name: str) -> "Configuration":
-        """Read SAMPLER:STEPS[:LOW-HIGH][:cacheN]."""
+        """Read SAMPLER:STEPS[:LOW-HIGH]."""
         sampler, steps, *rest = name.split(":")
-        interval, cache_every = None, 1
-        for part in rest:
-            if part.startswith("cache"):
-                cache_every = int(part.removeprefix("cache"))
-            else:
-                low, high = part.split("-")
-                interval = (float(low), float(high))
-        return cls(name, sampler, int(steps), interval, cache_every)
+        low, high = rest[0].split("-") if rest else ("", "")
+        return cls(name, sampler, int(steps), (float(low), float(high)) if rest else None)
 
     def keywords(self) -> dict[str, Any]:
-        found = {"sampler": self.sampler, "num_steps": self.num_steps, "guidance_interval": self.interval}
-        return found | ({"cache_every": self.cache_every} if self.cache_every > 1 else {})
+        return {"sampler": self.sampler, "num_steps": self.num_steps, "guidance_interval": self.interval}
 
 
 class CallCounter:
@@ -275,8 +267,8 @@ def draw(named: dict[str, Path], path: Path) -> None:
     figure, axes = plt.subplots(1, len(named), figsize=(5 * len(named), 4), squeeze=False, layout="constrained")
     for ax, (name, out) in zip(axes[0], named.items(), strict=True):
         frame = pl.read_csv(out / "frontier.csv").slice(1)
-        kinds = [row["configuration"].split(":")[0] + ("" if row["configuration"].count(":") == 1 else ", interval or "
-                 "cache") for row in frame.to_dicts()]  # fmt: skip
+        names = [row["configuration"].split(":") for row in frame.to_dicts()]
+        kinds = [sampler + (", interval" if len(rest) > 1 else "") for sampler, *rest in names]
         for kind in sorted(set(kinds)):
             rows = frame.filter(pl.Series(each == kind for each in kinds)).sort("predictions")
             value = rows["identity_difference"]

@@ -116,9 +116,13 @@ def flops(work: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
+def clock() -> float:
+    """Return the time in seconds; with one thread CPU time, which other processes disturb less."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def seconds(work: Callable[[], object]) -> float:
-    """Return the seconds that the work takes; with one thread CPU seconds, which other processes disturb less."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    """Return the seconds that the work takes, by `clock`."""
     start = clock()
     work()
     return clock() - start
