@@ -31,6 +31,7 @@ from pbe.evaluation.encoders.encode import encode_batch
 from pbe.evaluation.encoders.local import EFFICIENTNET, open_identity_encoder
 from pbe.evaluation.metrics.identity import crop
 from pbe.method.close_up import cut_close_up, put_back
+from pbe.method.conditioner import to_pixels
 from pbe.method.exemplars import crop_exemplar, resize
 from pbe.method.painter import Painter
 from pbe.method.windows import mask_box
@@ -99,13 +100,13 @@ def compare_numbers(painter: Painter, project: Path, per_clip: int, num_steps: i
 
 def _contexts(painter: Painter, exemplars: list[Image]) -> dict[str, Tensor]:
     """Return the context of the first exemplar, and of the first two and four by each kind of mean."""
-    describe = painter.conditioner.describe
+    conditioner = painter.conditioner
     with torch.inference_mode():
-        contexts = {"one exemplar": describe(exemplars[0])}
+        contexts = {"one exemplar": conditioner.describe(exemplars[0])}
         for count in COUNTS:
-            contexts[f"{count} exemplars, mean before the MLP"] = describe(np.stack(exemplars[:count]))
-            each = torch.cat([describe(exemplar) for exemplar in exemplars[:count]])
-            contexts[f"{count} exemplars, mean after the MLP"] = each.mean(0, keepdim=True)
+            pixels = to_pixels(np.stack(exemplars[:count]), painter.exemplar_px)
+            contexts[f"{count} exemplars, mean before the MLP"] = conditioner(conditioner.tokens(pixels).mean(0, True))
+            contexts[f"{count} exemplars, mean after the MLP"] = conditioner.describe(np.stack(exemplars[:count]))
     return contexts
 
 

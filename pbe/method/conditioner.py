@@ -119,15 +119,17 @@ class Conditioner(nn.Module):
     def describe(self, exemplars: NDArray[np.uint8]) -> Tensor:
         """Return the context (1, T, D) of one object from one picture of it, (e, e, 3) uint8, or several, (K, e, e, 3).
 
-        The class tokens of several pictures are averaged before the MLP. Raises UserError for several pictures where
-        the model has no bottleneck: the tokens of places in different pictures have no common mean.
+        The context of several pictures is the mean of theirs, after the MLP: cross attention to one token is linear in
+        it, so that this is the mean of what each picture adds. Averaged before the MLP, identity was lower (see
+        benchmarks/exemplars.py). Raises UserError for several pictures where the model has no bottleneck: the tokens of
+        places in different pictures have no common mean.
         """
         pictures = exemplars.reshape(-1, *exemplars.shape[-3:])
         if len(pictures) > 1 and not self.bottleneck:
             raise UserError(f"{len(pictures)} exemplars: this model was trained without the bottleneck; give one")
         pixels = to_pixels(pictures, self.exemplar_px, self.uncond_vector.device)
-        tokens = torch.cat([self.tokens(each) for each in pixels.split(1)])  # one by one: the same bits in any company
-        return torch.as_tensor(self(tokens.mean(0, keepdim=True) if len(tokens) > 1 else tokens))
+        contexts = [self(self.tokens(each)) for each in pixels.split(1)]  # one by one: the same bits in any company
+        return torch.cat(contexts).mean(0, keepdim=True) if len(contexts) > 1 else torch.as_tensor(contexts[0])
 
     @torch.inference_mode()
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
