@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities.model_registry import ModelVersion
 
 from pbe import layout
 from pbe.serving.registry.evaluations import Evaluation, Metrics, read_record, write_record
+from pbe.serving.registry.listings import VersionListing
 from pbe.serving.registry.version_files import Version, fetched, store
 from pbe.serving.registry.version_records import EVALUATIONS_TAG, VersionRecord, update_record
 from pbe.serving.registry.version_records import read_record as read_version_record
@@ -32,7 +32,7 @@ def evaluation_keys(version: Version) -> list[str]:
 
 def attach(
     client: mlflow.MlflowClient,
-    version: ModelVersion,
+    version: VersionListing,
     evaluation: Evaluation,
     report_files: Sequence[Path],
     tracking_uri: str,
@@ -53,7 +53,7 @@ def attach(
             store(client, version, Path(folder), name, tracking_uri)
     newest = [*(key for key in keys if key != evaluation.key), evaluation.key]
     if newest != keys:
-        client.set_model_version_tag(version.name, version.version, EVALUATIONS_TAG, " ".join(newest))
+        client.set_model_version_tag(version.name, str(version.version), EVALUATIONS_TAG, " ".join(newest))
     if record.metrics != evaluation.metrics:
         _log_metrics(client, version, evaluation.metrics)
     kept = {} if record.git_commit and record.data else dict(origin or {})
@@ -62,7 +62,7 @@ def attach(
     return update_record(client, version, tracking_uri, **kept, **changes)
 
 
-def _log_metrics(client: mlflow.MlflowClient, version: ModelVersion, metrics: Metrics) -> None:
+def _log_metrics(client: mlflow.MlflowClient, version: VersionListing, metrics: Metrics) -> None:
     if version.run_id and client.get_run(version.run_id).info.lifecycle_stage == "active":
         with mlflow.start_run(run_id=version.run_id):
             mlflow.log_metrics(_flatten(metrics), model_id=version.model_id)

@@ -110,7 +110,8 @@ def register(
             found = _create_version(client, settings.name, model_id, run, tags)
         if WEIGHTS_TAG not in found.tags:  # before the metrics change, which the old digest covers
             client.set_model_version_tag(settings.name, found.version, WEIGHTS_TAG, weights)
-        attach(client, found, evaluation, report_files, tracking_uri, asdict(origin) if origin else None)
+        registered = listing_of(client, settings.name).version(int(found.version))  # has the model's id
+        attach(client, registered, evaluation, report_files, tracking_uri, asdict(origin) if origin else None)
         return _set_aliases(client, settings, int(found.version), evaluation, seed, tracking_uri)
 
 
@@ -121,7 +122,7 @@ def add_evaluation(
     mlflow.set_tracking_uri(tracking_uri)
     with outages_reported(tracking_uri), store_errors_reported(name):
         client = mlflow.MlflowClient()
-        version = client.get_model_version(name, str(number))
+        version = listing_of(client, name).version(number)
         record = attach(client, version, evaluation, report_files, tracking_uri)
         describe_version(client, version, record, reason=version.tags.get(REASON_TAG, ""))
 
