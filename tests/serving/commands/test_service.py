@@ -43,7 +43,9 @@ def test_app_serves_the_page_and_the_service_and_ends_on_ctrl_c(model_folder: Pa
     tokens = images / "tokens.txt"
     tokens.write_text(f"alice:{TOKEN}\n")
     with running("app", f"--model={model_folder}", f"--token-file={tokens}", folder=images) as (address, process):
-        assert "Paint by Example" in httpx.get(address, follow_redirects=True).text
+        login = httpx.get(address, follow_redirects=True)
+        assert login.status_code == 200
+        assert "window.gradio_config" in login.text
         files = [
             ("image[]", (images / "s.png").read_bytes()),
             ("image[]", (images / "e.jpg").read_bytes()),
