@@ -94,9 +94,10 @@ def stop_children(keep: Callable[[psutil.Process], bool]) -> None:
 
 def _below(process: psutil.Process) -> list[psutil.Process]:
     try:
-        return process.children(recursive=True)
+        below: list[psutil.Process] = process.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+    return below
 
 
 def _end(how: Callable[[], object]) -> None:
