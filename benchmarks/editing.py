@@ -26,8 +26,9 @@ from torch import nn
 
 from pbe.method.painter import Painter
 from pbe.method.pretrained import quiet_libraries
-from pbe.method.sampling import DEFAULT_SAMPLER, DEFAULT_STEPS, num_evaluations
+from pbe.method.sampling import num_evaluations
 from pbe.runtime.devices import DTYPES
+from pbe.serving.edits import DEFAULT_SAMPLER, DEFAULT_STEPS
 
 STOCK_STEPS = 50  # diffusers' default
 

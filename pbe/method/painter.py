@@ -110,7 +110,7 @@ class Painter(nn.Module):
         """
         pixels = pixels.to(self.vae.dtype)
         modes = [self.vae.encode(each).latent_dist.mode() for each in _parts(pixels)]
-        return torch.cat(modes).float() * self.vae.config.scaling_factor
+        return torch.as_tensor(torch.cat(modes).float() * self.vae.config.scaling_factor)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode scaled latents (B, 4, h, w) to fp32 pixels (B, 3, H, W), about -1..1."""
@@ -122,7 +122,7 @@ class Painter(nn.Module):
         self,
         sources: Images,
         masks: Masks,
-        exemplars: Sequence[NDArray[np.uint8]],
+        exemplars: Images | Sequence[Images],
         *,
         guidance_scale: float = 5.0,
         num_steps: int = 50,

@@ -28,6 +28,8 @@ from pbe.errors import UserError, one_line
 from pbe.method.painter import Painter
 from pbe.runtime.devices import choose_device, choose_precision
 from pbe.serving.editor import (
+    DEFAULT_SAMPLER,
+    DEFAULT_STEPS,
     Cancelled,
     Edit,
     EditOptions,
@@ -47,11 +49,11 @@ from pbe.serving.request_images import image_bytes
 COLUMNS = ("source", "mask", "exemplar")
 DEFAULTS: dict[str, float | int | str | bool] = {
     "guidance_scale": 5.0,
-    "num_steps": 50,
+    "num_steps": DEFAULT_STEPS,
     "seed": 0,
     "max_magnification": 2.0,
     "invert_mask": False,
-    "sampler": "plms",
+    "sampler": DEFAULT_SAMPLER,
     "context_px": -1,  # see EditOptions; -1 is None
 }
 _SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # MLflow's server sets it

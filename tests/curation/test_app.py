@@ -126,7 +126,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"port {port} of 127\.0\.0\.1 is in use.*; choose another one with --port"):
+        with pytest.raises(UserError, match=rf"port {port} of 127\.0\.0\.1 is in use.*; choose another"):
             browse(tmp_path, "seen", port=port)
 
 

@@ -6,6 +6,7 @@ several. The pixels of a case depend neither on the worker nor on the other case
 
 import multiprocessing
 import multiprocessing.forkserver
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -225,6 +226,7 @@ def _start_worker() -> None:
     import torch
     from transformers.utils import logging
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
     torch.set_num_threads(1)
     logging.disable_progress_bar()  # of loading weights
     parent = multiprocessing.parent_process()

@@ -23,10 +23,6 @@ SAMPLERS: dict[str, Callable[[Flow, Tensor], Tensor]] = {
     "unipc": sample_unipc,
 }
 
-# What an edit uses unless it asks for something else.
-DEFAULT_SAMPLER = "plms"
-DEFAULT_STEPS = 50
-
 
 def check_sampler(sampler: str) -> None:
     """Raise ValueError for a name that is not in SAMPLERS."""

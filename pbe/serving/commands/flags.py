@@ -61,18 +61,18 @@ class PaintingFlags:
     """How a picture is painted."""
 
     guidance_scale: Annotated[Number, Parameter(metavar="S", help="similarity to the exemplar")] = 5
-    num_steps: Annotated[Whole, Parameter(help="number of sampling steps")] = 50
-    sampler: Annotated[Sampler, Parameter(help="the solver that removes the noise")] = "plms"
+    num_steps: Annotated[Whole, Parameter(help="number of sampling steps")] = 16
+    sampler: Annotated[Sampler, Parameter(help="the solver that removes the noise")] = "unipc"
     guidance_interval: Annotated[
         tuple[float, float] | None,
         Parameter(
             converter=interval,
             n_tokens=1,
             metavar="LOW..HIGH",
-            show_default="all levels",
-            help="use guidance only at noise levels sigma above LOW and up to HIGH; they end at about 15",
+            show_default="0.28..5.42",
+            help="use guidance only at noise levels sigma above LOW and up to HIGH; 0..20 is all levels",
         ),
-    ] = None
+    ] = (0.28, 5.42)
     max_magnification: Annotated[
         Number, Parameter(metavar="M", help="how far a small mask is magnified for painting; 1 does not magnify")
     ] = 2

@@ -52,11 +52,11 @@ SIGNATURE = ModelSignature(
     params=ParamSchema(
         [
             ParamSpec("guidance_scale", "double", 5.0),
-            ParamSpec("num_steps", "long", 50),
+            ParamSpec("num_steps", "long", 16),
             ParamSpec("seed", "long", 0),
             ParamSpec("max_magnification", "double", 2.0),
             ParamSpec("invert_mask", "boolean", False),
-            ParamSpec("sampler", "string", "plms"),
+            ParamSpec("sampler", "string", "unipc"),
             ParamSpec("context_px", "long", -1),
         ]
     ),

@@ -233,17 +233,18 @@ class Dispatcher:
         """Paint windows of one group; when that fails, paint each alone, and end the jobs of those that fail again."""
         if batch.all_ended():
             return
-        started = time.monotonic()
-        painted = self._sampling.submit(
-            batch.editor.paint,
-            batch.windows,
-            on_step=batch.report,
-            on_preview=partial(self._preview, batch) if batch.wants_previews else None,
-            cancelled=batch.all_ended,
-        )
-        error = painted.exception()
+        with self.models.turn:
+            started = time.monotonic()
+            painted = self._sampling.submit(
+                batch.editor.paint,
+                batch.windows,
+                on_step=batch.report,
+                on_preview=partial(self._preview, batch) if batch.wants_previews else None,
+                cancelled=batch.all_ended,
+            )
+            error, seconds = painted.exception(), time.monotonic() - started
         if error is None:
-            self._keep(batch, painted.result(), time.monotonic() - started)
+            self._keep(batch, painted.result(), seconds)
         elif len(batch) > 1 and not isinstance(error, Cancelled):
             self._paint_alone(batch, error)
         elif not isinstance(error, Cancelled):

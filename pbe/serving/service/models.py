@@ -12,8 +12,10 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -109,6 +111,8 @@ class Models:
         self._sources, self._registry = dict(sources), registry
         self._device = choose_device(device, "--device")
         self._dtype = choose_precision(precision, self._device, "--precision")
+        # One thread at a time uses a GPU: PyTorch records no CUDA graph while another thread allocates memory.
+        self.turn: AbstractContextManager[Any] = threading.Lock() if self._device.type == "cuda" else nullcontext()
         self._max_batch, self._follow_s = max_batch, follow_s
         self._loaded: dict[str, LoadedModel] = {}  # replaced as a whole, so that readers need no lock
         self._reloading, self._stopped = threading.Lock(), threading.Event()
@@ -151,14 +155,14 @@ class Models:
         Raises NoSuchModelError when the service does not have it.
         """
         loaded = self._loaded
-        if name is None:
+        if name is None and loaded:
             return next(iter(loaded.values()))
-        if name in loaded:
+        if name is not None and name in loaded:
             return loaded[name]
         for each in loaded.values():
             if name == each.info.source and _is_registered(name):
                 return each
-        raise NoSuchModelError(f"model {name!r} is not served here; served are {', '.join(loaded)}")
+        raise NoSuchModelError(f"model {name!r} is not served here; served are {', '.join(loaded) or 'none yet'}")
 
     def reload(self) -> Sequence[ModelInfo]:
         """Read the aliases now; return the models whose version has changed."""
@@ -249,7 +253,8 @@ class Models:
             exemplar_px=painter.exemplar_px,
         )
         editor = Editor(painter, max_batch=self._max_batch)
-        _try_out(editor, painter.image_px)
+        with self.turn:
+            _try_out(editor, painter.image_px)
         return LoadedModel(info, editor)
 
 

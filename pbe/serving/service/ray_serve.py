@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
-from ray.serve.config import RequestRouterConfig
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -109,7 +108,7 @@ def application(arguments: RayServeSettings) -> serve.Application:
         "max_ongoing_requests": arguments.service.max_open_requests + 32,  # the application refuses with a reason
         "graceful_shutdown_timeout_s": arguments.service.drain_timeout_s + 10,
         "health_check_period_s": 5,
-        "request_router_config": RequestRouterConfig(request_router_class=ROUTER),
+        "request_router_config": {"request_router_class": ROUTER},
     }
     deployment = serve.deployment(name="paint-by-example", **limits)(serve.ingress()(Replica))
     return deployment.bind(arguments)
