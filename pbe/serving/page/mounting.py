@@ -57,6 +57,7 @@ def mount_page(application: FastAPI) -> FastAPI:
     mount = application.routes[-1]
     assert isinstance(mount, Mount)
     gradio_app = mount.app
+    assert isinstance(gradio_app, gr.routes.App)
     gradio_app.uploaded_file_dir = uploads.name  # Gradio's own folder is shared by all its users on a machine
     mount.app = _EventStreams(gradio_app)
     _add_lifespan(application, state.dispatcher, gradio_app, uploads)

@@ -164,6 +164,7 @@ def build_page(page: Page) -> gr.Blocks:
         )  # fmt: skip
         blocks.load(page.choose_model, None, options[0], queue=False, api_visibility="private")
         blocks.unload(page.close)
+    assert isinstance(blocks, gr.Blocks)
     return blocks
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -141,7 +141,7 @@ class PagePainter:
     ) -> AsyncIterator[Shown]:  # fmt: skip
         height, width = inputs.mask.shape
         left, top, right, bottom = variants[0].box
-        sizes = {"size": [width, height], "close_size": [right - left, bottom - top]}
+        sizes: _Sizes = {"size": [width, height], "close_size": [right - left, bottom - top]}
         last: Shown = {}
         waiting = list(variants)
         while waiting:
@@ -250,6 +250,11 @@ def _progress_message(variants: Sequence[_Variant]) -> str:
 def _done_message(variants: Sequence[_Variant], seconds: float) -> str:
     count = f"{len(variants)} variants" if len(variants) > 1 else "Painted"
     return f"{count} in {seconds:.1f} s"
+
+
+class _Sizes(TypedDict):
+    size: Sequence[int]
+    close_size: Sequence[int]
 
 
 def _shown(

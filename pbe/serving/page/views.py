@@ -67,8 +67,8 @@ def difference(source: Picture, edited: Picture, mask: Mask, max_px: int = MAX_V
 
     A larger picture is reduced by the maximum over blocks, so that one changed pixel can be seen.
     """
-    changed = np.asarray(source.pixels != edited.pixels)
-    changed = changed.any(axis=-1) if changed.ndim == 3 else changed
+    different = np.asarray(source.pixels != edited.pixels)
+    changed = np.asarray(different.any(axis=-1) if different.ndim == 3 else different)
     amount = np.abs(source.shown.astype(np.int16) - edited.shown).max(axis=-1)
     level = np.where(changed, np.minimum(255, 80 + 2 * amount), 0).astype(np.uint8)
     factor = -(-max(mask.shape) // max_px)
