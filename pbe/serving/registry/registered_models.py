@@ -83,11 +83,16 @@ def painter_folder(model_uri: str, *, tracking_uri: str, direct: bool = True, ca
     model = stored_folder(model_uri, tracking_uri) if direct else None
     if model is None:
         model = _download(model_uri, tracking_uri, cache)
+    return model / _painter_path(model, model_uri)
+
+
+def _painter_path(model: Path, model_uri: str) -> str:
+    """Return where the painter is in the folder of a model, which may hold MLmodel alone."""
     flavors = yaml.safe_load((model / "MLmodel").read_text())["flavors"]
     artifacts = flavors.get("python_function", {}).get("artifacts") or {}
     if ARTIFACT not in artifacts:
         raise UserError(f"{model_uri} is not a model of this project: it has no artifact '{ARTIFACT}'")
-    return model / str(artifacts[ARTIFACT]["path"])
+    return str(artifacts[ARTIFACT]["path"])
 
 
 def stored_folder(model_uri: str, tracking_uri: str) -> Path | None:
@@ -202,13 +207,26 @@ def _downloaded(model_uri: str, tracking_uri: str, cache: Path | None) -> Path:
     location = database_location(model_uri, tracking_uri)
     if cache is None or not (tracking_uri.startswith("http") or (location and local_folder(location) is None)):
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
-    folder = cache / _cache_key(model_uri, tracking_uri)
+    version = _version(model_uri)
+    folder = cache / _cache_key(version, tracking_uri)
     if not (folder / "MLmodel").is_file():
         if location and not mlflow.artifacts.list_artifacts(artifact_uri=model_uri):
             raise _missing_files(model_uri, location)
         with atomic_folder(folder) as part:
-            mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=str(part))
+            _download_file(version, "MLmodel", part)
+            _download_file(version, _painter_path(part, model_uri), part)  # without the code, hundreds of small files
     return folder
+
+
+def _download_file(version: "ModelVersion", path: str, folder: Path) -> None:
+    """Download a file or folder of a version to the same path in `folder`."""
+    import mlflow
+
+    uri = f"models:/{version.name}/{version.version}/{path}"
+    downloaded = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    if downloaded != folder / path:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        downloaded.rename(folder / path)
 
 
 def _missing_files(model_uri: str, location: str) -> MissingFilesError:
@@ -252,8 +270,7 @@ def _version(model_uri: str, client: "MlflowClient | None" = None) -> "ModelVers
     return client.get_model_version(name, number)
 
 
-def _cache_key(model_uri: str, tracking_uri: str) -> Path:
+def _cache_key(version: "ModelVersion", tracking_uri: str) -> Path:
     """Return the cache's folder of a version, which is not the same after a server's database was made anew."""
-    version = _version(model_uri)
     server = hashlib.sha256(f"{tracking_uri} {version.creation_timestamp}".encode()).hexdigest()[:12]
     return Path(quote(version.name, safe="")) / f"{version.version}-{server}"

@@ -268,9 +268,15 @@ class FakeServer:
         monkeypatch.setattr(mlflow.MlflowClient, "get_model_version_by_alias", lambda *_: self.version)
         monkeypatch.setattr(mlflow.artifacts, "download_artifacts", self.download)
 
-    def download(self, artifact_uri: str, dst_path: str) -> None:
-        self.downloads += 1
-        shutil.copytree(self.artifacts, dst_path, dirs_exist_ok=True)
+    def download(self, artifact_uri: str, dst_path: str) -> str:
+        path = artifact_uri.removeprefix(f"models:/{NAME}/{self.version.version}/")
+        if path == "MLmodel":
+            self.downloads += 1
+            shutil.copy(self.artifacts / path, dst_path)
+        else:
+            assert path == "artifacts/pbe"
+            shutil.copytree(self.artifacts / path, Path(dst_path) / path)
+        return str(Path(dst_path) / path)
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg2", "mysql+pymysql"])

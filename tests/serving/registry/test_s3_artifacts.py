@@ -55,35 +55,34 @@ def endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def project(endpoint: str, empty_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    s3: Any = boto3.client("s3", endpoint_url=endpoint)
-    s3.create_bucket(Bucket=BUCKET)
-    folder = tmp_path / "project"
-    folder.mkdir()
-    shutil.copy(empty_registry, folder / "mlflow.db")
-    yield Project(folder, s3)
+@pytest.fixture(scope="module")
+def project(
+    endpoint: str, empty_registry: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    """Return a project with two versions, of which the second is champion."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"):
+            environment.setenv(name, endpoint)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "test")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setenv("AWS_CONFIG_FILE", os.devnull)
+        environment.setenv("AWS_MAX_ATTEMPTS", "1")
+        s3: Any = boto3.client("s3", endpoint_url=endpoint)
+        s3.create_bucket(Bucket=BUCKET)
+        folder = tmp_path_factory.mktemp("project")
+        shutil.copy(empty_registry, folder / "mlflow.db")
+        made = Project(folder, s3)
+        (folder / "gallery.png").write_bytes(b"a picture")
+        assert made.put(model_folder, 60, report_files=[folder / "gallery.png"]).outcome == "first"
+        assert made.put(model_folder, 62).outcome == "better"
+        yield made
     mlflow.set_tracking_uri("")
-    for key in [each["Key"] for each in s3.list_objects_v2(Bucket=BUCKET).get("Contents", ())]:
-        s3.delete_object(Bucket=BUCKET, Key=key)
 
 
 def test_models_in_s3_are_registered_compared_and_painted_with(
     project: Project, model_folder: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gallery = project.folder / "gallery.png"
-    gallery.write_bytes(b"a picture")
-    first = project.put(model_folder, 60, report_files=[gallery])
-    second = project.put(model_folder, 62)
-
-    assert (first.outcome, second.outcome) == ("first", "better")
     assert not list(project.folder.rglob("MLmodel"))
     assert sum(key.endswith("/version.json") for key in project.stored()) == 2
     shown = show_version(NAME, 1, tracking_uri=project.uri)
@@ -113,33 +112,27 @@ def test_models_in_s3_are_registered_compared_and_painted_with(
     assert project.put(model_folder, 62).version == 2  # the same weights again
 
 
-def test_files_that_are_gone_from_s3_are_named(project: Project, model_folder: Path) -> None:
-    project.put(model_folder, 60)
-    project.put(model_folder, 62)
+def test_a_store_that_does_not_answer_is_named_in_one_line(
+    project: Project, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "other")  # MLflow keeps its connections by key
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    for ask in (
+        lambda: painter_folder(CHAMPION, tracking_uri=project.uri, cache=tmp_path),
+        lambda: show_version(NAME, 1, tracking_uri=project.uri),
+        lambda: project.put(model_folder, 62),
+    ):
+        with pytest.raises(UserError, match=r"127\.0\.0\.1:9"):
+            ask()
+
+
+def test_files_that_are_gone_are_named(project: Project, tmp_path: Path) -> None:
     for key in project.stored():
         project.s3.delete_object(Bucket=BUCKET, Key=key)
 
     assert not show_version(NAME, 1, tracking_uri=project.uri).files_exist
     with pytest.raises(MissingFilesError, match="the files of version 1 are gone"):
         promote(NAME, 1, "x", tracking_uri=project.uri)
-    with pytest.raises(UserError, match=f"^{CHAMPION}.*gone from s3://{BUCKET}/"):
-        painter_folder(CHAMPION, tracking_uri=project.uri, cache=project.cache)
-    assert not any(project.cache.rglob("*.tmp"))
-
-
-def test_a_store_that_fails_is_named_in_one_line(
-    project: Project, model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project.put(model_folder, 60)
-
-    def message() -> str:
-        mlflow.set_tracking_uri("")
-        with pytest.raises(UserError) as raised:
-            painter_folder(CHAMPION, tracking_uri=project.uri, cache=project.cache)
-        return str(raised.value)
-
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test2")
-    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert "127.0.0.1:9" in message()
-    with pytest.raises(UserError, match=r"127\.0\.0\.1:9"):
-        project.put(model_folder, 62)
+    with pytest.raises(MissingFilesError, match=f"^{CHAMPION}: its files are gone from s3://{BUCKET}/"):
+        painter_folder(CHAMPION, tracking_uri=project.uri, cache=tmp_path)
+    assert not list(tmp_path.rglob("*.tmp"))
