@@ -12,12 +12,14 @@ from typing import Any
 import gradio as gr
 
 from pbe.dataset.images import read_image
+from pbe.errors import UserError
 from pbe.method.sampling import SAMPLERS
 from pbe.serving.editor import EditOptions
 from pbe.serving.page.components import example_row, picture_editor, read_static, result_viewer
 from pbe.serving.page.examples import Example, find_examples
 from pbe.serving.page.opening import Opener, server_function
 from pbe.serving.page.painting import PagePainter, PaintRequest, failed
+from pbe.serving.page.sentences import sentence
 from pbe.serving.page.store import PageStore
 from pbe.serving.page.views import encode_preview
 from pbe.serving.page.visitors import Visitors
@@ -31,6 +33,7 @@ MAX_VARIANTS = 8
 _DELETE_UPLOADS = (60, 600)  # every minute, files that nobody opened for ten minutes
 _EXPORT = """async (source, exemplar, ...options) => {
   const { editors } = window.pbe;
+  document.querySelector(".pbe-viewer .pbe-sub").textContent = "Reading the mask…";
   return [await editors.source.exportValue(), await editors.exemplar.exportValue(), ...options];
 }"""
 
@@ -73,24 +76,30 @@ class Page:
         num_steps: float,
         sampler: str,
         max_magnification: float,
-        context_px: float | None,
+        context: str,
         request: gr.Request,
     ) -> AsyncIterator[tuple[Any, Any, Any]]:
         """Paint, and yield the values of the viewer and of the two buttons."""
+        try:
+            context_px = read_context(context)
+        except UserError as error:
+            yield failed(sentence(error)), gr.skip(), gr.skip()
+            return
         options = EditOptions(
             guidance_scale=guidance_scale,
             num_steps=int(num_steps),
             sampler=sampler,
             max_magnification=max_magnification,
-            context_px=None if context_px is None else int(context_px),
+            context_px=context_px,
         )
         count = min(max(1, int(num_variants)), self.max_variants)
         asked = PaintRequest(source, exemplar, model, count, int(seed or 0), options)
         buttons = gr.update(interactive=False), gr.update(visible=True)
         async for shown in self.painter.paint(_session(request), request.username, asked):
+            if shown["state"] != "running":
+                buttons = idle_buttons()
             yield shown, *buttons
             buttons = gr.skip(), gr.skip()
-        yield gr.skip(), *idle_buttons()
 
     def cancel(self, request: gr.Request) -> None:
         self.painter.cancel(_session(request))
@@ -195,10 +204,21 @@ def _build_options(page: Page) -> list[gr.components.Component]:
             1, 8, defaults.max_magnification, step=0.5, label="Magnification", buttons=[],
             info="How far a small part may be enlarged for painting",
         )  # fmt: skip
-        context_px = gr.Number(
-            None, label="Context in pixels", precision=0, info="What the model sees around the mask; empty: automatic"
+        # A text, since Gradio's Number sends 0 when it is empty, and 0 is no context.
+        context_px = gr.Textbox(
+            "", label="Context in pixels", placeholder="automatic", info="What the model sees around the mask"
         )  # fmt: skip
     return [model, num_variants, seed, guidance_scale, num_steps, sampler, max_magnification, context_px]
+
+
+def read_context(text: str) -> int | None:
+    """Return the pixels of context that a person typed, None for an empty text; raises UserError for no number."""
+    text = text.strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise UserError(f"Context is {text[:20]}: give a whole number of pixels, or nothing")
+    return int(text)
 
 
 def model_choices(models: Sequence[ModelInfo]) -> list[tuple[str, str]]:

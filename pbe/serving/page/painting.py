@@ -81,7 +81,6 @@ class PagePainter:
     async def paint(self, session: str, user: str | None, request: PaintRequest) -> AsyncIterator[Shown]:
         """Paint all variants and yield what the page shows of them, until all have ended."""
         run, started = next(_runs), time.monotonic()
-        yield _shown(run, "running", "Reading the mask…")
         variants: list[_Variant] = []
         try:
             with self._visitors.painting(user, request.num_variants) as owner:
@@ -89,6 +88,7 @@ class PagePainter:
                 self._store.link(session, inputs.page)
                 variants += _variants(inputs, request)
                 await asyncio.to_thread(self._submit, session, owner or session, variants, inputs, request)
+                yield _shown(run, "running", "Waiting for the model…")
                 async for shown in self._follow(variants, inputs, run, started):
                     yield shown
         except UserError as error:

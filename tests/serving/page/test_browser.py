@@ -53,8 +53,8 @@ def open_page(browser: Browser, running: RunningPage, size: str) -> Iterator[Pag
 
 def choose(page: Page, role: str, file: Path, kind: str = "picture") -> None:
     page.locator(f"[data-role={role}] [data-file={kind}]").set_input_files(file)
-    if kind == "picture":
-        expect(page.locator(f"[data-role={role}] .pbe-state")).to_contain_text(file.name)
+    expected_text = file.name if kind == "picture" else "% marked"
+    expect(page.locator(f"[data-role={role}] .pbe-state")).to_contain_text(expected_text)
 
 
 def drag(page: Page, role: str, *points: tuple[float, float]) -> None:
@@ -202,7 +202,6 @@ def test_a_mask_is_painted_with_the_keyboard(laptop: Page, pictures: Path) -> No
 def test_zooming_changes_what_is_seen_and_not_the_mask(laptop: Page, pictures: Path) -> None:
     choose(laptop, "source", pictures / "s.png")
     choose(laptop, "source", pictures / "m.png", "mask")
-    expect(laptop.locator("[data-role=source] .pbe-state")).to_contain_text("marked")
     before = mask_of(laptop)
     assert np.array_equal(before, np.asarray(PillowImage.open(pictures / "m.png")) // 255)
     act(laptop, "in")
@@ -251,6 +250,10 @@ def test_mistakes_are_one_sentence(laptop: Page, running: RunningPage, pictures:
     drag(laptop, "source", (0.4, 0.3), (0.6, 0.6))
     laptop.locator("#pbe-paint").click()
     expect(viewer).to_have_text("Choose a picture of the object to paint.")
+    laptop.get_by_role("button", name="More options").click()
+    laptop.get_by_label("Context in pixels").fill("many")
+    laptop.locator("#pbe-paint").click()
+    expect(viewer).to_have_text("Context is many: give a whole number of pixels, or nothing.")
     laptop.locator("[data-role=source] [data-file=mask]").set_input_files(pictures / "e.jpg")
     expect(error).to_have_text("e.jpg is 40 x 30 but s.png is 96 x 80: give both the same size.")
     assert [path for path in running.uploads.rglob("*") if path.is_file()] == []
