@@ -127,8 +127,8 @@ def test_a_store_that_does_not_answer_is_named_in_one_line(
 
 
 def test_files_that_are_gone_are_named(project: Project, tmp_path: Path) -> None:
-    for key in project.stored():
-        project.s3.delete_object(Bucket=BUCKET, Key=key)
+    gone = [{"Key": key} for key in project.stored()]
+    project.s3.delete_objects(Bucket=BUCKET, Delete={"Objects": gone})
 
     assert not show_version(NAME, 1, tracking_uri=project.uri).files_exist
     with pytest.raises(MissingFilesError, match="the files of version 1 are gone"):
