@@ -131,6 +131,7 @@ def test_a_mask_painted_with_the_mouse_is_painted_as_the_editor_paints_it(
     assert np.array_equal(result.pixels[mask == 0], source.pixels[mask == 0])
     assert (result.pixels[mask == 1] != source.pixels[mask == 1]).any()
     assert page.evaluate("document.documentElement.scrollWidth") == page.viewport_size["width"]  # type: ignore[index]
+    assert page.evaluate(CUT_OFF) == []
 
 
 def test_variants_are_shown_side_by_side(laptop: Page, running: RunningPage, pictures: Path) -> None:
@@ -301,6 +302,13 @@ def test_everything_is_reached_with_the_tab_key(laptop: Page, pictures: Path) ->
     order = [reached.index(name) for name in ("can", "source canvas", "brush", "mask", "pbe-paint")]
     assert order == sorted(order)
 
+
+CUT_OFF = """() => {
+  const right = (each) => each.getBoundingClientRect().right;
+  return [...document.querySelectorAll(".pbe-panel button, .pbe-panel a")]
+    .filter((each) => each.offsetParent && right(each) > right(each.closest(".pbe-panel")))
+    .map((each) => each.textContent);
+}"""
 
 FOCUSED = """() => {
   const focused = document.activeElement;
