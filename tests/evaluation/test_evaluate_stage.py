@@ -77,7 +77,7 @@ def test_the_stage_paints_then_scores_and_reuses_its_results(project: Path, sett
     assert list(content["methods"]) == ["paint_by_example", "source", "copy_paste"]
     assert content["bench"] == counts["bench"] == {"cases": 6, "usable": 6}
     scores = json.loads((project / layout.SCORES).read_text())
-    assert {"identity", "clip_score", "fid", "shape_accuracy"} < set(scores) <= set(SCORES)
+    assert {"clip_score", "fid", "shape_accuracy"} < set(scores) <= set(SCORES)
     assert scores.items() <= content["methods"]["paint_by_example"].items()
     assert "second_colour_accuracy" in content["methods"]["paint_by_example"]
     assert all((project / path).is_file() for path in (layout.PAGE, layout.GALLERY))

@@ -134,7 +134,7 @@ def test_every_form_paints_the_same_image(form: str, served: PaintByExample, row
         ({}, {"guidance": 3}, "unknown parameters: guidance; known are guidance_scale, "),
         ({}, {"invert_mask": 1}, "parameter invert_mask is 1: give true or false"),
         ({}, {"sampler": "euler"}, "sampler is euler: give one of plms, "),
-        ({}, {"sampler": 3}, "parameter sampler is 3: give a text such as plms"),
+        ({}, {"sampler": 3}, "parameter sampler is 3: give a text such as unipc"),
         ({}, {"context_px": -2}, "context is -2 px: "),
     ],
 )

@@ -131,7 +131,7 @@ def test_a_file_whose_name_has_a_comma_or_an_at_sign_is_one_exemplar(capsys: pyt
 @pytest.mark.usefixtures("folder")
 def test_options_reach_the_painter() -> None:
     assert edit("--out=usual.png") == 0
-    for flag in ("--sampler=ddim", "--context-px=12", "--guidance-interval=0.3..5", "--exemplar-mask=object.png"):
+    for flag in ("--sampler=ddim", "--context-px=12", "--guidance-interval=0..20", "--exemplar-mask=object.png"):
         assert edit(flag, "--out=o.png") == 0
         assert not np.array_equal(pixels("o.png"), pixels("usual.png")), flag
 

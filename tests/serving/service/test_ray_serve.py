@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 import ray
@@ -90,7 +91,7 @@ def test_no_request_is_lost_when_a_replica_is_killed(url: str, model_folder: Pat
         if each.status_code == 200:
             data = base64.b64decode(each.json()["data"][0]["b64_json"])
             expected = editor.edit(small_edit(seed, num_steps=NUM_STEPS)).picture.shown
-            assert png(expected) == png(PillowImage.open(io.BytesIO(data)).__array__())
+            assert png(expected) == png(np.asarray(PillowImage.open(io.BytesIO(data))))
     assert answer(url, 0).status_code == 200
 
 
