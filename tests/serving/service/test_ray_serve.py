@@ -36,7 +36,9 @@ def url(model_folder: Path) -> Iterator[str]:
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         serve.start(http_options={"host": LOOPBACK, "port": port})
-        settings = RayServeSettings(models=(str(model_folder),), device="cpu", num_replicas=2, num_cpus=0.5)
+        settings = RayServeSettings(
+            models=(str(model_folder),), device="cpu", precision="fp32", num_replicas=2, num_cpus=0.5
+        )
         address = f"http://{LOOPBACK}:{port}"
         serve.run(application(settings), name=app_name(address))
         yield address
