@@ -18,6 +18,7 @@ from tests.serving.page.conftest import RunningPage, wait_until
 
 SIZES = {"laptop": (1280, 800), "phone": (390, 844)}
 STEPS = 3
+TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 expect.set_options(timeout=15_000)
 
 
@@ -68,6 +69,7 @@ def drag(page: Page, role: str, *points: tuple[float, float]) -> None:
         if number == 0:
             page.mouse.down()
     page.mouse.up()
+    page.evaluate(TWO_FRAMES)  # the canvas draws a stroke in a frame
 
 
 def tool(page: Page, name: str, role: str = "source") -> None:
