@@ -28,7 +28,7 @@ from pbe.method.painter import Painter
 from pbe.method.pretrained import quiet_libraries
 from pbe.method.sampling import num_evaluations
 from pbe.runtime.devices import DTYPES
-from pbe.serving.edits import DEFAULT_SAMPLER, DEFAULT_STEPS
+from pbe.serving.edit_defaults import DEFAULT_SAMPLER, DEFAULT_STEPS
 
 STOCK_STEPS = 50  # diffusers' default
 

@@ -7,7 +7,7 @@
 tokens are averaged before or after the MLP. Identity is the cosine, times 100, of the painted box with the frames of
 the clip that no exemplar shows, by EfficientNet-Lite0. Prints each mean and its difference from one exemplar, with
 intervals of 95 % over clips. `fills` compares what can be put in the place of an exemplar's background: the cosine of
-the condition with that of the exemplar as it is, over a frame of each clip, whose object GrabCut finds (Rother et al.,
+the condition with that of the unmasked exemplar, over a frame of each clip, whose object GrabCut finds (Rother et al.,
 2004).
 """
 
@@ -142,7 +142,7 @@ def _print(scores: dict[str, list[float]], clips: NDArray[np.int64]) -> None:
 
 
 def compare_fills(painter: Painter, project: Path) -> None:
-    """Print the cosine of the context of a masked exemplar with that of the exemplar as it is, for each fill."""
+    """Print the cosine of the context of a masked exemplar with that of the unmasked exemplar, for each fill."""
     rows = pl.read_parquet(project / layout.CURATED / "boxes.parquet").rows_by_key("box_id", named=True, unique=True)
     fills: dict[str, Callable[[Image, Mask], NDArray[np.uint8]]] = {
         "white": lambda image, mask: np.full(3, 255, np.uint8),

@@ -1,4 +1,4 @@
-"""Users of the service for Locust, a load generator (`pip install locust`, in an environment of its own).
+"""Users of the service for Locust, a load generator (`pip install locust`, in a separate environment).
 
     pbe serve --port 8000
     locust -f benchmarks/service_locustfile.py --headless -u 8 -r 2 -t 10m -H http://127.0.0.1:8000

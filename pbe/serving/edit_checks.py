@@ -1,17 +1,20 @@
 """Checks of an edit's images, masks and options: each raises UserError with what is wrong and what to give instead."""
 
+from typing import get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pbe.errors import UserError
 from pbe.method.close_up import MAX_MAGNIFICATION
+from pbe.serving.edit_defaults import Sampler
 from pbe.types import Image, Mask
 
 MAX_STEPS = 1000  # the diffusion's number of timesteps
 MAX_SEED = 2**63 - 1
 MAX_GUIDANCE_SCALE = 50  # far above what any model is used with; beyond it every colour saturates
 MAX_CONTEXT_PX = 100_000
-SAMPLERS = ("plms", "ddim", "dpm++2m", "unipc")  # of pbe.method.sampling, which imports torch
+SAMPLERS = get_args(Sampler)
 
 
 def check_options(

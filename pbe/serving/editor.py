@@ -25,11 +25,10 @@ from pbe.serving.edit_checks import (
     check_options,
     check_seed,
 )
+from pbe.serving.edit_defaults import DEFAULT_SAMPLER, DEFAULT_STEPS
 from pbe.serving.edit_files import read_exemplar, read_mask, read_source
 from pbe.serving.edit_windows import PaintWindow, Prepared, cut_windows, mask_notes
 from pbe.serving.edits import (
-    DEFAULT_SAMPLER,
-    DEFAULT_STEPS,
     MAX_EXEMPLARS,
     Edit,
     Edited,

@@ -17,14 +17,11 @@ from pbe.serving.edit_checks import (
     check_sampling,
     check_seed,
 )
+from pbe.serving.edit_defaults import DEFAULT_INTERVAL, DEFAULT_SAMPLER, DEFAULT_STEPS
 from pbe.serving.picture_metadata import Metadata
 from pbe.serving.pictures import Picture
 from pbe.types import Image, Mask
 
-# At a third of the work of 50 PLMS steps, with scores that are as good: docs/sampling.md
-DEFAULT_SAMPLER = "unipc"
-DEFAULT_STEPS = 16
-DEFAULT_INTERVAL = (0.28, 5.42)
 MAX_EXEMPLARS = 16  # of one object
 
 

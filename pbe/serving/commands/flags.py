@@ -1,6 +1,6 @@
 """The flags that several `pbe` commands share, and how their values are read.
 
-The defaults are those of `pbe.serving.editor.EditOptions`, which a test compares: importing it here would make
+Their defaults equal those of `pbe.serving.editor.EditOptions`, which a test checks: importing it here would make
 `pbe --help` import NumPy and OpenCV.
 """
 
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
+from pbe.serving.edit_defaults import DEFAULT_INTERVAL, DEFAULT_SAMPLER, DEFAULT_STEPS, Sampler
+
 if TYPE_CHECKING:
     from pbe.serving.editor import EditOptions
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Sampler = Literal["plms", "ddim", "dpm++2m", "unipc"]
 
 
 def whole(_: Any, tokens: Sequence[Token]) -> int:
@@ -61,18 +62,18 @@ class PaintingFlags:
     """How a picture is painted."""
 
     guidance_scale: Annotated[Number, Parameter(metavar="S", help="similarity to the exemplar")] = 5
-    num_steps: Annotated[Whole, Parameter(help="number of sampling steps")] = 16
-    sampler: Annotated[Sampler, Parameter(help="the solver that removes the noise")] = "unipc"
+    num_steps: Annotated[Whole, Parameter(help="number of sampling steps")] = DEFAULT_STEPS
+    sampler: Annotated[Sampler, Parameter(help="the solver that removes the noise")] = DEFAULT_SAMPLER
     guidance_interval: Annotated[
         tuple[float, float] | None,
         Parameter(
             converter=interval,
             n_tokens=1,
             metavar="LOW..HIGH",
-            show_default="0.28..5.42",
+            show_default="{}..{}".format(*DEFAULT_INTERVAL),
             help="use guidance only at noise levels sigma above LOW and up to HIGH; 0..20 is all levels",
         ),
-    ] = (0.28, 5.42)
+    ] = DEFAULT_INTERVAL
     max_magnification: Annotated[
         Number, Parameter(metavar="M", help="how far a small mask is magnified for painting; 1 does not magnify")
     ] = 2

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from pbe.errors import UserError, one_line
+from pbe.serving.edit_defaults import Sampler
 from pbe.serving.editor import MAX_GUIDANCE_SCALE, MAX_SEED, MAX_STEPS
 from pbe.serving.request_images import image_bytes
 from pbe.serving.service.openai_errors import from_validation, invalid
@@ -21,7 +22,6 @@ _IMAGES = ("image", "images", "mask", "mask_image", "reference_image", "referenc
 _INDEXED = re.compile(r"([a-z_]+)\[([0-9]{0,4})\]")
 _REMOTE = re.compile(r"(https?|ftp|file|s3|gs):", re.IGNORECASE)
 
-Sampler = Literal["plms", "ddim", "dpm++2m", "unipc"]
 ModelType = TypeVar("ModelType", bound=BaseModel)
 
 
