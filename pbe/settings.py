@@ -1,12 +1,13 @@
 """Every parameter of the pipeline: params.yaml, read into frozen and validated settings.
 
 params.yaml holds every value, and this module none: it says what each parameter means and which values it takes. Each
-stage reads its own section, so that DVC reruns only the stages whose section changed.
+stage reads its own section, so that DVC reruns only the stages whose section changed. A section's `no_result` names the
+parameters that cannot change a stage's output: they are no `params` in dvc.yaml.
 """
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -41,6 +42,7 @@ class Section(BaseModel):
     """A section of params.yaml. It cannot be changed; `replace` returns a changed copy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    no_result: ClassVar[frozenset[str]] = frozenset()
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with the given fields changed and validated; raises pydantic's ValidationError."""
@@ -74,6 +76,8 @@ class HuggingFace(Section):
 
 class Acquire(Section):
     """Where images and boxes come from."""
+
+    no_result = frozenset({"workers"})
 
     source: Literal[
         "demo", "openimages", "s3", "folder", "coco", "yolo", "voc", "csv", "masks", "fiftyone", "huggingface",
@@ -214,6 +218,8 @@ class Method(Section):
 class Encode(Section):
     """The cache of latents and class tokens."""
 
+    no_result = frozenset({"draw_workers", "num_workers"})  # the size of a batch and a GPU change the last bits
+
     variants: int = Field(ge=1, le=64, description="windows and masks drawn for each box")
     exemplar_variants: int = Field(ge=1, le=64, description="augmented exemplars encoded for each window")
     shard_rows: int = Field(ge=1, description="rows in a file of the cache")
@@ -226,6 +232,9 @@ class Encode(Section):
 
 class Train(Section):
     """The optimization."""
+
+    # `cpus_per_worker` is the number of torch's threads, which decides the order of sums.
+    no_result = frozenset({"checkpoint_every", "keep_checkpoints", "loader_threads", "storage"})
 
     prior: bool = Field(description="true: start from the text-to-image weights; false: random, for the ablation")
     cache: bool = Field(description="true: train on cached latents; false: augment and encode images at every step")
@@ -291,6 +300,8 @@ class Evaluate(Section):
 
     `bench`, `real` and `encoder` are paths, which dvc.yaml lists as dependencies of the stage.
     """
+
+    no_result = frozenset({"num_workers"})
 
     bench: str = Field(min_length=1, description="a folder in COCOEE's layout; data/bench is the project's own")
     num_cases: int | None = Field(ge=1, description="the first cases of the bench; null means all")

@@ -31,11 +31,6 @@ from pbe.types import Progress, no_progress
 if TYPE_CHECKING:
     from pbe.latents.frozen_encoders import FrozenEncoders
 
-NO_RESULT = {
-    "num_workers",
-    "draw_workers",
-}  # settings of `encode` that do not change a bit; batches and GPUs change the last ones
-
 
 @dataclass(frozen=True)
 class EncodeJob:
@@ -157,7 +152,7 @@ def cache_key(
         "code": digest_code(__name__),
         "method": method.model_dump(),
         "seed": seed,
-        "encode": encode.model_dump(exclude=NO_RESULT),
+        "encode": encode.model_dump(exclude=set(encode.no_result)),
     }
     return blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
 

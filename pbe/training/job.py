@@ -16,17 +16,9 @@ DELIVERED = "delivered.json"  # which step's weights a run delivered
 STOPPED = "stopped.json"  # why a run stopped for good, with the batch of that step
 CODE = "pbe.training.worker"  # the module whose imports are the code that trains a model
 
-# The settings of `train` that do not change the weights. The number of CPUs is not among them: as the number of torch's
-# threads, it decides the order of sums. Drawing threads do not: each sample has its own generator.
-NO_RESULT = {
-    "checkpoint_every",
-    "deliver",  # a run keeps both, and a finished one delivers the other without training
-    "keep_checkpoints",
-    "loader_threads",
-    "storage",
-    "validate_every",
-    "validation_samples",
-}
+# The settings of `train` that do not change the weights. A run keeps its last and its best weights, and a finished one
+# delivers the other ones without training; validation changes the report alone.
+NO_RESULT = settings.Train.no_result | {"deliver", "validate_every", "validation_samples"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ def run_key(job: TrainJob) -> str:
     These are the parameters, the seed, the code, the boxes, the latents (or the images) and the backbone.
     """
     key = {
-        "train": job.train.model_dump(exclude=NO_RESULT),
+        "train": job.train.model_dump(exclude=set(NO_RESULT)),
         "method": job.method.model_dump(),
         "seed": job.seed,
         "code": digest_code(CODE),

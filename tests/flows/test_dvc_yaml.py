@@ -1,32 +1,15 @@
-"""dvc.yaml against the design and the code: the stages, their imports, and what git ignores."""
+"""dvc.yaml against the design and the code: what each stage uses, and what git ignores."""
 
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import grimp
 import pytest
-import yaml
 
 from flows.pipeline import STAGES
-from pbe.runtime.code_digest import NO_RESULT
-from tests.support.parameters import PARAMETERS
-from tests.support.toy_project import ROOT
+from tests.support.stage_inputs import PIPELINE, ROOT, code_deps, imported_files, leaves, parameters, tracked_keys
 
 DESIGN = ["acquire", "filter", "curate", "backbone", "encode", "train", "bench", "evaluate", "register"]
-# These decide how a stage runs, not its output; DVC tracks the settings' values as parameters.
-_MODULES = "artifacts environment inputs interruption output progress provenance server stage"
-MACHINERY = {f"flows.{name}" for name in _MODULES.split()}
-
-
-def resolved(text: str) -> str:
-    """Return dvc.yaml with the values of params.yaml in place of `${section.key}`."""
-    parameters = PARAMETERS.model_dump(by_alias=True)
-    return re.sub(r"\$\{(\w+)\.(\w+)\}", lambda match: str(parameters[match[1]][match[2]]), text)
-
-
-PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load(resolved((ROOT / "dvc.yaml").read_text()))["stages"]
 
 
 def named(entries: list[Any]) -> list[str]:
@@ -39,7 +22,7 @@ def outputs(stage: dict[str, Any]) -> list[str]:
 
 def test_the_stages_are_the_designs_in_order() -> None:
     assert list(PIPELINE) == DESIGN
-    assert all(PIPELINE[name]["cmd"] == f"python -m flows.{name}" for name in DESIGN)
+    assert all(PIPELINE[name]["cmd"] == f"sh flows/run.sh {name}" for name in DESIGN)
 
 
 def test_the_pipeline_runs_every_stage_after_what_it_reads() -> None:
@@ -51,39 +34,23 @@ def test_the_pipeline_runs_every_stage_after_what_it_reads() -> None:
         made |= set(outputs(PIPELINE[name]))
 
 
-def imported_files(stage: str) -> set[Path]:
-    """Return the files that a stage's flow imports, directly or not, and that can change its output."""
-    graph = grimp.build_graph("pbe", "flows", cache_dir=None, exclude_type_checking_imports=True)
-    modules = {f"flows.{stage}"} | graph.find_upstream_modules(f"flows.{stage}") - MACHINERY
-    modules = {module for module in modules if not f"{module}.".startswith(tuple(f"{each}." for each in NO_RESULT))}
-    files = {Path(*module.split(".")).with_suffix(".py") for module in modules}
-    return {file for file in files if (ROOT / file).is_file()}  # the file of a package holds its docstring alone
-
-
-def code_deps(stage: str) -> set[Path]:
-    return {Path(dep) for dep in PIPELINE[stage]["deps"] if dep.startswith(("pbe/", "flows/"))}
+@pytest.mark.parametrize("name", DESIGN)
+def test_the_code_among_the_deps_is_what_the_stage_imports(name: str) -> None:
+    assert [dep for dep in PIPELINE[name]["deps"] if dep.startswith(("pbe/", "flows/"))] == code_deps(name)
 
 
 @pytest.mark.parametrize("name", DESIGN)
-def test_every_file_a_stage_imports_is_among_its_deps(name: str) -> None:
-    assert [str(file) for file in sorted(imported_files(name)) if not code_deps(name) & {file, *file.parents}] == []
+def test_files_that_are_no_modules_are_below_a_folder_among_the_deps(name: str) -> None:
+    """Such as the report's template: `code_deps` finds modules alone."""
+    folders = {file.parent for file in imported_files(name) if file.parent != Path("flows")}
+    for file in {each for folder in folders for each in (ROOT / folder).iterdir() if each.suffix not in (".py", "")}:
+        assert {str(parent) for parent in file.relative_to(ROOT).parents} & set(PIPELINE[name]["deps"]), file
 
 
 @pytest.mark.parametrize("name", DESIGN)
-def test_every_code_dep_is_a_file_or_folder_that_the_stage_imports(name: str) -> None:
-    reached = {path for file in imported_files(name) for path in (file, *file.parents)}
-    served = {Path("pbe/serving/pyfunc.py")} if name == "register" else set()  # MLflow loads it by its path
-    assert [str(dep) for dep in sorted(code_deps(name)) if dep not in reached | served] == []
-
-
-def test_every_parameter_is_a_setting() -> None:
-    known: Any = PARAMETERS.model_dump(by_alias=True)
-    for stage in PIPELINE.values():
-        for key in stage["params"]:
-            tree = known
-            for part in key.split("."):
-                assert part in tree, key
-                tree = tree[part]
+def test_the_params_are_what_the_stage_reads_and_what_can_change_its_output(name: str) -> None:
+    assert tracked_keys(name) == parameters(name)
+    assert all(any(f"{key}.".startswith(f"{each}.") for key in leaves()) for each in PIPELINE[name]["params"])
 
 
 def test_git_ignores_every_cached_output_and_nothing_that_it_tracks(tmp_path: Path) -> None:
