@@ -100,6 +100,7 @@ def acquire(
         report = AcquireReport(skipped=dict(source.skipped), adjusted=dict(source.adjusted))
         with closing(images) as results:
             _count(results, report, plan.num_images, settings.max_lost_frac, progress)
+        plan.discard_unwanted()
         _write_manifest([folders.results / f"{name}.parquet" for name in plan.shards], annotations, out, parts)
     _log.info("acquired %s; %d fetched, %d present before", report.outcomes, report.num_fetched, report.num_present)
     return report

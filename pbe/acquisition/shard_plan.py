@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from pbe.dataset.image_shards import LOCATION, ImageRef, Member, scan_shard, shard_name
+from pbe.runtime.set_aside import aside_of, discard
 from pbe.settings import Acquire
 
 _IMAGES_PER_SHARD = 600  # at OpenImages' mean of 322 KB, 190 MB
@@ -73,11 +74,12 @@ class Plan:
     """The shards of a selection of image ids by split.
 
     The constructor finds the images that are present and writes the plan's file. Shards that hold images of other
-    groups are moved to `old`, to be copied from, and removed when no shard needs them any more.
+    groups are moved to `old`, to be copied from, and removed when no shard needs them any more. Those with images that
+    are not wanted stay there until `discard_unwanted`.
     """
 
     def __init__(self, wanted: Mapping[str, pl.Series], size: int, folders: Folders) -> None:
-        self._old = folders.old
+        self._old, self._images = folders.old, folders.images
         self.num_images = sum(len(ids) for ids in wanted.values())
         groups = {
             shard_name(split, number): (split, ids[start : start + size])
@@ -85,18 +87,30 @@ class Plan:
             for number, start in enumerate(range(0, len(ids), size))
         }
         self.shards = list(groups)
-        self._needs = _write_plan(groups, _find_images(groups, folders), folders.plan)
+        found = _find_images(groups, folders)
+        self._unwanted = _shards_with_unwanted(found, wanted)
+        self._needs = _write_plan(groups, found, folders.plan)
         self._num_users = Counter(shard for needed in self._needs.values() for shard in needed)
         for path in sorted(folders.old.iterdir()):
             if path.name not in self._num_users:
-                path.unlink()
+                self._remove(path)
 
     def release(self, name: str) -> None:
         """Remove the old shards that only the shard `name`, which is complete, still needed."""
         for shard in self._needs.pop(name, ()):
             self._num_users[shard] -= 1
             if not self._num_users[shard]:
-                (self._old / shard).unlink()
+                self._remove(self._old / shard)
+
+    def discard_unwanted(self) -> None:
+        """Remove the old shards with images that are not wanted, or move them beside the output (`set_aside`)."""
+        out = self._images.parent
+        places = {path: unused_name(path, aside_of(out)) for path in sorted(self._old.iterdir())}
+        discard(places, f"acquire: {out.name} had images that are not selected now")
+
+    def _remove(self, path: Path) -> None:
+        if path.name not in self._unwanted:
+            path.unlink()
 
 
 def read_tasks(folders: Folders) -> Iterator[ShardTask]:
@@ -151,9 +165,22 @@ def _find_images(groups: Mapping[str, tuple[str, pl.Series]], folders: Folders) 
     return pl.concat(frames).unique(["split", "image_id"], keep="first", maintain_order=True)
 
 
+def _shards_with_unwanted(found: pl.DataFrame, wanted: Mapping[str, pl.Series]) -> set[str]:
+    """Return the old shards that hold images which are not wanted."""
+    names = {"split": pl.String, "image_id": pl.String}
+    frames = [pl.DataFrame({"split": split, "image_id": ids}, schema=names) for split, ids in wanted.items()]
+    old = found.filter(pl.col("is_old"))
+    return set(old.join(pl.concat([pl.DataFrame(schema=names), *frames]), on=list(names), how="anti")["shard"])
+
+
 def _move_to(path: Path, old: Path) -> None:
-    places = (old / f"{path.stem}.{number}{path.suffix}" for number in count())
-    path.rename(next(place for place in places if not place.exists()))
+    path.rename(unused_name(path, old))
+
+
+def unused_name(path: Path, folder: Path) -> Path:
+    """Return a place for a file in `folder`: its name with the first number that no file there has."""
+    places = (folder / f"{path.stem}.{number}{path.suffix}" for number in count())
+    return next(place for place in places if not place.exists())
 
 
 def _locate(path: Path, members: Sequence[Member], is_old: bool) -> pl.DataFrame:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ from pbe.demo.scenes import ObjectBox, Scene, SceneObject
 from pbe.runtime.child_processes import exit_with_parent, kill_child, start_child
 from pbe.runtime.code_digest import digest_code
 from pbe.runtime.files import atomic_file, write_text
+from pbe.runtime.set_aside import aside_of, discard
 from pbe.settings import World
 from pbe.types import Progress, no_progress
 
@@ -71,8 +73,8 @@ def write_bucket(
 ) -> None:
     """Draw the world into `folder`, or the part of it that is missing; the same arguments give the same bytes.
 
-    A folder with another world (other settings, seed or drawing code) is emptied first. `num_workers` processes draw.
-    Raises RuntimeError when one of them fails.
+    A folder with another world (other settings, seed or drawing code) is emptied first (`set_aside`). `num_workers`
+    processes draw. Raises RuntimeError when one of them fails.
     """
     key = describe_world(settings, seed)
     if _read_key(folder) != key:
@@ -104,9 +106,12 @@ def _read_key(folder: Path) -> Any:
 
 
 def _empty(folder: Path) -> None:
-    for name in (IMAGES_BUCKET, ANNOTATIONS_BUCKET, _PARTS):
-        if (folder / name).exists():
-            shutil.rmtree(folder / name)
+    parts = [folder / name for name in (IMAGES_BUCKET, ANNOTATIONS_BUCKET, _PARTS) if (folder / name).exists()]
+    files = [file for part in parts for file in sorted(part.rglob("*")) if file.is_file()]
+    aside = next(each for n in count() if not (each := aside_of(folder) / str(n)).exists())
+    discard({file: aside / file.relative_to(folder) for file in files}, f"acquire: {folder.name} had another world")
+    for part in parts:
+        shutil.rmtree(part)
     for split in SPLITS:
         (folder / IMAGES_BUCKET / split).mkdir(parents=True)
     (folder / ANNOTATIONS_BUCKET).mkdir()

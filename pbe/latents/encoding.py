@@ -9,6 +9,7 @@ encoder's own draw batches ahead, and Ray reserves a CPU for each of them.
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -26,6 +27,7 @@ from pbe.method.training_triplet import TrainingTriplet
 from pbe.runtime.code_digest import digest_code
 from pbe.runtime.devices import DTYPES, choose_device, choose_precision
 from pbe.runtime.files import digest_files, write_text
+from pbe.runtime.set_aside import aside_of, discard
 from pbe.types import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -116,7 +118,8 @@ def encode(
 ) -> dict[str, int]:
     """Write the missing shards of the cache and its index; return the counts in the index.
 
-    Ray must be initialised. Shards of other parameters, boxes or code are removed first: key.txt has a digest of these.
+    Ray must be initialised. key.txt has a digest of the parameters, boxes and code. Shards of another digest are
+    removed first, or moved aside when they took long to make; those of this digest that were moved aside are used.
     Raises UserError for a file that cannot be read or written, also when that happens in a worker.
     """
     from pbe.runtime.ray_cluster import user_errors_of_tasks
@@ -126,7 +129,7 @@ def encode(
     num_rows = num_boxes * encode.variants
     num_shards = -(-num_rows // encode.shard_rows)
     out.mkdir(parents=True, exist_ok=True)
-    _remove_other_shards(out, cache_key(images, curated, backbone, method, encode, seed))
+    keep_shards(out, cache_key(images, curated, backbone, method, encode, seed))
     missing = [i for i in range(num_shards) if not (out / shard_name(i)).exists()]
     job = EncodeJob(images.resolve(), curated.resolve(), backbone.resolve(), out.resolve(), method, encode, seed)
     done = num_shards - len(missing)
@@ -181,15 +184,25 @@ def _input_files(images: Path, curated: Path, backbone: Path) -> list[Path]:
     return [curated / BOXES_FILE, *([manifest] if manifest.is_file() else []), *parts]
 
 
-def _remove_other_shards(out: Path, key: str) -> None:
-    """Remove all shards if they have another key, and otherwise the files that killed writers left incomplete."""
+def keep_shards(out: Path, key: str) -> None:
+    """Discard the shards of another key, take back those of this key, and remove what killed writers left."""
     key_file = out / KEY
-    is_same = key_file.exists() and key_file.read_text().strip() == key
+    old = key_file.read_text().strip() if key_file.exists() else "unknown"
     for file in out.iterdir():
-        if file != key_file and (not is_same or file.name.startswith(".")):
+        if file.name.startswith(".") or (file.name == INDEX and old != key):
             file.unlink()
-    if not is_same:
+    if old != key:
+        shards = [file for file in sorted(out.iterdir()) if file != key_file]
+        started = key_file if key_file.exists() else None
+        what = f"encode: {out.name} had shards of other parameters, boxes or code"
+        discard({file: _shards_aside(out, old) / file.name for file in shards}, what, started=started)
         write_text(key_file, key + "\n")
+    for file in sorted(_shards_aside(out, key).glob("*")):
+        shutil.move(file, out / file.name)
+
+
+def _shards_aside(out: Path, key: str) -> Path:
+    return aside_of(out) / key[:12]
 
 
 def write_shards(job: EncodeJob, shards: list[int], *, processes: bool) -> Iterator[dict[str, Any]]:

@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from pbe.evaluation.benches.bench import Bench
 from pbe.runtime.files import atomic_file, digest_files
+from pbe.runtime.set_aside import aside_of, discard
 from pbe.types import Image
 
 TEXT = "pbe-key"  # the keyword of the PNG's text
@@ -59,18 +60,24 @@ def keep_results(results: Path, wanted: Mapping[Path, str]) -> dict[Path, str]:
     """Keep the pictures below `results` that are `wanted` under their key, and return those that are missing.
 
     A picture whose key is wanted in another folder is moved or copied there: the evaluated guidance scale has another
-    folder than the scales it is compared with. All other pictures are removed, and with them every folder that is not
-    wanted.
+    folder than the scales it is compared with. All other pictures are removed, or moved aside when they took long to
+    paint, and every folder that is not wanted is removed. A picture that was moved aside is used when it is wanted.
     """
     have = {path: key for path in _pictures(results) if not _is_part(path) and (key := read_key(path))}
+    aside, kept = aside_of(results), set(wanted.values())
+    discard(
+        {path: aside / f"{key}.png" for path, key in have.items() if key not in kept},
+        f"evaluate: {results.name} had pictures of another model, bench or setting",
+    )
     missing = {path: key for path, key in wanted.items() if have.get(path) != key}
-    sources = {key: path for path, key in have.items()}
+    sources = {path.stem: path for path in aside.glob("*.png")} | {key: path for path, key in have.items()}
     found = {path: key for path, key in missing.items() if key in sources}
     for key in set(found.values()):
         _link(sources[key], results / _KEPT / f"{key}.png")
     for path, key in found.items():
         with atomic_file(path) as part:
             shutil.copyfile(results / _KEPT / f"{key}.png", part)
+        (aside / f"{key}.png").unlink(missing_ok=True)
     for path in _pictures(results):
         if path not in wanted:
             path.unlink()
