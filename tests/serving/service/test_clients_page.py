@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from tests.support.running_service import ALICE, RunningService, noise
 
 PAGE = Path(__file__).parents[3] / "docs" / "clients.md"
-BLOCK = re.compile(r"^## (.+?)$|^```(bash|python)( litellm)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^## (.+?)$|^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WITHOUT = {"LiteLLM": "litellm is no dependency of the project: it pins versions of others; it was run by hand"}
 
 
@@ -23,7 +23,7 @@ def examples() -> dict[str, tuple[str, str]]:
     for match in BLOCK.finditer(PAGE.read_text()):
         title = match[1] or title
         if match[2]:
-            found[title] = (match[2], match[4])
+            found[title] = (match[2], match[3])
     return found
 
 
