@@ -40,7 +40,7 @@ def register(settings: Settings, folder: Path, bars: ProgressBars = no_progress_
 
 def origin_of(settings: Settings, folder: Path) -> Origin:
     """Return where the model of a project comes from."""
-    return Origin(git_commit(folder) or "", data_version(folder), model_licence(settings.backbone, folder))
+    return Origin(git_commit(folder) or "", data_version(folder, "register"), model_licence(settings.backbone, folder))
 
 
 def show_comparisons(table: Sequence[Mapping[str, Any]]) -> None:

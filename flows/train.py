@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from flows.inputs import require
-from flows.provenance import provenance_tags, tracking_uri
-from flows.stage import Counts, flatten, main, stage_flow
+from flows.provenance import git_commit, input_hashes, model_licence, output_hashes, tracking_uri
+from flows.stage import REASON, Counts, flatten, main, stage_flow
 from pbe import layout
 from pbe.runtime.files import read_json, write_json, write_text
 from pbe.runtime.ray_cluster import check_resources, ray_cluster, waiting_reported
@@ -14,7 +14,7 @@ from pbe.training import run
 from pbe.training.job import DELIVERED, TrainJob, run_key
 from pbe.training.journal import StepRecord
 from pbe.training.run import Timing
-from pbe.training.tracking import RUN_FILE, RunTracker
+from pbe.training.tracking import RUN_FILE, RunOrigin, RunTracker
 from pbe.types import Progress, ProgressBars, no_progress_bars
 
 PARAMETERS = {"seed", "method", "encode", "train", "backbone"}  # sections that MLflow records
@@ -38,6 +38,7 @@ def train(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bar
     counts = {"steps": len(records), "final_loss": round(sum(r.loss for r in tail) / len(tail), 6)}
     counts["delivered_step"] = read_json(job.folder / run_key(job) / DELIVERED)["step"]
     write_json(folder / layout.counts("train"), counts)
+    tracker.log_outputs(output_hashes(folder, "train"))
     return counts
 
 
@@ -63,7 +64,22 @@ def open_tracker(settings: Settings, folder: Path, job: TrainJob) -> RunTracker:
     parameters = settings.model_dump(mode="json", include=PARAMETERS)
     named = {name: str(value) for name, value in flatten(parameters)}
     run_file = job.folder / run_key(job) / RUN_FILE
-    return RunTracker(tracking_uri(folder), layout.EXPERIMENT, run_file, named, provenance_tags(folder))
+    return RunTracker(tracking_uri(folder), layout.EXPERIMENT, run_file, named, origin_of(settings, folder))
+
+
+def origin_of(settings: Settings, folder: Path) -> RunOrigin:
+    """Return where a run comes from: the code, and the data as they are when it starts."""
+    train = settings.train
+    batch = f"{train.num_workers} x {train.accumulate} x {train.batch_size}"
+    reason = os.environ.get(REASON)
+    return RunOrigin(
+        f"{train.steps} steps of {batch} samples (workers, accumulation, batch) from the backbone "
+        f"`{settings.backbone.source}`" + (f"; the reason: {reason}" if reason else ""),
+        "flows/train.py",
+        git_commit(folder) or "",
+        model_licence(settings.backbone, folder),
+        input_hashes(folder, "train"),
+    )
 
 
 class Reporter:

@@ -1,13 +1,21 @@
 """A training run in an MLflow store: what is logged, and that a resumed run stays one run."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from pbe.errors import UserError
 from pbe.training.journal import StepRecord
-from pbe.training.tracking import METRICS, RUN_FILE, RunTracker
+from pbe.training.tracking import EXPERIMENT_TAGS, METRICS, PROVENANCE, RUN_FILE, RunOrigin, RunTracker
+
+COMMIT, BOXES, BACKBONE, MODEL = "c" * 40, "b" * 32 + ".dir", "a" * 32 + ".dir", "d" * 32 + ".dir"
+ORIGIN = RunOrigin(
+    "five steps", "flows/train.py", f"{COMMIT}-dirty", "apache-2.0",
+    {"data/curated": BOXES, "models/backbone": BACKBONE},
+)  # fmt: skip
 
 
 def record(step: int) -> StepRecord:
@@ -15,7 +23,7 @@ def record(step: int) -> StepRecord:
 
 
 def tracker(tracking_store: str, folder: Path) -> RunTracker:
-    return RunTracker(tracking_store, "tests", folder / "run" / RUN_FILE, {"train.lr": "0.001"}, {"git": "abc"})
+    return RunTracker(tracking_store, "tests", folder / "run" / RUN_FILE, {"train.lr": "0.001"}, ORIGIN)
 
 
 def test_losses_parameters_tags_and_pictures_are_logged(tracking_store: str, tmp_path: Path) -> None:
@@ -30,13 +38,47 @@ def test_losses_parameters_tags_and_pictures_are_logged(tracking_store: str, tmp
     found = client.get_run(run.run_id)
     assert found.info.status == "FINISHED"
     assert found.data.params == {"train.lr": "0.001"}
-    assert found.data.tags["git"] == "abc"
     own = {name for name in found.data.metrics if not name.startswith("system/")}
     assert own == {*METRICS, "step_s", "images_per_s"} - {"loss_t250"}
     assert [m.step for m in client.get_metric_history(run.run_id, "validation_loss")] == [9]
     losses = client.get_metric_history(run.run_id, "loss")
     assert [(m.step, m.value) for m in losses] == [(s, 1.0 / (s + 1)) for s in range(45)]
     assert [a.path for a in client.list_artifacts(run.run_id, "validation")] == ["validation/validation-00000002.png"]
+
+
+def test_inputs_are_recorded_before_and_outputs_after(tracking_store: str, tmp_path: Path) -> None:
+    client = MlflowClient(tracking_store)
+
+    def provenance(run_id: str) -> Any:
+        return json.loads(Path(client.download_artifacts(run_id, PROVENANCE)).read_text())
+
+    with tracker(tracking_store, tmp_path) as run:
+        before = client.get_run(run.run_id)
+        assert provenance(run.run_id)["outputs"] == {}
+    run.log_outputs({"models/pbe": MODEL, "reports/losses.csv": "e" * 32})
+    after = client.get_run(run.run_id)
+    own = {"git_commit": f"{COMMIT}-dirty", "licence": "apache-2.0", "data": f"data/curated {BOXES}"}
+    own |= {"backbone": f"models/backbone {BACKBONE}"}
+    assert {name: value for name, value in before.data.tags.items() if not name.startswith("mlflow.")} == own
+    assert after.data.tags == before.data.tags | {"model": f"models/pbe {MODEL}"}
+    assert provenance(run.run_id)["inputs"] == ORIGIN.inputs
+    assert provenance(run.run_id)["outputs"] == {"models/pbe": MODEL, "reports/losses.csv": "e" * 32}
+
+
+def test_mlflow_shows_source_description_and_data_set_and_opens_on_the_runs(
+    tracking_store: str, tmp_path: Path
+) -> None:
+    with tracker(tracking_store, tmp_path) as run:
+        pass
+    client = MlflowClient(tracking_store)
+    found = client.get_run(run.run_id)
+    tags = found.data.tags
+    assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("flows/train.py", "LOCAL")
+    assert (tags["mlflow.source.git.commit"], tags["mlflow.source.git.dirty"]) == (COMMIT, "True")
+    assert tags["mlflow.note.content"] == "five steps"
+    (data_set,) = found.inputs.dataset_inputs
+    assert (data_set.dataset.name, data_set.dataset.digest) == ("data/curated", BOXES)
+    assert client.get_experiment(found.info.experiment_id).tags.items() >= EXPERIMENT_TAGS.items()
 
 
 def test_an_interrupted_run_continues_as_the_same_run(tracking_store: str, tmp_path: Path) -> None:
