@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from pbe.curation.fiftyone_export import has_decisions
 from pbe.errors import UserError
 from pbe.runtime.fiftyone_connection import connected_fiftyone
 from pbe.runtime.mongod import running_mongod
@@ -34,19 +35,30 @@ def browse(
     uri: str | None = None,
     port: int = PORT,
     on_ready: Callable[[str], None] | None = None,
+    decisions: str = "",
+    write: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the App on `dataset` until SIGINT or SIGTERM; call `on_ready` with its address when it accepts connections.
 
-    `home` is the project's `.fiftyone` folder; `uri` names another MongoDB than the one in it. Call it in the main
-    thread. Raises UserError when the port is in use or there is no such dataset.
+    `home` is the project's `.fiftyone` folder; `uri` names another MongoDB than the one in it. `write` is called with
+    the address of the MongoDB when there is no such dataset, or when the project's own is not of these `decisions`.
+    Call it in the main thread. Raises UserError when the port is in use, or without a dataset and `write`.
     """
     require_free_port(port, "--port")
-    if uri is None and not (home / "db").is_dir():
+    if uri is None and write is None and not (home / "db").is_dir():
         raise UserError(f"{home}: no FiftyOne database; run: dvc repro curate")
-    with running_mongod(home, uri) as running, connected_fiftyone(running, home) as fo:
-        if not fo.dataset_exists(dataset):
-            raise UserError(f"no FiftyOne dataset named {dataset}; run: dvc repro curate")
-        asyncio.run(_serve(_load_app(fo), port, dataset, on_ready))
+    with running_mongod(home, uri) as running:
+        if write is not None and not _is_written(running, home, dataset, None if uri else decisions):
+            write(running)
+        with connected_fiftyone(running, home) as fo:
+            if not fo.dataset_exists(dataset):
+                raise UserError(f"no FiftyOne dataset named {dataset}; run: dvc repro curate")
+            asyncio.run(_serve(_load_app(fo), port, dataset, on_ready))
+
+
+def _is_written(uri: str, home: Path, dataset: str, decisions: str | None) -> bool:
+    with connected_fiftyone(uri, home) as fo:
+        return bool(fo.dataset_exists(dataset)) if decisions is None else has_decisions(fo, dataset, decisions)
 
 
 async def _serve(app: Any, port: int, dataset: str, on_ready: Callable[[str], None] | None) -> None:

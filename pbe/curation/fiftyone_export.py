@@ -30,6 +30,7 @@ REASONS = (
     BY_REVIEWER,
 )
 SIMILARITY_KEY = "tower"
+_DECISIONS = "decisions"  # in the dataset's info
 _BOX_FIELDS = ("box_id", "is_occluded", "is_truncated", "is_group_of", "is_depiction")
 BOX_COLUMNS = ("label", "x0", "y0", "x1", "y1", "width", "height", *_BOX_FIELDS)
 _SIMILARITY = ("uniqueness", "typicality")
@@ -75,6 +76,17 @@ class ImageRecord(NamedTuple):
     group: str | None = None
 
 
+def has_decisions(fo: Any, name: str, decisions: str) -> bool:
+    """Return whether the dataset exists, is of these decisions as far as it says, and its thumbnails are there."""
+    if not fo.dataset_exists(name):
+        return False
+    dataset = fo.load_dataset(name)
+    first = dataset.first() if len(dataset) else None
+    return dataset.info.get(_DECISIONS) in (None, "", decisions) and (
+        first is None or Path(first.filepath).parents[2].is_dir()
+    )
+
+
 class DatasetWriter:
     """Writes a FiftyOne dataset, which replaces any other one of its name."""
 
@@ -106,16 +118,18 @@ class DatasetWriter:
         self._ids += [document["_id"] for document in documents]
         self._reasons |= {record.decision.reason for record in records}
 
-    def finish(self, rows: Sequence[int], embeddings: Floats) -> None:
+    def finish(self, rows: Sequence[int], embeddings: Floats, decisions: str = "") -> None:
         """Index the records at `rows` by their (N, D) embeddings, and save the views that reviewers start from.
 
         The App sorts by similarity with the index. It holds the index in memory, so there is none over 200,000 images.
+        `decisions` is a digest of the decisions, which the dataset keeps (`has_decisions`).
         """
         if 2 <= len(rows) <= _MAX_INDEXED:
             self._index([str(self._ids[row]) for row in rows], embeddings)
         self._dataset.reload()
         for name in _INDEXED_FIELDS:
             self._dataset.create_index(name)
+        self._dataset.info[_DECISIONS] = decisions
         self._arrange_app()
         self._save_views()
 

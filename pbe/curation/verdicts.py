@@ -4,7 +4,7 @@ A reviewer adds the tag `reject` or `keep` to images or boxes. `pull` compares t
 and writes the differences to the file. The file is in git, so that verdicts are reviewed, reverted and dated like code.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +75,27 @@ def pull(fo: Any, dataset: str, path: Path) -> list[TaggedVerdict]:
     if new:
         write_verdicts(path, known | {v[:3]: v.verdict for v in tagged})
     return new
+
+
+def unsaved_verdicts(fo: Any, dataset: str, known: Verdicts) -> list[TaggedVerdict]:
+    """Return the verdicts tagged in the FiftyOne dataset that `known` does not have; [] without a dataset."""
+    if not fo.dataset_exists(dataset):
+        return []
+    return [v for v in _tagged_verdicts(fo.load_dataset(dataset)) if known.get(v[:3]) != v.verdict]
+
+
+def tag_verdicts(fo: Any, dataset: str, verdicts: Sequence[TaggedVerdict]) -> None:
+    """Tag images and boxes of the FiftyOne dataset as a reviewer does in the App."""
+    ids: dict[tuple[str, str, str], list[str]] = {}
+    for kind, split, key, verdict in verdicts:
+        ids.setdefault((kind, split, verdict), []).append(key)
+    for (kind, split, verdict), keys in ids.items():
+        of_split = fo.load_dataset(dataset).match(fo.ViewField("split") == split)
+        if kind == "image":
+            of_split.match(fo.ViewField("image_id").is_in(keys)).tag_samples(verdict)
+        else:
+            boxes = of_split.filter_labels("ground_truth", fo.ViewField("box_id").is_in(keys))
+            boxes.tag_labels(verdict, label_fields="ground_truth")
 
 
 def _tagged_verdicts(dataset: Any) -> Iterator[TaggedVerdict]:

@@ -15,9 +15,7 @@ from pbe.runtime.code_digest import NO_RESULT
 from pbe.settings import Settings
 from tests.support.parameters import PARAMETERS, ROOT
 
-# These decide how a stage runs, not its output; DVC tracks the settings' values as parameters.
-_MODULES = "artifacts environment inputs interruption output progress provenance server stage"
-MACHINERY = {f"flows.{name}" for name in _MODULES.split()}
+OUTPUT = {"flows.scores"}  # all other modules of `flows` decide how a stage runs, but for the stage's own
 LOADED_BY_PATH = {"register": {Path("pbe/serving/pyfunc.py")}}  # MLflow loads it
 
 
@@ -70,7 +68,9 @@ def tracked_keys(stage: str) -> set[str]:
 def imported_files(stage: str) -> set[Path]:
     """Return the files that a stage's flow imports, directly or not, and that can change its output."""
     graph = _graph()
-    modules = {f"flows.{stage}"} | graph.find_upstream_modules(f"flows.{stage}") - MACHINERY
+    own = OUTPUT | {f"flows.{stage}"}
+    found = {f"flows.{stage}"} | graph.find_upstream_modules(f"flows.{stage}")
+    modules = {module for module in found if module in own or not f"{module}.".startswith("flows.")}
     modules = {module for module in modules if not f"{module}.".startswith(tuple(f"{each}." for each in NO_RESULT))}
     files = {Path(*module.split(".")).with_suffix(".py") for module in modules}
     return {file for file in files if (ROOT / file).is_file()}  # the file of a package holds its docstring alone
