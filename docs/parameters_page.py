@@ -113,5 +113,9 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "pattern" in schema:
         return "`auto` / `cpu` / `cuda` / `cuda:N`"
     name = {"string": "text", "number": "number", "integer": "whole number", "boolean": "true / false", "null": "null"}
-    limits = [f"{sign} {schema[limit]:,}" for limit, sign in _LIMITS.items() if limit in schema]
+    limits = [f"{sign} {_number(schema[limit])}" for limit, sign in _LIMITS.items() if limit in schema]
     return " ".join([name[schema["type"]], ", ".join(limits)]).strip()
+
+
+def _number(value: float) -> str:
+    return "2^63" if value == 2**63 else f"{value:,g}" if isinstance(value, float) else f"{value:,}"

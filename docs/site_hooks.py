@@ -23,6 +23,7 @@ COPIES = {  # a file of the repository, and where it is on the site
     "integrations/comfyui_pbe.py": "comfyui_pbe.txt",
     "reports/tables.png": "tables.png",
 }
+ON_SITE = COPIES | {"pbe/settings.py": "parameters.md"}  # on GitHub the settings themselves say what each means
 _LINK = re.compile(r"(\]\()([^)\s#:]+)([)#])")
 
 
@@ -44,5 +45,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def site_link(link: str, origin: str, place: str) -> str:
     """Return a link of the file `origin` of the repository as a link of the page `place` of the site."""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), link))
-    on_site = COPIES.get(target, target.removeprefix("docs/") if target.startswith("docs/") else None)
+    on_site = ON_SITE.get(target, target.removeprefix("docs/") if target.startswith("docs/") else None)
     return link if on_site is None else posixpath.relpath(on_site, posixpath.dirname(place) or ".")
