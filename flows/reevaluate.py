@@ -1,7 +1,8 @@
 """Evaluates the champion again, in the way that the project evaluates now: `python -m flows.reevaluate`.
 
 It is not a stage. Run it when the gate refuses a model because the champion was evaluated on another bench, with other
-real images, another sampler or other code of the metrics; then ask the gate again: `dvc repro --force register`.
+real images, another sampler or other code of the metrics; then ask the gate again:
+`dvc repro --force --single-item register`.
 
 The champion is evaluated in .pbe/champion, which looks like the project but for the model and the reports. An
 interrupted run resumes there.
@@ -39,7 +40,8 @@ def reevaluate(settings: Settings, folder: Path, bars: ProgressBars = no_progres
     evaluate(with_project_encoder(settings, folder), copy, bars)
     evaluation = read_evaluation(copy)
     registry.add_evaluation(name, version, evaluation, report_files=report_files(copy), tracking_uri=uri)
-    print(f"version {version} can be compared now; to ask the gate again: dvc repro --force register", flush=True)
+    command = "dvc repro --force --single-item register"
+    print(f"version {version} can be compared now; to ask the gate again: {command}", flush=True)
     return {"name": name, "version": version, "evaluation": evaluation.key}
 
 

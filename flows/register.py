@@ -1,6 +1,7 @@
 """Stage register: the trained model becomes a version in MLflow's registry, and the champion if the gate accepts it."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,21 @@ from pbe.settings import Settings
 from pbe.types import ProgressBars, no_progress_bars
 
 
+BASELINE = "DVC_EXP_BASELINE_REV"  # DVC sets it for the stages of an experiment
+EXPERIMENT = (
+    "Not registered: an experiment registers nothing. After dvc exp apply, run: dvc repro --force --single-item register"
+)
+
+
 def register(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:
-    """Register models/pbe with its evaluation, ask the gate, and write reports/registered.json."""
+    """Register models/pbe with its evaluation, ask the gate, and write reports/registered.json.
+
+    An experiment of DVC registers nothing, unless `register.experiments` is set.
+    """
+    if BASELINE in os.environ and not settings.register_.experiments:
+        unregistered = registry.Registered(settings.register_.name, None, "", False, EXPERIMENT, "experiment")
+        registry.write_registered(unregistered, folder / layout.REGISTERED)
+        return {"name": unregistered.name, "outcome": unregistered.outcome, "reason": unregistered.reason}
     registered = registry.register(
         folder / layout.MODEL,
         read_evaluation(folder),

@@ -370,6 +370,7 @@ class Register(Section):
     replace_incomparable: bool = Field(
         description="replace a champion that was evaluated in another way, without comparing the two"
     )
+    experiments: bool = Field(description="true: an experiment (dvc exp run) registers its model as well")
 
 
 class Settings(Section):

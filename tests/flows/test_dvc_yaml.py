@@ -53,6 +53,11 @@ def test_the_params_are_what_the_stage_reads_and_what_can_change_its_output(name
     assert all(any(f"{key}.".startswith(f"{each}.") for key in leaves()) for each in PIPELINE[name]["params"])
 
 
+def test_dvcs_run_cache_does_not_stand_for_a_registration() -> None:
+    """DVC would restore reports/registered.json from an earlier run, or an experiment, and register nothing."""
+    assert PIPELINE["register"]["outs"] == [{"reports/registered.json": {"persist": True}}]
+
+
 def test_git_ignores_every_cached_output_and_nothing_that_it_tracks(tmp_path: Path) -> None:
     """Otherwise DVC would add .gitignore files, and a repro would leave untracked files in git's status."""
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)

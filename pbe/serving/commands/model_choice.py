@@ -28,6 +28,8 @@ class ModelChoice:
 def default_model() -> tuple[ModelChoice, str]:
     """Return the champion, or the bundled painter where there is no champion, and a text that says which one it is.
 
+    In a clone that has pulled a project's outputs and has no registry, the champion is models/pbe, if
+    reports/registered.json says so.
     Raises UserError when there is neither, the champion's files are gone or the registry cannot be read, and
     UnavailableError when it does not answer.
     """
@@ -39,6 +41,9 @@ def default_model() -> tuple[ModelChoice, str]:
             return _registered(CHAMPION, tracking_uri), f"the champion ({CHAMPION})"
         except NoModelError:
             pass
+    pulled = _pulled_champion() if tracking_uri is None else None
+    if pulled is not None:
+        return pulled, f"the champion that was pulled ({pulled.folder}): there is no registry here"
     bundled = _bundled_painter()
     if bundled is None:
         raise UserError(
@@ -109,6 +114,20 @@ def _project_registry() -> str | None:
     """Return the address of the first mlflow.db of a project."""
     databases = (project / layout.MLFLOW_DATABASE for project in _projects())
     return next((f"sqlite:///{database}" for database in databases if database.is_file()), None)
+
+
+def _pulled_champion() -> ModelChoice | None:
+    """Return models/pbe of the first project whose reports/registered.json names it champion."""
+    from pbe.method.backbone import INDEX
+    from pbe.runtime.files import read_json
+
+    for project in _projects():
+        folder, registered = project / layout.MODEL, project / layout.REGISTERED
+        if (folder / INDEX).is_file() and registered.is_file():
+            found = read_json(registered)
+            if found.get("promoted"):
+                return ModelChoice(folder, str(found["name"]), str(found["version"]))
+    return None
 
 
 def _bundled_painter() -> Path | None:

@@ -29,8 +29,8 @@ CHAMPION = "champion"
 CHANGED, CLIP, IDENTITY, COPIED = "unmasked_max_abs_diff", "clip_score", "identity", "copy_paste_score"
 WITHOUT_CASES = ("kid", CHANGED)  # metrics that are no mean over cases
 REEVALUATE = (
-    "to compare them, evaluate the champion in the same way: python -m flows.reevaluate, then dvc repro --force"
-    " register; to replace it without a comparison, set register.replace_incomparable to true"
+    "to compare them, evaluate the champion in the same way: python -m flows.reevaluate, then dvc repro --force "
+    "--single-item register; to replace it without a comparison, set register.replace_incomparable to true"
 )
 _NAMES = {SOURCE: "the untouched source", COPY_PASTE: "copy-and-paste"}
 

@@ -209,7 +209,7 @@ def _move(client: "MlflowClient", listing: ModelListing, version: int | str, rea
     if not has_files(found, tracking_uri):
         raise MissingFilesError(
             f"{listing.name}: the files of version {found.version} are gone; promote another version, or register the "
-            "model again: dvc repro --force register"
+            "model again: dvc repro --force --single-item register"
         )
     client.set_model_version_tag(listing.name, str(found.version), PROMOTION_TAG, reason)
     make_champion(client, listing, found.version)

@@ -230,7 +230,8 @@ def _download_file(version: "ModelVersion", path: str, folder: Path) -> None:
 
 
 def _missing_files(model_uri: str, location: str) -> MissingFilesError:
-    return MissingFilesError(f"{model_uri}: its files are gone from {location}; run dvc repro --force register")
+    command = "dvc repro --force --single-item register"
+    return MissingFilesError(f"{model_uri}: its files are gone from {location}; run {command}")
 
 
 def _has_version(model_uri: str) -> bool:

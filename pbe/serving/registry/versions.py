@@ -65,10 +65,13 @@ SIGNATURE = ModelSignature(
 
 @dataclass(frozen=True)
 class Registered:
-    """reports/registered.json: the version, its alias, and the gate's reason, outcome and comparisons."""
+    """reports/registered.json: the version, its alias, and the gate's reason, outcome and comparisons.
+
+    An experiment that registers nothing has no version.
+    """
 
     name: str
-    version: int
+    version: int | None
     alias: str
     promoted: bool
     reason: str

@@ -64,6 +64,22 @@ def test_the_champion_comes_before_the_bundled_painter(
     assert named_model("photo").folder == bundled
 
 
+def test_a_pulled_clone_without_a_registry_uses_the_champion_that_it_has(
+    project: Path, bundled: Path, model_folder: Path, empty_registry: Path
+) -> None:
+    pulled = Path(shutil.copytree(model_folder, project / "models/pbe"))
+    registered = project / "reports/registered.json"
+    registered.parent.mkdir()
+    registered.write_text('{"name": "paint-by-example", "version": 3, "promoted": false}')
+    assert default_model()[0].folder == bundled
+    registered.write_text('{"name": "paint-by-example", "version": 3, "promoted": true}')
+    choice, text = default_model()
+    assert choice == ModelChoice(pulled, "paint-by-example", "3")
+    assert text == f"the champion that was pulled ({pulled}): there is no registry here"
+    shutil.copy(empty_registry, project / "mlflow.db")  # it decides, though it has no champion
+    assert default_model()[0].folder == bundled
+
+
 @pytest.mark.usefixtures("bundled")
 def test_a_champion_whose_files_are_gone_is_not_replaced_silently(
     project: Path, model_folder: Path, empty_registry: Path
@@ -71,7 +87,7 @@ def test_a_champion_whose_files_are_gone_is_not_replaced_silently(
     shutil.copy(empty_registry, project / "mlflow.db")
     register_champion(project, model_folder)
     shutil.rmtree(project / "mlruns")
-    with pytest.raises(registered_models.MissingFilesError, match="run dvc repro --force register"):
+    with pytest.raises(registered_models.MissingFilesError, match="run dvc repro --force --single-item register"):
         default_model()
 
 

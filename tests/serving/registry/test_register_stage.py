@@ -10,7 +10,8 @@ import mlflow
 import numpy as np
 import pytest
 
-from flows.register import register
+from flows.provenance import tracking_uri
+from flows.register import BASELINE, register
 from pbe import layout
 from pbe.errors import UserError
 from tests.support.parameters import PARAMETERS
@@ -44,6 +45,19 @@ def test_a_model_is_registered_and_reported_with_its_evaluation(project: Path) -
     assert {row["metric"] for row in registered["table"]} == {"clip_score", "identity", "fid", "copy_paste_score"}
     assert list((project / "mlruns").rglob("MLmodel"))
     assert list((project / "mlruns").rglob("evaluations/*/index.html"))
+
+
+@pytest.mark.usefixtures("project")
+def test_an_experiment_registers_nothing_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BASELINE, "0" * 40)
+    assert register(PARAMETERS, Path())["outcome"] == "experiment"
+    registered = json.loads(layout.REGISTERED.read_text())
+    assert (registered["version"], registered["promoted"], registered["alias"]) == (None, False, "")
+    assert registered["reason"].endswith("After dvc exp apply, run: dvc repro --force --single-item register")
+    client = mlflow.MlflowClient(tracking_uri(Path()))
+    assert client.search_registered_models() == []
+    asked = PARAMETERS.model_copy(update={"register_": PARAMETERS.register_.replace(experiments=True)})
+    assert register(asked, Path())["version"] == 1
 
 
 @pytest.mark.usefixtures("project")

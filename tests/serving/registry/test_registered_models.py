@@ -222,7 +222,7 @@ def test_a_model_whose_files_are_gone_is_named_with_its_remedy(built: Registry, 
         database.execute("UPDATE model_versions SET storage_location = '/nowhere/m'")
     assert files_are_missing(CHAMPION, uri)
     assert not files_are_missing(f"models:/{NAME}/7", uri)
-    with pytest.raises(MissingFilesError, match="its files are gone from /nowhere/m; run dvc repro --force register"):
+    with pytest.raises(MissingFilesError, match="its files are gone from /nowhere/m; run dvc repro --force --single"):
         painter_folder(CHAMPION, tracking_uri=uri)
 
 
