@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flows.pipeline import STAGES
+from flows.scores import SCORES
 from tests.support.stage_inputs import PIPELINE, ROOT, code_deps, imported_files, leaves, parameters, tracked_keys
 
 DESIGN = ["acquire", "filter", "curate", "backbone", "encode", "train", "bench", "evaluate", "register"]
@@ -51,6 +52,12 @@ def test_files_that_are_no_modules_are_below_a_folder_among_the_deps(name: str) 
 def test_the_params_are_what_the_stage_reads_and_what_can_change_its_output(name: str) -> None:
     assert tracked_keys(name) == parameters(name)
     assert all(any(f"{key}.".startswith(f"{each}.") for key in leaves()) for each in PIPELINE[name]["params"])
+
+
+def test_dvc_compares_a_dozen_scores_and_no_nested_report() -> None:
+    metrics = {name: named(stage["metrics"]) for name, stage in PIPELINE.items() if "metrics" in stage}
+    assert metrics == {"evaluate": ["reports/scores.json"]}
+    assert len(SCORES) <= 12
 
 
 def test_dvcs_run_cache_does_not_stand_for_a_registration() -> None:
