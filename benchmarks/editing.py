@@ -5,10 +5,11 @@
 The weights are random, of Stable Diffusion's size. Diffusers' defaults are 50 PNDM steps with guidance 5. An edit of
 that size takes minutes on a CPU: both are measured over a few steps, the UNet's calls apart from the rest, and
 
-    seconds of an edit = the rest + evaluations x seconds of a call
+    seconds of an edit = the rest + guided calls x their seconds + calls without guidance x theirs
 
-Both share the memory of UNet and VAE. With one thread, seconds are CPU time. Prints ratios and asserts nothing about
-time.
+The last row is `pbe edit`'s default, whose guidance interval leaves some calls without guidance. Both share the memory
+of UNet and VAE; ours packs the weights of its UNet, too. With one thread, seconds are CPU time. Prints ratios and
+asserts nothing about time.
 """
 
 import argparse
@@ -24,11 +25,13 @@ from PIL import Image as PillowImage
 from sizes import SIZES, clock, machine, random_painter, stock_unet
 from torch import nn
 
+from pbe.method.guidance import GuidanceInterval
 from pbe.method.painter import Painter
 from pbe.method.pretrained import quiet_libraries
 from pbe.method.sampling import num_evaluations
+from pbe.method.sampling.flow import sampling_timesteps
 from pbe.runtime.devices import DTYPES
-from pbe.serving.edit_defaults import DEFAULT_SAMPLER, DEFAULT_STEPS
+from pbe.serving.edit_defaults import DEFAULT_INTERVAL, DEFAULT_SAMPLER, DEFAULT_STEPS
 
 STOCK_STEPS = 50  # diffusers' default
 
@@ -63,8 +66,8 @@ class Cost:
     rest: float
     num_calls: int
 
-    def edit(self, evaluations: int) -> float:
-        return self.rest + evaluations * self.call
+    def edit(self, num_guided: int, num_unguided: int = 0, unguided_call: float = 0.0) -> float:
+        return self.rest + num_guided * self.call + num_unguided * unguided_call
 
 
 def measure(edit: Callable[[], object], unet: nn.Module) -> Cost:
@@ -75,6 +78,13 @@ def measure(edit: Callable[[], object], unet: nn.Module) -> Cost:
         total = clock() - began
     later = timed.calls[1:] or timed.calls
     return Cost(sum(later) / len(later), total - sum(timed.calls), len(timed.calls))
+
+
+def num_guided_by_default(painter: Painter) -> int:
+    """Return how many calls of a default edit are guided."""
+    levels = painter.alphas_cumprod
+    interval = GuidanceInterval(*DEFAULT_INTERVAL, levels)
+    return sum(interval.contains(t) for t in sampling_timesteps(DEFAULT_STEPS, len(levels), from_last=True))
 
 
 def stock_pipeline(painter: Painter) -> Any:
@@ -112,7 +122,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    painter = random_painter(options.size, options.image_px).eval().to(DTYPES[options.dtype])
+    painter = random_painter(options.size, options.image_px).eval().place(torch.device("cpu"), DTYPES[options.dtype])
     pipeline = stock_pipeline(painter)
     rng, side = np.random.default_rng(0), options.image_px
     source, exemplar = rng.integers(0, 256, (2, side, side, 3), dtype=np.uint8)
@@ -124,20 +134,25 @@ def main() -> None:
         with torch.inference_mode():
             return pipeline(*pictures, num_inference_steps=options.steps, guidance_scale=5.0)
 
-    def ours() -> object:
-        return painter.paint(source[None], mask[None], exemplar[None], num_steps=options.steps, seeds=[0])
+    def ours(guidance_scale: float = 5.0) -> object:
+        return painter.paint(
+            source[None], mask[None], exemplar[None], num_steps=options.steps, seeds=[0], guidance_scale=guidance_scale
+        )
 
     print(f"{options.size}, {side} px, {options.dtype}; {machine()}", flush=True)
     costs = {}
     for name, edit, unet in (("diffusers", stock, pipeline.unet), ("ours", ours, painter.unet)):
         costs[name] = cost = measure(edit, unet)
         print(f"{name:10s} {cost.call:8.3f} s a call, {cost.rest:8.3f} s the rest; {cost.num_calls} calls", flush=True)
+    unguided = measure(lambda: ours(1.0), painter.unet).call
+    print(f"{'':10s} {unguided:8.3f} s a call without guidance", flush=True)
+    num_guided = num_guided_by_default(painter)
     defaults = costs["diffusers"].edit(STOCK_STEPS + 1)  # PNDM, like PLMS, calls once more than it steps
     for name, seconds in {
         f"diffusers, PNDM, {STOCK_STEPS} steps": defaults,
         f"ours, PLMS, {STOCK_STEPS} steps": costs["ours"].edit(num_evaluations("plms", STOCK_STEPS)),
         f"ours, {DEFAULT_SAMPLER}, {DEFAULT_STEPS} steps": costs["ours"].edit(
-            num_evaluations(DEFAULT_SAMPLER, DEFAULT_STEPS)
+            num_guided, num_evaluations(DEFAULT_SAMPLER, DEFAULT_STEPS) - num_guided, unguided
         ),
     }.items():
         print(f"{name:34s} {seconds:9.1f} s an edit, {defaults / seconds:5.2f} x", flush=True)

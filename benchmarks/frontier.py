@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/frontier.py score --project DEMO --out OUT
     .venv/bin/python benchmarks/frontier.py write --out demo=OUT photographs=OUT --page docs/sampling.md
 
-A configuration is SAMPLER:STEPS[:LOW-HIGH]; LOW-HIGH is the guidance interval in noise levels sigma. `paint` paints the
+A configuration is SAMPLER:STEPS[:LOW-HIGH][:cacheN]; LOW-HIGH is the guidance interval in noise levels sigma, and
+cacheN runs the deep part of the UNet at every N-th call only (`pbe.method.feature_cache`). `paint` paints the
 bench of a finished run with the model of the same run, or with --model, from the noise that the evaluation draws;
 pictures that exist are kept. `score` scores them as the evaluation does, and takes differences of the same cases from
 the first configuration painted, with intervals of 95 %: over clips where the project's boxes have clips (see
@@ -64,16 +65,23 @@ class Configuration:
     sampler: str
     num_steps: int
     interval: tuple[float, float] | None
+    cache_every: int
 
     @classmethod
     def parse(cls, name: str) -> "Configuration":
-        """Read SAMPLER:STEPS[:LOW-HIGH]."""
+        """Read SAMPLER:STEPS[:LOW-HIGH][:cacheN]."""
         sampler, steps, *rest = name.split(":")
+        every = int(rest.pop().removeprefix("cache")) if rest and rest[-1].startswith("cache") else 1
         low, high = rest[0].split("-") if rest else ("", "")
-        return cls(name, sampler, int(steps), (float(low), float(high)) if rest else None)
+        return cls(name, sampler, int(steps), (float(low), float(high)) if rest else None, every)
 
     def keywords(self) -> dict[str, Any]:
-        return {"sampler": self.sampler, "num_steps": self.num_steps, "guidance_interval": self.interval}
+        return {
+            "sampler": self.sampler,
+            "num_steps": self.num_steps,
+            "guidance_interval": self.interval,
+            "cache_every": self.cache_every,
+        }
 
 
 class CallCounter:
@@ -120,7 +128,10 @@ def paint_part(
         num_squares += len(sources)
         return painter.paint(sources, masks, exemplars, seeds=seeds.tolist(), **configuration.keywords())
 
-    settings = PaintSettings("cpu", "fp32", configuration.num_steps, magnification, CPU_CALL_SIZE)
+    settings = PaintSettings(
+        "cpu", "fp32", configuration.sampler, configuration.num_steps, configuration.interval, magnification,
+        CPU_CALL_SIZE,
+    )  # fmt: skip
     began = time.process_time()
     images = paint_windows(requests, exemplars, painter.image_px, settings, paint_squares)
     took = time.process_time() - began

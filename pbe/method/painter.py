@@ -35,11 +35,12 @@ from pbe.method.denoiser import (
     mask_latents,
 )
 from pbe.method.diffusion import alphas_cumprod, noise_of_velocity, rescale_zero_terminal_snr
+from pbe.method.feature_cache import FeatureCache
 from pbe.method.guidance import GuidanceInterval, guided
 from pbe.method.holes import fill_holes
 from pbe.method.pretrained import forget_origin, load_scheduler, load_vae
 from pbe.method.previews import Previews
-from pbe.method.row_kernels import depends_on_batch
+from pbe.method.row_kernels import depends_on_batch, pack_weights
 from pbe.method.sampling import check_sampler, sample
 from pbe.method.seams import match_rim
 from pbe.method.unet import CLASS, UNet
@@ -93,14 +94,17 @@ class Painter(nn.Module):
     def place(self, device: torch.device, dtype: torch.dtype) -> "Painter":
         """Move the painter to a device and convert its weights for inference; return the painter itself.
 
-        On a GPU, convolutions run in channels_last, and each call of the UNet replays a CUDA graph: on one picture, its
-        thousand kernels take less time than launching them one by one.
+        On a CPU, the UNet's wide layers keep their weights packed (`row_kernels`). On a GPU, convolutions run in
+        channels_last, and each call of the UNet replays a CUDA graph: on one picture, its thousand kernels take less
+        time than launching them one by one.
         """
         self.to(device, dtype)
         if device.type == "cuda":
             self.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this one
             self.vae.to(memory_format=torch.channels_last)
             self._graphs = CudaGraphs(self.unet)
+        elif device.type == "cpu":
+            pack_weights(self.unet)
         return self
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -131,6 +135,7 @@ class Painter(nn.Module):
         on_preview: Callable[[Images], None] | None = None,
         sampler: str = "plms",
         guidance_interval: tuple[float, float] | None = None,
+        cache_every: int = 1,
     ) -> Images:
         """Paint each exemplar into its source where the mask is 1.
 
@@ -138,10 +143,11 @@ class Painter(nn.Module):
         uint8 of any side, and one seed for each noise. Several exemplars of one object are an array (K, e, e, 3) in
         place of one (e, e, 3). Returns (B, H, W, 3) uint8, equal to the sources where the mask is 0; `on_preview` is
         called every few steps with what they would be now. `sampler` is one of `pbe.method.sampling.SAMPLERS`;
-        `guidance_interval` limits guidance to noise levels low < sigma_t <= high (`pbe.method.guidance`). Raises
-        ValueError for shapes that do not match, a negative guidance scale, an empty interval, an unknown sampler or a
-        number of steps below 1 or above the schedule's, and UserError for guidance with a model that was trained
-        without it and for several exemplars with one without the bottleneck.
+        `guidance_interval` limits guidance to noise levels low < sigma_t <= high (`pbe.method.guidance`);
+        `cache_every` above 1 runs the deep part of the UNet at every so many calls only, an approximation
+        (`pbe.method.feature_cache`). Raises ValueError for shapes that do not match, a negative guidance scale, an
+        empty interval, an unknown sampler or a number of steps below 1 or above the schedule's, and UserError for
+        guidance with a model that was trained without it and for several exemplars with one without the bottleneck.
         """
         self._check(sources, masks, len(exemplars), guidance_scale, seeds)
         return self.paint_context(
@@ -156,6 +162,7 @@ class Painter(nn.Module):
             on_preview=on_preview,
             sampler=sampler,
             guidance_interval=guidance_interval,
+            cache_every=cache_every,
         )
 
     @torch.inference_mode()
@@ -173,6 +180,7 @@ class Painter(nn.Module):
         on_preview: Callable[[Images], None] | None = None,
         sampler: str = "plms",
         guidance_interval: tuple[float, float] | None = None,
+        cache_every: int = 1,
     ) -> Images:
         """Paint what a context (B, T, D) describes, guided away from `uncond_context` (1, T, D); see `paint`."""
         self._check(sources, masks, len(context), guidance_scale, seeds)
@@ -187,7 +195,7 @@ class Painter(nn.Module):
         height, width = masked.shape[-2:]
         small_mask = mask_latents(mask, height, width)
 
-        unet = self._graphs or self.unet
+        unet = FeatureCache(self.unet, cache_every) if cache_every != 1 else self._graphs or self.unet
 
         def predict(noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
             x = denoiser_input(noisy, masked, small_mask, self.mask_channel)

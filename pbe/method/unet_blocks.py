@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pbe.method.row_kernels import Conv2d, by_row
+from pbe.method.row_kernels import Conv2d, Linear, at_each_position, by_row
 
 
 class ResidualBlock(nn.Module):
@@ -48,18 +48,18 @@ class Attention(nn.Module):
     def __init__(self, channels: int, context_dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(channels, channels, bias=False)
-        self.to_k = nn.Linear(context_dim, channels, bias=False)
-        self.to_v = nn.Linear(context_dim, channels, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+        self.to_q = Linear(channels, channels, bias=False)
+        self.to_k = Linear(context_dim, channels, bias=False)
+        self.to_v = Linear(context_dim, channels, bias=False)
+        self.to_out = nn.ModuleList([Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend among the positions of x; q, k and v are one product."""
         layers = (self.to_q, self.to_k, self.to_v)
-        if all(type(layer) is nn.Linear for layer in layers):
+        if all(type(layer) is Linear and not layer.packs for layer in layers):
             weight = torch.cat([layer.weight for layer in layers])
             q, k, v = F.linear(x, weight).chunk(3, -1)
-        else:  # adapters replace the layers
+        else:  # packed, or replaced by adapters
             q, k, v = (layer(x) for layer in layers)
         return self._attend(q, k, v)
 
@@ -82,7 +82,7 @@ class GatedGelu(nn.Module):
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(channels, 2 * inner)
+        self.proj = Linear(channels, 2 * inner)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, -1)
@@ -95,7 +95,7 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         inner = 4 * channels
-        self.net = nn.ModuleList([GatedGelu(channels, inner), nn.Identity(), nn.Linear(inner, channels)])
+        self.net = nn.ModuleList([GatedGelu(channels, inner), nn.Identity(), Linear(inner, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.net:
@@ -145,10 +145,10 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         h = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, h w, C): of a channels_last map this is a view
-        h = F.linear(h, self.proj_in.weight.flatten(1), self.proj_in.bias)
+        h = at_each_position(self.proj_in, h)
         for block in self.transformer_blocks:
             h = block(h, context)
-        h = F.linear(h, self.proj_out.weight.flatten(1), self.proj_out.bias)
+        h = at_each_position(self.proj_out, h)
         change = h.unflatten(1, (height, width)).permute(0, 3, 1, 2)
         return torch.as_tensor(repeat_to(x, len(h)) + change)
 
@@ -191,5 +191,5 @@ def repeat_to(x: Tensor, rows: int) -> Tensor:
     return x if len(x) == rows else x.repeat(rows // len(x), *[1] * (x.ndim - 1))
 
 
-def _projection(channels: int, linear: bool) -> nn.Linear | nn.Conv2d:
-    return nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+def _projection(channels: int, linear: bool) -> Linear | Conv2d:
+    return Linear(channels, channels) if linear else Conv2d(channels, channels, 1)
