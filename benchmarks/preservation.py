@@ -111,7 +111,7 @@ def _bench(folder: Path, num_cases: int) -> Iterator[Case]:
 
 def _methods(model: Path, num_steps: int) -> dict[str, Method]:
     editor = Editor(Painter.from_pretrained(model))
-    stock = StockPainter.load(model, PaintSettings("cpu", "fp32", num_steps, 2.0, call_size=1))
+    stock = StockPainter.load(model, PaintSettings("cpu", "fp32", "plms", num_steps, None, 2.0, call_size=1))
     options = EditOptions(num_steps=num_steps, sampler="plms")
 
     def ours(case: Case) -> Image:

@@ -75,7 +75,14 @@ def diversity(options: Evaluate) -> Diversity:
 def sampling_of(settings: Settings) -> Sampling:
     """Return how every case is painted."""
     options = settings.evaluate
-    return Sampling(options.num_steps, options.max_magnification, options.batch_size, settings.seed)
+    return Sampling(
+        options.sampler,
+        options.num_steps,
+        options.guidance_interval,
+        options.max_magnification,
+        options.batch_size,
+        settings.seed,
+    )
 
 
 def placement_of(options: Evaluate) -> Placement:
@@ -191,7 +198,9 @@ def conditions(settings: Settings) -> dict[str, Any]:
     return {
         "guidance_scale": options.guidance_scale,
         "max_magnification": options.max_magnification,
+        "sampler": options.sampler,
         "num_steps": options.num_steps,
+        "guidance_interval": options.guidance_interval,
         "precision": placement_of(options).precision,
         "seed": settings.seed,
     }

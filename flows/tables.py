@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from prefect.client.schemas.objects import State
 
 from flows import server
 from flows.encode import encode
-from flows.evaluate import case_scorers, placement_of
+from flows.evaluate import case_scorers, placement_of, sampling_of
 from flows.experiments import record_experiment
 from flows.inputs import require
 from flows.progress import stage_progress
@@ -50,7 +51,6 @@ from pbe.evaluation.benches.bench import Bench
 from pbe.evaluation.benches.bench_folder import read_bench
 from pbe.evaluation.metrics.frechet import Moments
 from pbe.evaluation.painting import processes as painting
-from pbe.evaluation.painting.processes import Sampling
 from pbe.runtime.child_processes import exit_with_parent
 from pbe.runtime.files import read_json, write_json, write_text
 from pbe.runtime.locks import hold_lock
@@ -145,7 +145,7 @@ def paint_models(plan: Plan, benches: dict[str, Bench]) -> None:
     options = plan.settings.evaluate
     placement = placement_of(options.replace(num_workers=plan.num_workers))
     for pictures in plan.picture_sets:
-        sampling = Sampling(options.num_steps, options.max_magnification, options.batch_size, pictures.seed)
+        sampling = replace(sampling_of(plan.settings), seed=pictures.seed)
         bar = stage_progress(NAME)(f"cases painted, {pictures.name}")
         paint_set(pictures, benches, plan.num_cases, sampling, placement, bar)
 
@@ -200,7 +200,9 @@ def facts(plan: Plan, scores: Scores) -> Content:
         "steps": train.steps,
         "batch_size": train.batch_size,
         "guidance_scale": plan.scale,
+        "sampler": options.sampler,
         "num_steps": options.num_steps,
+        "guidance_interval": options.guidance_interval,
         "confidence": options.confidence,
         "git_commit": git_commit(plan.root),
     }

@@ -52,8 +52,8 @@ class Section(BaseModel):
 class World(Section):
     """The generated demo world (`acquire.source: demo`)."""
 
-    train_images: int = Field(ge=1, le=10_000_000)
-    validation_images: int = Field(ge=1, le=1_000_000)
+    train_images: int = Field(ge=1, le=10_000_000, description="number of generated train images")
+    validation_images: int = Field(ge=1, le=1_000_000, description="number of generated validation images")
     fault_frac: float = Field(ge=0.0, le=0.1, description="share of images that get each kind of planted fault")
 
 
@@ -70,7 +70,9 @@ class HuggingFace(Section):
     objects: str = Field(description="the column of each image's objects")
     bbox: str = Field(description="the key of the boxes in `objects`")
     category: str = Field(description="the key of the classes in `objects`: names, or numbers with a ClassLabel")
-    box_format: Literal["xywh", "xyxy"]
+    box_format: Literal["xywh", "xyxy"] = Field(
+        description="xywh: left, top, width, height; xyxy: left, top, right, bottom"
+    )
     normalised: bool = Field(description="true: boxes are shares of the image's width and height; false: pixels")
 
 
@@ -82,7 +84,9 @@ class Acquire(Section):
     source: Literal[
         "demo", "openimages", "s3", "folder", "coco", "yolo", "voc", "csv", "masks", "fiftyone", "huggingface",
         "cvat", "datumaro", "labelme", "label_studio",
-    ]  # fmt: skip
+    ] = Field(
+        description="demo: the generated world; openimages: the public bucket; s3, folder: its layout; else own data"
+    )  # fmt: skip
     root: str | None = Field(
         description="a folder; s3: s3://bucket/prefix; fiftyone: a dataset's name; not used by demo and openimages"
     )
@@ -128,10 +132,10 @@ class Filter(Section):
     max_area_frac: float = Field(ge=0.0, le=1.0, description="largest share of the image that a box covers")
     min_side_px: int = Field(ge=1, description="shortest side of a box")
     max_aspect: float = Field(ge=1.0, description="longer side divided by shorter side")
-    drop_group_of: bool
-    drop_depiction: bool
-    drop_occluded: bool
-    drop_truncated: bool
+    drop_group_of: bool = Field(description="drop boxes around several objects (OpenImages' IsGroupOf)")
+    drop_depiction: bool = Field(description="drop drawings and other depictions (IsDepiction)")
+    drop_occluded: bool = Field(description="drop objects that others cover in part (IsOccluded)")
+    drop_truncated: bool = Field(description="drop objects that the picture's edge cuts (IsTruncated)")
     classes: tuple[str, ...] = Field(
         description="names of the classes to keep, their subclasses included; an empty list means all"
     )
@@ -166,19 +170,21 @@ class Backbone(Section):
         description="tiny: the demo's bundled parts, 64 px; photo: those for photographs, 128 px"
     )
     path: str | None = Field(description="with source: path, a folder in diffusers' layout")
-    stable_diffusion: str
-    stable_diffusion_revision: str
-    clip: str
-    clip_revision: str
+    stable_diffusion: str = Field(description="hub: the repository of the UNet, the VAE and the text encoder")
+    stable_diffusion_revision: str = Field(description="hub: the commit of that repository")
+    clip: str = Field(description="hub: the repository of the CLIP tower that encodes exemplars")
+    clip_revision: str = Field(description="hub: the commit of that repository")
 
 
 class Mask(Section):
     """Arbitrary mask shapes (section 3.2)."""
 
-    irregular_probability: float = Field(ge=0.0, le=1.0)
+    irregular_probability: float = Field(
+        ge=0.0, le=1.0, description="share of masks with curved edges; the others are boxes"
+    )
     shape: Literal["arbitrary", "box"] = Field(description="box: always the box itself, for the ablation")
     max_extension_frac: float = Field(ge=0.0, le=1.0, description="share of the free space on each side")
-    points_per_edge: int = Field(ge=2, le=200)
+    points_per_edge: int = Field(ge=2, le=200, description="points on each curve of an irregular mask")
     max_offset_frac: float = Field(ge=0.0, le=0.5, description="jitter of a point, as a share of the image's side")
     object_probability: float = Field(
         ge=0.0, le=1.0, description="share of masks that have the object's own shape, where the data have one"
@@ -193,12 +199,12 @@ class ExemplarAugmentation(Section):
 
     augment: bool = Field(description="false: the crop without augmentation, for the ablation")
     pad_frac: float = Field(ge=0.0, le=1.0, description="padding around the box, as a share of its longer side")
-    flip_probability: float = Field(ge=0.0, le=1.0)
-    rotate_probability: float = Field(ge=0.0, le=1.0)
-    max_rotation_deg: float = Field(ge=0.0, le=180.0)
-    blur_probability: float = Field(ge=0.0, le=1.0)
+    flip_probability: float = Field(ge=0.0, le=1.0, description="share of exemplars that are mirrored")
+    rotate_probability: float = Field(ge=0.0, le=1.0, description="share of exemplars that are rotated")
+    max_rotation_deg: float = Field(ge=0.0, le=180.0, description="largest rotation to either side")
+    blur_probability: float = Field(ge=0.0, le=1.0, description="share of exemplars that are blurred")
     max_blur_frac: float = Field(ge=0.0, le=0.5, description="largest sigma, as a share of the exemplar's side")
-    elastic_probability: float = Field(ge=0.0, le=1.0)
+    elastic_probability: float = Field(ge=0.0, le=1.0, description="share of exemplars that are deformed elastically")
     elastic_frac: float = Field(ge=0.0, le=0.5, description="RMS displacement, as a share of the exemplar's side")
     elastic_smooth_frac: float = Field(gt=0.0, le=1.0, description="sigma of the field, as a share of the side")
 
@@ -223,10 +229,10 @@ class Encode(Section):
     variants: int = Field(ge=1, le=64, description="windows and masks drawn for each box")
     exemplar_variants: int = Field(ge=1, le=64, description="augmented exemplars encoded for each window")
     shard_rows: int = Field(ge=1, description="rows in a file of the cache")
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, description="training triplets that an encoder takes at once")
     num_workers: int = Field(ge=1, description="encoders: processes, with one GPU each if use_gpu is set")
     draw_workers: int = Field(ge=1, le=256, description="with use_gpu: processes that draw triplets for each GPU")
-    use_gpu: bool
+    use_gpu: bool = Field(description="true: encode on GPUs; false: on CPUs")
     precision: Literal["auto", "fp32", "bf16"] = Field(description=_PRECISION_TEXT)
 
 
@@ -239,26 +245,30 @@ class Train(Section):
     prior: bool = Field(description="true: start from the text-to-image weights; false: random, for the ablation")
     cache: bool = Field(description="true: train on cached latents; false: augment and encode images at every step")
     num_workers: int = Field(ge=1, le=4096, description="processes, on any number of nodes; one GPU each")
-    use_gpu: bool
+    use_gpu: bool = Field(description="true: train on GPUs; false: on CPUs")
     cpus_per_worker: int = Field(
         ge=1, le=1024, description="CPUs reserved in Ray; without a GPU also the number of torch's threads"
     )
     storage: str | None = Field(
         min_length=1, description="of the runs: a shared folder or s3://bucket/prefix; null means models/checkpoints"
     )
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, description="optimizer steps")
     batch_size: int = Field(ge=1, description="of one worker and one accumulation step")
     accumulate: int = Field(ge=1, description="backward passes for each optimizer step")
-    lr: float = Field(gt=0.0, le=1.0)
+    lr: float = Field(gt=0.0, le=1.0, description="the highest learning rate")
     conv_in_lr_factor: float = Field(
         gt=0.0, description="multiplies lr for the first convolution, whose five new channels start from zero"
     )
-    warmup_steps: int = Field(ge=0)
-    decay: Literal["constant", "cosine"]
-    weight_decay: float = Field(ge=0.0)
-    max_grad_norm: float = Field(gt=0.0)
+    warmup_steps: int = Field(ge=0, description="steps in which the learning rate rises from zero")
+    decay: Literal["constant", "cosine"] = Field(
+        description="of the learning rate after the warm-up; cosine: to zero at the last step"
+    )
+    weight_decay: float = Field(ge=0.0, description="of AdamW")
+    max_grad_norm: float = Field(gt=0.0, description="longer gradients are scaled to this norm")
     optimizer: Literal["adamw", "adamw8bit"] = Field(description="adamw8bit: 8-bit moments, on an NVIDIA GPU")
-    ema_decay: float = Field(ge=0.0, lt=1.0)
+    ema_decay: float = Field(
+        ge=0.0, lt=1.0, description="of the moving average of the weights, which is the model that is delivered"
+    )
     average: AverageDevice = Field(description="where the averaged weights are kept; none: no averaging")
     average_every: int = Field(ge=1, description="steps between two updates of the average")
     drop_probability: float = Field(ge=0.0, le=1.0, description="share of conditions replaced by v in training")
@@ -279,7 +289,7 @@ class Train(Section):
         ge=1, le=256, description="threads, or for a GPU processes, that draw training triplets without a cache"
     )
     checkpoint_every: int = Field(ge=1, description="steps between two checkpoints")
-    keep_checkpoints: int = Field(ge=1)
+    keep_checkpoints: int = Field(ge=1, description="number of checkpoints that are kept; older ones are deleted")
     validate_every: int = Field(ge=1, description="steps between two validation losses and pictures")
     validation_samples: int = Field(ge=1, le=100_000, description="number of samples in the validation loss")
 
@@ -305,15 +315,19 @@ class Evaluate(Section):
 
     bench: str = Field(min_length=1, description="a folder in COCOEE's layout; data/bench is the project's own")
     num_cases: int | None = Field(ge=1, description="the first cases of the bench; null means all")
-    guidance_scale: float = Field(ge=0.0)
+    guidance_scale: float = Field(ge=0.0, description="of the pictures that are scored; 1: no guidance")
     sweep: tuple[float, ...] = Field(description="guidance scales shown in the gallery")
     sweep_cases: int = Field(ge=1, description="cases painted at the guidance scales that have no row in the table")
-    num_steps: int = Field(ge=1, le=1000)
+    sampler: Literal["plms", "ddim", "dpm++2m", "unipc"] = Field(description="docs/sampling.md compares them")
+    num_steps: int = Field(ge=1, le=1000, description="sampling steps")
+    guidance_interval: tuple[float, float] | None = Field(
+        description="guide between these two noise levels alone; null: at every level, as in the paper"
+    )
     max_magnification: float = Field(
         ge=1.0, le=16.0, description="how much small masks are magnified at most; 1: as in the paper, not at all"
     )
-    batch_size: int = Field(ge=1)
-    num_workers: int = Field(ge=1)
+    batch_size: int = Field(ge=1, description="cases painted at once")
+    num_workers: int = Field(ge=1, description="processes that paint on a CPU")
     device: str = Field(pattern=_DEVICE, description=_DEVICE_TEXT)
     precision: Precision = Field(description=_PRECISION_TEXT)
     encoder: str = Field(
@@ -323,7 +337,7 @@ class Evaluate(Section):
         min_length=1,
         description="real images for FID and QS: a folder, or a file of their statistics; data/curated: train images",
     )
-    max_real_images: int = Field(ge=2)
+    max_real_images: int = Field(ge=2, description="most real images that FID and QS compare with")
     protocol: Literal["corrected", "official", "both"] = Field(
         description="official: the resizing, crops and batches of the authors' tools, bit by bit"
     )
@@ -342,9 +356,9 @@ class Evaluate(Section):
         description="U2-Net as an ONNX file, which finds objects in results; null: what was repainted counts as object"
     )
     diversity_cases: int = Field(ge=0, description="cases painted with several seeds")
-    diversity_seeds: int = Field(ge=2)
+    diversity_seeds: int = Field(ge=2, description="seeds for each of these cases")
     confidence: float = Field(gt=0.5, lt=1.0, description="of intervals")
-    bootstrap_draws: int = Field(ge=100)
+    bootstrap_draws: int = Field(ge=100, description="resamples of the cases from which intervals are computed")
 
     @field_validator("bench", "encoder", "real", mode="before")
     @classmethod
@@ -376,7 +390,11 @@ class Register(Section):
 class Settings(Section):
     """All of params.yaml."""
 
-    seed: int = Field(ge=0, lt=2**63)
+    seed: int = Field(
+        ge=0,
+        lt=2**63,
+        description="of every random choice: with the same parameters and data it gives the same bits on a CPU",
+    )
     acquire: Acquire
     filter: Filter
     curate: Curate
@@ -409,6 +427,9 @@ class Settings(Section):
             raise ValueError(
                 "train.drop_probability 0 does not train v; set evaluate.guidance_scale 1 and evaluate.sweep [1.0]"
             )
+        interval = self.evaluate.guidance_interval
+        if interval is not None and not 0 <= interval[0] < interval[1]:
+            raise ValueError(f"evaluate.guidance_interval {list(interval)}: needs 0 <= low < high")
         return self
 
 

@@ -97,7 +97,7 @@ def sweep() -> GuidanceSweep:
 
 @pytest.fixture(scope="session")
 def sampling() -> Sampling:
-    return Sampling(num_steps=2, max_magnification=2.0, batch_size=4, seed=0)
+    return Sampling("plms", num_steps=2, guidance_interval=None, max_magnification=2.0, batch_size=4, seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,9 @@ from pbe.runtime.code_digest import code_modules
 from tests.support.tiny_models import write_backbone
 from tests.support.tiny_painter import changed_painter
 
-SETTINGS = PaintSettings("cpu", "fp32", num_steps=2, max_magnification=1.0, call_size=3)
+SETTINGS = PaintSettings(
+    "cpu", "fp32", sampler="plms", num_steps=2, guidance_interval=None, max_magnification=1.0, call_size=3
+)
 
 
 @pytest.fixture(scope="module")

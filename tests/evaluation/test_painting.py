@@ -29,7 +29,7 @@ from pbe.evaluation.painting.processes import Task as PaintTask
 from pbe.types import Image
 from tests.support.toy_project import ROOT, running, wait_for
 
-QUICK = Sampling(num_steps=2, max_magnification=2.0, batch_size=4, seed=0)
+QUICK = Sampling("plms", num_steps=2, guidance_interval=None, max_magnification=2.0, batch_size=4, seed=0)
 ON_ONE, ON_TWO = (Placement(("cpu",), num_workers, "fp32") for num_workers in (1, 2))
 
 POOL = """

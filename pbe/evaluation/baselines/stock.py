@@ -2,8 +2,9 @@
 
 The weights pass through the published folder (`pbe.interchange`). The pipeline repaints the whole picture, resized to
 the painter's square, and its output is taken as it is: without close-ups, and without putting back the pixels outside
-the mask, which drift. Steps, guidance and seeds are the painter's; the pipeline draws its noise in its own way, so that
-the pictures differ from the painter's in their noise, too.
+the mask, which drift. The number of steps, the guidance scale and the seeds are the painter's; its sampler is PNDM, and
+it guides at all noise levels. It draws its noise in its own way, so that the pictures differ from the painter's in
+their noise, too.
 """
 
 import tempfile

@@ -72,7 +72,7 @@ class TextPainter:
         def paint(sources: Squares, masks: Squares, contexts: NDArray[np.float32], seeds: NDArray[np.int64]) -> Squares:
             return self._painter.paint_context(
                 sources, masks, torch.from_numpy(contexts).to(device), uncond_context,
-                guidance_scale=guidance_scale, num_steps=settings.num_steps, seeds=seeds.tolist(),
+                guidance_scale=guidance_scale, seeds=seeds.tolist(), **settings.sampling,
             )  # fmt: skip
 
         return paint_windows(requests, contexts, self._painter.image_px, settings, paint)

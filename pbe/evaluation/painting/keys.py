@@ -1,9 +1,9 @@
 """Painted pictures and their keys: a picture is painted again only when something that decides its pixels has changed.
 
 The key is a digest of the weights, the code that computes pixels, the libraries, the kind of device, the precision, the
-sampler's steps, the guidance, the magnification, the seed, and the bytes of the case. The number of cases, workers and
-guidance scales, and the size of a batch, are not in it. It lies in the PNG itself, as text, so that picture and key
-appear together.
+sampler and its steps, the guidance, the magnification, the seed, and the bytes of the case. The number of cases,
+workers and guidance scales, and the size of a batch, are not in it. It lies in the PNG itself, as text, so that picture
+and key appear together.
 """
 
 import hashlib

@@ -55,7 +55,7 @@ def recipe_of(name: str, models: Models, settings: PaintSettings) -> dict[str, o
         "libraries": {library: version(library) for library in _LIBRARIES},
         "device": kind,
         "precision": settings.precision,
-        "num_steps": settings.num_steps,
+        **settings.sampling,
         "max_magnification": settings.max_magnification,
         "call_size": settings.call_size if kind == "cpu" else None,
     }

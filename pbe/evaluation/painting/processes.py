@@ -55,7 +55,9 @@ class PaintJob:
 class Sampling:
     """How every case is painted."""
 
+    sampler: str  # one of pbe.method.sampling.SAMPLERS
     num_steps: int
+    guidance_interval: tuple[float, float] | None  # see pbe.method.guidance
     max_magnification: float  # see pbe.method.close_up
     batch_size: int
     seed: int
@@ -136,7 +138,15 @@ def paint_settings(sampling: Sampling, placement: Placement, device: str | None 
     """Return how a model paints on a device, by default the first of the placement."""
     device = device or placement.devices[0]
     call_size = CPU_CALL_SIZE if device == "cpu" else sampling.batch_size
-    return PaintSettings(device, placement.precision, sampling.num_steps, sampling.max_magnification, call_size)
+    return PaintSettings(
+        device,
+        placement.precision,
+        sampling.sampler,
+        sampling.num_steps,
+        sampling.guidance_interval,
+        sampling.max_magnification,
+        call_size,
+    )
 
 
 def plan_pictures(

@@ -45,9 +45,20 @@ class PaintSettings:
 
     device: str
     precision: str
+    sampler: str
     num_steps: int
+    guidance_interval: tuple[float, float] | None  # see pbe.method.guidance
     max_magnification: float  # see pbe.method.close_up
     call_size: int
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampler's arguments of `Painter.paint`."""
+        return {
+            "sampler": self.sampler,
+            "num_steps": self.num_steps,
+            "guidance_interval": self.guidance_interval,
+        }
 
 
 class CasePainter(Protocol):
@@ -81,9 +92,8 @@ class ExemplarPainter:
 
         def paint(sources: Squares, masks: Squares, exemplars: Squares, seeds: NDArray[np.int64]) -> Squares:
             return self._painter.paint(
-                sources, masks, exemplars, guidance_scale=guidance_scale, num_steps=settings.num_steps,
-                seeds=seeds.tolist(),
-            )  # fmt: skip
+                sources, masks, exemplars, guidance_scale=guidance_scale, seeds=seeds.tolist(), **settings.sampling
+            )
 
         return paint_windows(requests, exemplars, self._painter.image_px, settings, paint)
 
