@@ -5,8 +5,14 @@ Importing it sets the environment variables that its libraries read when they ar
 
 import sys
 
-from flows import environment, interruption
+from flows import environment
 
 environment.apply()
 if sys.argv[0] == "-m":  # `python -m flows.<stage>` imports its module after this package
+    from flows import installation
+
+    installation.exit_without_libraries()
+
+    from flows import interruption
+
     interruption.exit_on_ctrl_c()

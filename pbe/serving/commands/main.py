@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from pbe.errors import UserError, disk_errors_reported, one_line
+from pbe.serving.commands.extras import missing_extras_reported
 from pbe.serving.commands.parse_errors import reason
 
 USER_ERROR_CODE, INTERRUPTED_CODE = 2, 130
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `pbe` with these arguments, by default the process's, and return its exit code."""
     try:
         with disk_errors_reported():
-            _run(list(sys.argv[1:] if argv is None else argv))
+            words = list(sys.argv[1:] if argv is None else argv)
+            with missing_extras_reported(words[0] if words else ""):
+                _run(words)
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return USER_ERROR_CODE

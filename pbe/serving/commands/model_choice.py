@@ -1,7 +1,8 @@
 """The model that a command uses: the one that `--model` names, else the project's champion, else the bundled painter.
 
-A project is the working directory, a folder above it, or the checkout of this module. As the command line does, this
-module reads the environment: a registry is at MLFLOW_TRACKING_URI, or it is the project's own.
+A project is the working directory, a folder above it, or the checkout of this module. An installed wheel carries the
+bundled painter as well. As the command line does, this module reads the environment: a registry is at
+MLFLOW_TRACKING_URI, or it is the project's own.
 """
 
 import os
@@ -14,6 +15,7 @@ from pbe.errors import UnavailableError, UserError
 
 CHAMPION = "models:/paint-by-example@champion"
 PHOTO = "photo"  # names the bundled painter of photographs
+_PACKAGED_PAINTER = "photo-painter"  # beside the packages of pbe.serving; in a checkout a link to layout.PHOTO_PAINTER
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def default_model() -> tuple[ModelChoice, str]:
     if bundled is None:
         raise UserError(
             f"no model: there is no registered champion and no {layout.PHOTO_PAINTER}; give --model a folder, "
-            "run this in a clone of the project, or train a model with `make demo`"
+            "install the package again, or train a model with `make demo`"
         )
     return ModelChoice(
         bundled, PHOTO
@@ -133,7 +135,8 @@ def _pulled_champion() -> ModelChoice | None:
 def _bundled_painter() -> Path | None:
     from pbe.method.backbone import INDEX
 
-    folders = (project / layout.PHOTO_PAINTER for project in _projects())
+    packaged = Path(__file__).parents[1] / _PACKAGED_PAINTER
+    folders = (*(project / layout.PHOTO_PAINTER for project in _projects()), packaged)
     return next((folder for folder in folders if (folder / INDEX).is_file()), None)
 
 
@@ -141,8 +144,8 @@ def _required_painter() -> Path:
     folder = _bundled_painter()
     if folder is None:
         raise UserError(
-            f"--model {PHOTO}: there is no {layout.PHOTO_PAINTER} in {Path.cwd()} or above it, and a pip package does "
-            "not contain it; run this in a clone of the project, or give --model a folder"
+            f"--model {PHOTO}: there is no {layout.PHOTO_PAINTER} in {Path.cwd()} or above it, and the installed "
+            "package lacks it; install the package again, or give --model a folder"
         )
     return folder
 

@@ -1,10 +1,10 @@
-"""Example photographs, which a clone of the repository carries and an installed wheel does not."""
+"""Example photographs. In a checkout their folders are links into docs/examples, and a wheel carries the files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[3] / "docs" / "examples"
+FOLDER = Path(__file__).parent / "example-pictures"
 NAMES = ("can", "pliers", "label")
 
 

@@ -1,4 +1,4 @@
-"""Every example of the documentation and of the help is accepted by `pbe`, and every command has one."""
+"""Every example of the help is accepted by `pbe`, and every command has one; tests/docs reads the documentation."""
 
 import shlex
 from collections.abc import Iterator
@@ -48,18 +48,6 @@ def test_the_help_of_a_command_has_an_example_that_it_accepts(
     printed = capsys.readouterr().out
     assert f"pbe {' '.join(words)}" in printed
     assert all(len(line) <= 80 for line in printed.splitlines())
-
-
-def test_the_examples_of_the_documentation_are_accepted() -> None:
-    found = [
-        example
-        for path in (*(ROOT / "docs").rglob("*.md"), ROOT / "README.md")
-        for example in examples(path.read_text())
-        if "..." not in example
-    ]
-    assert len(found) > 25
-    for example in found:
-        assert accepts(example), example
 
 
 def test_every_command_is_described() -> None:

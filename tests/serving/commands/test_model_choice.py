@@ -14,6 +14,7 @@ from pbe.serving.commands import model_choice
 from pbe.serving.commands.main import main
 from pbe.serving.commands.model_choice import CHAMPION, ModelChoice, default_model, named_model
 from pbe.serving.registry import registered_models
+from tests.support.parameters import ROOT
 
 
 @pytest.fixture
@@ -105,6 +106,19 @@ def test_without_any_model_one_line_says_what_to_do(project: Path) -> None:
         default_model()
     with pytest.raises(UserError, match=r"--model photo: there is no data/photo-painter in /.*pictures or above it"):
         named_model("photo")
+
+
+def test_an_installed_package_carries_the_painter(project: Path, model_folder: Path) -> None:
+    packaged = Path(model_choice.__file__).parents[1] / "photo-painter"
+    shutil.copytree(model_folder, packaged)
+    assert default_model()[0].folder == named_model("photo").folder == packaged
+    shutil.copytree(model_folder, project / PHOTO_PAINTER)
+    assert named_model("photo").folder == project / PHOTO_PAINTER  # that of the project comes first
+
+
+def test_the_painter_of_the_package_is_the_one_of_the_checkout() -> None:
+    packaged = ROOT / "pbe/serving/photo-painter"
+    assert packaged.resolve() == ROOT / PHOTO_PAINTER
 
 
 def test_the_bundled_painter_of_the_checkout_serves_any_folder(
