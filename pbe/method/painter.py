@@ -40,7 +40,7 @@ from pbe.method.guidance import GuidanceInterval, guided
 from pbe.method.holes import fill_holes
 from pbe.method.pretrained import forget_origin, load_scheduler, load_vae
 from pbe.method.previews import Previews
-from pbe.method.row_kernels import depends_on_batch, pack_weights
+from pbe.method.row_kernels import is_inference_on_cpu, pack_weights
 from pbe.method.sampling import check_sampler, sample
 from pbe.method.seams import match_rim
 from pbe.method.unet import CLASS, UNet
@@ -323,7 +323,7 @@ def _check_parts(folder: Path, unet: UNet, vae: AutoencoderKL, conditioner: Cond
 
 def _parts(samples: Tensor) -> Sequence[Tensor]:
     """Return the batches in which diffusers' autoencoder runs, so that a sample's bits do not depend on the others."""
-    return samples.split(1) if depends_on_batch(samples) else (samples,)
+    return samples.split(1) if is_inference_on_cpu(samples) else (samples,)
 
 
 def draw_noise(seed: int, shape: tuple[int, ...]) -> Tensor:

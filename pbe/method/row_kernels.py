@@ -3,7 +3,7 @@
 PyTorch chooses the algorithm of an fp32 convolution on a CPU by the size of the whole batch: below 20,480 values a
 single sample takes another one than two samples do. Products of a matrix with few rows depend on how many there are,
 too. Without gradients, these layers take one algorithm for all sizes. In bf16, measured over the layers of both bundled
-painters, rows never depend on the batch; with gradients and on a GPU the layers are PyTorch's.
+painters, rows of the UNet never depend on the batch; with gradients and on a GPU the layers are PyTorch's.
 """
 
 from collections.abc import Callable
