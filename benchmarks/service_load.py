@@ -1,16 +1,19 @@
 """Load on `pbe serve`: right and hostile requests at once, what batching brings, and memory over ten minutes.
 
     .venv/bin/python benchmarks/service_load.py mixed [--model FOLDER] [--requests 200] [--parallel 16]
+    .venv/bin/python benchmarks/service_load.py flood [--model FOLDER] [--requests 1000]
     .venv/bin/python benchmarks/service_load.py batching [--model FOLDER] [--rounds 4]
     .venv/bin/python benchmarks/service_load.py memory [--model FOLDER] [--minutes 10] --locust .../bin/locust
 
 `mixed` compares each right answer with the digest that `pbe edit` prints for the same edit, and counts the statuses of
-the hostile requests. `batching` loads two services in alternation, one that paints windows one by one and one that
+the hostile requests. `flood` sends all its requests at once: each gets the right picture, or a 429 with Retry-After.
+`batching` loads two services in alternation, one that paints windows one by one and one that
 paints up to 8 together. `memory` runs `service_locustfile.py` and samples the service's resident memory every second.
 The exit code is 1 when an answer is wrong, a process ends, or memory grows by more than 3 MB a minute.
 """
 
 import argparse
+import asyncio
 import io
 import json
 import os
@@ -27,12 +30,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import httpx
 import numpy as np
 import psutil
 from PIL import Image as PillowImage
+
+from pbe.serving.edit_defaults import DEFAULT_STEPS
 
 PROJECT = Path(__file__).parents[1]
 SEEDS = range(4)
@@ -43,10 +49,10 @@ Files = list[tuple[str, tuple[str, bytes]]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("mixed", "batching", "memory"))
+    parser.add_argument("what", choices=("mixed", "flood", "batching", "memory"))
     parser.add_argument("--model", default="photo")
-    parser.add_argument("--num-steps", type=int, default=4)
-    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--num-steps", type=int, help="by default 4, and with batching an edit's default")
+    parser.add_argument("--requests", type=int, help="by default 200, and with flood 1000")
     parser.add_argument("--parallel", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--minutes", type=float, default=10)
@@ -54,7 +60,9 @@ def main() -> int:
     parser.add_argument("--locust", default="locust")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the services are stopped
-    run = {"mixed": mixed, "batching": batching, "memory": memory}[options.what]
+    options.num_steps = options.num_steps or (DEFAULT_STEPS if options.what == "batching" else 4)
+    options.requests = options.requests or (1000 if options.what == "flood" else 200)
+    run = {"mixed": mixed, "flood": flood, "batching": batching, "memory": memory}[options.what]
     with tempfile.TemporaryDirectory() as folder:
         return run(options, Path(folder))
 
@@ -116,6 +124,37 @@ def mixed(options: argparse.Namespace, folder: Path) -> int:
         print(f"    {name}: {', '.join(f'{count} x {status}' for status, count in sorted(statuses.items()))}")
     print(f"  the process lives: {lives}; refused while the queue was full: {sum(a.num_429 for a in answers)}")
     return int(not lives or equal < len(right) or refused < len(wrong))
+
+
+def flood(options: argparse.Namespace, folder: Path) -> int:
+    """Send right requests all at once, and check each answer."""
+    digests = digests_of_the_command(options, folder)
+    with served(options, folder) as server:
+        answers = asyncio.run(send_at_once(server.url, options))
+        most_mb = server.rss_mb
+        last = send(server.url, SEEDS[0], options.num_steps)
+    right = sum(answer.status_code == 200 and digest_of(answer) == digests[seed] for seed, answer in answers)
+    refused = sum(answer.status_code == 429 and "retry-after" in answer.headers for _, answer in answers)
+    print(f"{len(answers)} requests at once: {right} have the digest of pbe edit, {refused} got 429 with Retry-After; "
+          f"the service then holds {most_mb:.0f} MB; the next request got {last.status}")  # fmt: skip
+    return int(right + refused < len(answers) or not right or last.digest != digests[SEEDS[0]])
+
+
+async def send_at_once(url: str, options: argparse.Namespace) -> list[tuple[int, httpx.Response]]:
+    """Return seed and answer of each request."""
+    everything = httpx.Limits(max_connections=None)
+
+    async def ask(seed: int) -> tuple[int, httpx.Response]:
+        fields = {"seed": str(seed), "num_steps": str(options.num_steps)}
+        return seed, await client.post(f"{url}/v1/images/edits", files=good_files(), data=fields)
+
+    async with httpx.AsyncClient(limits=everything, timeout=600) as client:
+        seeds = [SEEDS[number % len(SEEDS)] for number in range(options.requests)]
+        return await asyncio.gather(*map(ask, seeds))
+
+
+def digest_of(answer: httpx.Response) -> str:
+    return str(answer.json()["data"][0]["digest"])
 
 
 def batching(options: argparse.Namespace, folder: Path) -> int:
@@ -195,7 +234,7 @@ def send(url: str, what: int | str, num_steps: int) -> Answer:
             break
         num_429 += 1
         time.sleep(float(response.headers["retry-after"]))
-    digest = response.json()["data"][0]["digest"] if response.status_code == 200 else ""
+    digest = digest_of(response) if response.status_code == 200 else ""
     return Answer(response.status_code, digest, time.monotonic() - started, num_429)
 
 
@@ -242,6 +281,7 @@ def png(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+@cache
 def bomb() -> bytes:
     """Return a small file of 30,000 x 30,000 pixels."""
     stream = io.BytesIO()
@@ -254,9 +294,8 @@ SOURCE = _rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)
 MASK = np.zeros((96, 128), np.uint8)
 MASK[30:60, 40:70] = 255
 EXEMPLAR = SOURCE[:40, :40]
-BOMB = bomb()
 HOSTILE = {
-    "bomb": lambda url: post(url, good_files(BOMB), {}),
+    "bomb": lambda url: post(url, good_files(bomb()), {}),
     "damaged picture": lambda url: post(url, good_files(png(SOURCE)[:300]), {}),
     "no picture": lambda url: post(url, good_files(b"%PDF-1.7 not a picture"), {}),
     "mask of another size": lambda url: post(url, good_files(mask=png(MASK[:50])), {}),

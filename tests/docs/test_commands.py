@@ -40,6 +40,7 @@ NAMES = (
     "s",
     "m",
 )
+RAN: set[tuple[str, ...]] = set()  # several pages have the same command
 MASKS = {"mask": (4, 20), "m": (4, 20), "left": (2, 16), "right": (28, 44)}
 
 
@@ -139,7 +140,9 @@ def test_what_is_quick_runs_as_it_stands(block: Block, project: Path, monkeypatc
     for program, *words in block.commands():
         if program == "cd":
             monkeypatch.chdir(words[0])
-        if Path(program).name == "pbe" and words[0] in RUN and not any("models:/" in word for word in words):
+        runs = Path(program).name == "pbe" and words[0] in RUN and not any("models:/" in word for word in words)
+        if runs and tuple(words) not in RAN:
+            RAN.add(tuple(words))
             few = ["--num-steps=1"] if words[0] in ("edit", "batch") and "--num-steps" not in words else []
             given = [word.replace("/tmp/", f"{project}/") for word in words]
             shutil.rmtree("painted", ignore_errors=True)  # one page paints three batches into it

@@ -131,7 +131,6 @@ def parse_pip(words: list[str]) -> None:
 PARSERS: dict[str, Callable[[list[str]], None]] = {
     "dvc": parse_dvc,
     "make": parse_make,
-    "mlflow": parse_click("mlflow.cli:cli"),
     "pbe": parse_pbe,
     "pip": parse_pip,
     "python": parse_python,
