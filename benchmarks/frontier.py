@@ -5,11 +5,12 @@
     .venv/bin/python benchmarks/frontier.py write --out demo=OUT photographs=OUT --page docs/sampling.md
 
 A configuration is SAMPLER:STEPS[:LOW-HIGH][:cacheN]; LOW-HIGH is the guidance interval in noise levels sigma, and
-cacheN runs the deep part of the UNet at every N-th call only (`pbe.method.feature_cache`). `paint` paints the
-bench of a finished run with the model of the same run, or with --model, from the noise that the evaluation draws;
-pictures that exist are kept. `score` scores them as the evaluation does, and takes differences of the same cases from
-the first configuration painted, with intervals of 95 %: over clips where the project's boxes have clips (see
-photographs.py), otherwise over cases. FID's are over cases.
+cacheN runs the deep part of the UNet at every N-th call only (`pbe.method.feature_cache`). Two more configurations ask
+for no sampling: `source` leaves the source, and `reconstruction` passes it through the VAE, as far as the mask goes.
+`paint` paints the bench of a finished run with the model of the same run, or with --model, from the noise that the
+evaluation draws; pictures that exist are kept. `score` scores them as the evaluation does, and takes differences of the
+same cases from the first configuration painted, with intervals of 95 %: over clips where the project's boxes have clips
+(see photographs.py), otherwise over cases. FID's are over cases.
 Evaluations are calls of the UNet, predictions are rows of its contexts: a guided call makes two. Seconds are CPU time.
 """
 
@@ -42,6 +43,7 @@ from pbe.evaluation.scoring.case_scores import CaseBatch, CaseScorer, read_resul
 from pbe.evaluation.scoring.comparison import MeasuredProtocol
 from pbe.evaluation.scoring.intervals import Interval, bootstrap_counts, draws_interval, mean_draws, sample_frechet
 from pbe.evaluation.scoring.opened_protocols import open_measured_protocols
+from pbe.method.conditioner import to_pixels
 from pbe.method.exemplars import resize
 from pbe.method.painter import Painter
 from pbe.runtime.files import write_text
@@ -54,6 +56,7 @@ COLUMNS = {"identity": "identity", "class_agreement": "class agreement, %", "cli
 DIGITS = {"fid": 4, "seam_visibility": 3}
 CONFIDENCE, DRAWS = 0.95, 2000
 MARKS = ("<!-- frontier: benchmarks/frontier.py writes these tables -->", "<!-- end of frontier -->")
+UNPAINTED = ("source", "reconstruction")
 COSTS = ("configuration", "num_cases", "evaluations", "predictions", "seconds")
 
 
@@ -69,7 +72,9 @@ class Configuration:
 
     @classmethod
     def parse(cls, name: str) -> "Configuration":
-        """Read SAMPLER:STEPS[:LOW-HIGH][:cacheN]."""
+        """Read SAMPLER:STEPS[:LOW-HIGH][:cacheN], source or reconstruction."""
+        if name in UNPAINTED:
+            return cls(name, name, 0, None, 1)
         sampler, steps, *rest = name.split(":")
         every = int(rest.pop().removeprefix("cache")) if rest and rest[-1].startswith("cache") else 1
         low, high = rest[0].split("-") if rest else ("", "")
@@ -126,6 +131,8 @@ def paint_part(
     def paint_squares(sources: Squares, masks: Squares, exemplars: Squares, seeds: NDArray[np.int64]) -> Squares:
         nonlocal num_squares
         num_squares += len(sources)
+        if configuration.name in UNPAINTED:
+            return unpainted(painter, sources, masks, configuration.name)
         return painter.paint(sources, masks, exemplars, seeds=seeds.tolist(), **configuration.keywords())
 
     settings = PaintSettings(
@@ -140,6 +147,16 @@ def paint_part(
         result_path(folder, i).parent.mkdir(parents=True, exist_ok=True)
         write_image(result_path(folder, i), image)
     return counter.rows / num_squares, counter.predictions / num_squares, took / num_squares
+
+
+@torch.inference_mode()
+def unpainted(painter: Painter, sources: Squares, masks: NDArray[np.uint8], name: str) -> Squares:
+    """Return the sources, or the sources with what the VAE makes of them where the mask is 1."""
+    if name == "source":
+        return sources
+    pixels = painter.decode(painter.encode(to_pixels(sources)))
+    decoded = pixels.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return np.where(masks[..., None] == 1, decoded, sources)
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
