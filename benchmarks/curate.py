@@ -22,6 +22,7 @@ from typing import Any
 import polars as pl
 
 from pbe.acquisition.download import acquire
+from pbe.curation.examination import in_threads
 from pbe.curation.selection import PHASES, curate
 from pbe.dataset.openimages import ANNOTATIONS_BUCKET, IMAGES_BUCKET
 from pbe.demo.bucket import name_image, write_bucket
@@ -76,12 +77,11 @@ def run_measured(folder: Path, compare: bool) -> None:
             folder / "boxes/boxes.parquet",
             folder / "curated",
             SETTINGS.curate,
-            tower.embed,
+            in_threads(tower.embed, os.cpu_count() or 1),
             database_uri=uri,
             home=home,
             dataset=DATASET,
             embed_px=tower.exemplar_px,
-            num_workers=os.cpu_count() or 1,
             bars=timed,
         )
         started.append(time.perf_counter())

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from pbe.acquisition.download import acquire
+from pbe.curation.examination import in_threads
 from pbe.curation.selection import PHASES, CurationReport, curate
 from pbe.filtering.box_filter import filter_boxes
 from pbe.method.conditioner import Conditioner
@@ -41,12 +42,11 @@ def timed_curation(folder: Path, settings: Curate, uri: str, tower: Conditioner)
         folder / "boxes/boxes.parquet",
         folder / "curated",
         settings,
-        tower.embed,
+        in_threads(tower.embed, len(os.sched_getaffinity(0))),
         database_uri=uri,
         home=folder / ".fiftyone",
         dataset="clips",
         embed_px=tower.exemplar_px,
-        num_workers=len(os.sched_getaffinity(0)),
         bars=start_phase,
     )
     started.append(time.process_time())

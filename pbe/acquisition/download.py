@@ -96,7 +96,7 @@ def acquire(
         _fetch_annotations(source, annotations, parts, required_files, optional_files)
         folders = Folders.within(out, parts)
         plan = Plan(_select(settings, seed, annotations), images_per_shard(settings), folders)
-        images = Packer(source.images, settings, folders).pack(read_tasks(folders), plan.release)
+        images = Packer(source.images, settings, folders, plan.num_images).pack(read_tasks(folders), plan.release)
         report = AcquireReport(skipped=dict(source.skipped), adjusted=dict(source.adjusted))
         with closing(images) as results:
             _count(results, report, plan.num_images, settings.max_lost_frac, progress)

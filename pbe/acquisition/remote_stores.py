@@ -211,7 +211,7 @@ class S3Store(RemoteStore):
     """The objects of a bucket below a key prefix; a bucket that is in another region than expected is found there.
 
     `endpoint_url` is an S3-compatible server, which is addressed in path style; None means the one that boto3 finds.
-    `unsigned` is for public buckets.
+    `unsigned` is for public buckets, which AWS_ENDPOINT_URL and boto3's other settings do not move.
     """
 
     def __init__(
@@ -241,6 +241,8 @@ class S3Store(RemoteStore):
         config = Config(
             signature_version=UNSIGNED if self.unsigned else "s3v4",
             s3={"addressing_style": "path" if self.endpoint_url or "." in self.bucket else "virtual"},
+            # AWS_ENDPOINT_URL is the team's own store; botocore's stubs lack the option
+            ignore_configured_endpoint_urls=self.unsigned,  # type: ignore[call-arg]
         )
         try:
             client = self.session.client("s3", region_name=region, endpoint_url=self.endpoint_url, config=config)

@@ -3,19 +3,24 @@
 A shard whose images are all present and unchanged at the source is not written again. Any other shard is written beside
 its place and renamed. Its images come from the shard itself, from shards of another selection, from an incomplete shard
 of a killed run, and from the source.
+
+Images of servers arrive in threads, which wait for them. Files are read, reduced and hashed in a process for each core.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby
-from typing import NamedTuple, TypeVar
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, groupby
+from typing import NamedTuple
 
 import polars as pl
 
 from pbe.acquisition.downscaling import md5_of, shrink, source_md5
+from pbe.acquisition.processes import map_in_order, num_processes, process_pool
 from pbe.acquisition.shard_plan import Folders, Held, ShardTask
-from pbe.acquisition.stores import LostError, Store
+from pbe.acquisition.stores import FolderStore, LostError, Store
 from pbe.dataset.image_shards import LOCATION, ImageShards, TarWriter
 from pbe.dataset.images import RefusedImageError, encoded_size
 from pbe.dataset.openimages import image_key
@@ -32,10 +37,9 @@ RESULTS = {
     "height": pl.Int32,
 }
 
-Job = TypeVar("Job")
-Done = TypeVar("Done")
-
-_FETCHED_AHEAD = 8  # images per thread, while the next one to write is still being fetched
+MIN_IN_PROCESSES = 4000  # files; below, starting processes takes longer than they save
+_IMAGES_A_JOB = 32  # of a process
+_FETCHED_AHEAD = 8  # jobs per thread or process, while the next image to write is still being fetched
 
 
 class Result(NamedTuple):
@@ -64,23 +68,26 @@ class _Fetched(NamedTuple):
 
 
 class Packer:
-    """Fetches the images of shards with `settings.workers` threads and writes the shards."""
+    """Fetches the images of shards, with `settings.workers` threads or in processes, and writes the shards."""
 
-    def __init__(self, store: Store, settings: Acquire, folders: Folders) -> None:
-        self._store, self._settings, self._folders = store, settings, folders
-        self._shards = {False: ImageShards(folders.images), True: ImageShards(folders.old)}
+    def __init__(self, store: Store, settings: Acquire, folders: Folders, num_images: int) -> None:
+        self._fetcher, self._folders = Fetcher(store, settings, folders), folders
+        self._num_processes = num_processes(num_images, MIN_IN_PROCESSES) if isinstance(store, FolderStore) else 1
 
     def pack(self, tasks: Iterable[ShardTask], shard_done: Callable[[str], None]) -> Generator[Result]:
         """Fill the shards in order and yield each image's result; call `shard_done` with each complete shard's name."""
-        jobs = ((task, place) for task in tasks for place in range(len(task.image_ids)))
-        executor = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="acquire")
-        try:
-            images = _map_in_order(executor, self._fetch, jobs, _FETCHED_AHEAD * self._settings.workers)
-            for name, of_shard in groupby(images, key=lambda image: image.task.name):
+        num_threads, size = self._fetcher.settings.workers, _IMAGES_A_JOB if self._num_processes > 1 else 1
+        with ExitStack() as pools:
+            threads = ThreadPoolExecutor(num_threads, thread_name_prefix="acquire")
+            pools.callback(threads.shutdown, cancel_futures=True)
+            processes = pools.enter_context(process_pool(self._num_processes)) if self._num_processes > 1 else None
+            submit = _submitter(self._fetcher, threads, processes)
+            jobs = (part for task in tasks for part in task.parts(size))
+            num_workers = self._num_processes if processes else num_threads
+            parts = map_in_order(submit, jobs, _FETCHED_AHEAD * num_workers)
+            for name, of_shard in groupby(chain.from_iterable(parts), key=lambda image: image.task.name):
                 yield from self._write(name, of_shard)
                 shard_done(name)
-        finally:
-            executor.shutdown(cancel_futures=True)
 
     def _write(self, name: str, images: Iterator[_Fetched]) -> Iterator[Result]:
         results = []
@@ -96,15 +103,44 @@ class Packer:
         rows = pl.DataFrame(results, schema=RESULTS, orient="row")
         rows.write_parquet(self._folders.results / f"{name}.parquet")
 
-    def _fetch(self, job: tuple[ShardTask, int]) -> _Fetched:
-        """Fetch one image, unless a copy is present and the source still holds the object it came from."""
-        task, place = job
+
+def _submitter(
+    fetcher: "Fetcher", threads: ThreadPoolExecutor, processes: ProcessPoolExecutor | None
+) -> Callable[[ShardTask], "Future[list[_Fetched]]"]:
+    """Return a function that starts a part of a shard: in a process where its images are files, else in a thread."""
+
+    def submit(task: ShardTask) -> "Future[list[_Fetched]]":
+        store = fetcher.store
+        if processes is not None and isinstance(store, FolderStore) and (sent := store.portable(task.keys)):
+            return processes.submit(replace(fetcher, store=sent).fetch, task)
+        return threads.submit(fetcher.fetch, task)
+
+    return submit
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Fetches images from a store, unless a copy is present and the store still has the object it came from."""
+
+    store: Store
+    settings: Acquire
+    folders: Folders
+
+    @cached_property
+    def _shards(self) -> dict[bool, ImageShards]:
+        return {False: ImageShards(self.folders.images), True: ImageShards(self.folders.old)}
+
+    def fetch(self, task: ShardTask) -> list[_Fetched]:
+        """Fetch the images of a shard or of a part of one, in order."""
+        return [self._fetch(task, place) for place in range(len(task.image_ids))]
+
+    def _fetch(self, task: ShardTask, place: int) -> _Fetched:
         image_id, held = task.image_ids[place], task.held[place]
-        key, side, quality = image_key(task.split, image_id), self._settings.short_side_px, self._settings.jpeg_quality
+        key, side, quality = image_key(task.split, image_id), self.settings.short_side_px, self.settings.jpeg_quality
         try:
             old, known = self._read_copy(held)
             content, md5 = self._fetch_bytes(key, old, known)
-            width, height = _read_size(content, self._store.locate(key))
+            width, height = _read_size(content, self.store.locate(key))
         except LostError as lost:
             return _Fetched(task, Result(image_id, task.split, lost.outcome, detail=str(lost)))
         small = None if side is None else shrink(content, side, quality, md5)
@@ -123,11 +159,11 @@ class Packer:
         if held is None:
             return None, None
         content = self._shards[held.is_old].read_bytes(held.ref)
-        return content, source_md5(content, self._settings.short_side_px, self._settings.jpeg_quality)
+        return content, source_md5(content, self.settings.short_side_px, self.settings.jpeg_quality)
 
     def _fetch_bytes(self, key: str, old: bytes | None, known_md5: str | None) -> tuple[bytes, str]:
         """Return the object and its MD5; the object is `old` where its MD5 is the known one."""
-        fetched, content = self._store.read(key, known_md5)
+        fetched, content = self.store.read(key, known_md5)
         content = old if content is None else content
         assert content is not None, key
         return content, fetched.md5
@@ -141,16 +177,3 @@ def _read_size(content: bytes, address: str) -> tuple[int, int]:
         raise LostError("refused", str(refused)) from None
     except UserError as error:
         raise LostError("corrupt", str(error)) from None
-
-
-def _map_in_order(
-    executor: ThreadPoolExecutor, work: Callable[[Job], Done], jobs: Iterable[Job], max_pending: int
-) -> Iterator[Done]:
-    """Yield `work(job)` for each job, in order; at most `max_pending` jobs are started and not yet yielded."""
-    pending: deque[Future[Done]] = deque()
-    for job in jobs:
-        pending.append(executor.submit(work, job))
-        if len(pending) == max_pending:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()

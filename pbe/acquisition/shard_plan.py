@@ -7,7 +7,7 @@ plan is a file with a row group for each shard, and only one of them is in memor
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from pbe.dataset.image_shards import LOCATION, ImageRef, Member, scan_shard, shard_name
+from pbe.dataset.openimages import image_key
 from pbe.runtime.set_aside import aside_of, discard
 from pbe.settings import Acquire
 
@@ -40,6 +41,17 @@ class ShardTask:
     name: str
     image_ids: Sequence[str]
     held: Sequence[Held | None]
+
+    @property
+    def keys(self) -> list[str]:
+        """The images' keys in the source."""
+        return [image_key(self.split, image_id) for image_id in self.image_ids]
+
+    def parts(self, size: int) -> "Iterator[ShardTask]":
+        """Yield the shard in parts of `size` images."""
+        for start in range(0, len(self.image_ids), size):
+            part = slice(start, start + size)
+            yield replace(self, image_ids=self.image_ids[part], held=self.held[part])
 
 
 class Folders(NamedTuple):

@@ -6,7 +6,7 @@ of buckets and HTTP servers are in `pbe.acquisition.remote_stores`.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -64,6 +64,10 @@ class FolderStore:
     def path_of(self, key: str) -> Path:
         return self.root / key
 
+    def portable(self, keys: Sequence[str]) -> "FolderStore | None":
+        """Return a store of these objects that another process can use, None when there is none."""
+        return self
+
     def locate(self, key: str) -> str:
         return str(self.path_of(key))
 
@@ -106,6 +110,10 @@ class FileStore(FolderStore):
     def path_of(self, key: str) -> Path:
         found = self.files[key]
         return found if isinstance(found, Path) else Path(key)
+
+    def portable(self, keys: Sequence[str]) -> FolderStore | None:
+        files = {key: self.files[key] for key in keys}
+        return FileStore(files) if all(isinstance(found, Path) for found in files.values()) else None
 
     def fetch(self, key: str, target: Path, known_md5: str | None = None) -> Fetched:
         if isinstance(self.files[key], Path):

@@ -1,11 +1,14 @@
 """The examination of every image: it is decoded once, measured, resized and embedded.
 
+Images are examined in blocks, in threads of this process (`in_threads`) or on a Ray cluster (`ray_examination`). A
+block and its batches hold the same images in both, so that the results have the same bits.
+
 Only a row of numbers for each image stays in memory. Thumbnails and embeddings are in unnamed files, which the system
 pages in and out and deletes when the process ends, even when it is killed.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +28,7 @@ from pbe.settings import Curate
 from pbe.types import Image, Progress
 
 Floats = NDArray[np.float32]
-Embed = Callable[[Image], Floats]
+Embed = Callable[[Image], Floats]  # (B, embed_px, embed_px, 3) uint8 -> (B, D)
 
 UNDECODABLE, SIZE_MISMATCH = "undecodable", "size_mismatch"
 _BATCH = 64
@@ -99,43 +102,76 @@ class Examiner:
         return ExaminedImage("", (width, height), quality, np.asarray(to_embed, np.uint8))
 
 
+@dataclass(frozen=True)
+class ExaminedBlock:
+    """The results for N consecutive images.
+
+    `images` has a row of the schema of `Examination.images` for each, without the group. `thumbnails` is
+    (N, 32, 32, 3) uint8, zeros for an image that cannot be decoded; `embeddings` are the (G, D) of the good ones.
+    """
+
+    images: pl.DataFrame
+    thumbnails: Image
+    embeddings: Floats
+
+
+ExamineBlocks = Callable[[Examiner, Sequence[pl.DataFrame]], Iterator[ExaminedBlock]]  # in order
+
+
+def in_threads(embed: Embed, num_workers: int) -> ExamineBlocks:
+    """Return a function that examines blocks in `num_workers` threads of this process."""
+
+    def examine_blocks(examiner: Examiner, blocks: Sequence[pl.DataFrame]) -> Iterator[ExaminedBlock]:
+        with ThreadPoolExecutor(num_workers) as threads:
+            for block in blocks:
+                rows = block.rows()
+                yield block_of(rows, list(threads.map(examiner, rows)), embed)
+
+    return examine_blocks
+
+
+def block_of(rows: Sequence[tuple[Any, ...]], examined: Sequence[ExaminedImage], embed: Embed) -> ExaminedBlock:
+    """Return the results for a block; the images without a fault are embedded in batches of 64."""
+    thumbnails = np.zeros((len(rows), THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX, 3), np.uint8)
+    for row, image in enumerate(examined):
+        if image.quality is not None:
+            thumbnails[row] = image.quality.thumbnail
+    batches = _batches([image.to_embed for image in examined if image.to_embed is not None])
+    vectors = [embed(np.stack(batch)) for batch in batches]
+    embeddings = np.concatenate(vectors) if vectors else np.zeros((0, 1), np.float32)
+    return ExaminedBlock(_to_frame(rows, examined), thumbnails, embeddings)
+
+
 def examine(
     images: pl.DataFrame,
     boxes: pl.DataFrame,
     examiner: Examiner,
-    embed: Embed,
+    examine_blocks: ExamineBlocks,
     *,
     scratch: Path,
-    num_workers: int = 1,
     progress: Progress,
 ) -> Examination:
-    """Examine every row of `images` (image_id, split, group, location) in `num_workers` threads, and keep their order.
+    """Examine every row of `images` (image_id, split, group, location), and keep their order.
 
-    An image has a fault when it cannot be decoded, when its `boxes` are for another size, or by its measures. `embed`
-    takes (B, embed_px, embed_px, 3) uint8 and returns (B, D) float32. The unnamed files of thumbnails and embeddings
-    are created in the folder `scratch`.
+    An image has a fault when it cannot be decoded, when its `boxes` are for another size, or by its measures. The
+    unnamed files of thumbnails and embeddings are created in the folder `scratch`.
     """
     sizes = _sizes_of_boxes(boxes)
     rows = images.drop("group").join(sizes, on=["split", "image_id"], how="left", maintain_order="left")
     thumbnails = _on_disk(scratch, (len(rows), THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX, 3), np.uint8)
     embeddings: NDArray[Any] = np.zeros((0, 1), np.float32)
-    blocks, num_good = [pl.DataFrame(schema=_SCHEMA)], 0
-    with ThreadPoolExecutor(num_workers) as threads:
-        for start in range(0, len(rows), _BLOCK):
-            block = rows.slice(start, _BLOCK).rows()
-            examined = list(threads.map(examiner, block))
-            blocks.append(_to_frame(block, examined))
-            for row, image in enumerate(examined, start):
-                if image.quality is not None:
-                    thumbnails[row] = image.quality.thumbnail
-            for batch in _batches([image.to_embed for image in examined if image.to_embed is not None]):
-                vectors = embed(np.stack(batch))
-                if not num_good:
-                    embeddings = _on_disk(scratch, (len(rows), vectors.shape[1]), np.float32)
-                embeddings[num_good : num_good + len(vectors)] = vectors
-                num_good += len(vectors)
-            progress(min(start + _BLOCK, len(rows)), len(rows))
-    results = pl.concat(blocks).with_columns(images["group"])
+    frames, num_done, num_good = [pl.DataFrame(schema=_SCHEMA)], 0, 0
+    for block in examine_blocks(examiner, list(rows.iter_slices(_BLOCK))):
+        frames.append(block.images)
+        thumbnails[num_done : num_done + len(block.images)] = block.thumbnails
+        if len(block.embeddings):
+            if not num_good:
+                embeddings = _on_disk(scratch, (len(rows), block.embeddings.shape[1]), np.float32)
+            embeddings[num_good : num_good + len(block.embeddings)] = block.embeddings
+        num_good += len(block.embeddings)
+        num_done += len(block.images)
+        progress(num_done, len(rows))
+    results = pl.concat(frames).with_columns(images["group"])
     good = np.flatnonzero((results["fault"] == "").to_numpy())
     return Examination(results, thumbnails, good, embeddings[:num_good])
 
@@ -149,7 +185,7 @@ def _sizes_of_boxes(boxes: pl.DataFrame) -> pl.DataFrame:
     return sizes.group_by("split", "image_id").agg(agreed.alias("size"))
 
 
-def _to_frame(rows: list[tuple[Any, ...]], examined: list[ExaminedImage]) -> pl.DataFrame:
+def _to_frame(rows: Iterable[tuple[Any, ...]], examined: Iterable[ExaminedImage]) -> pl.DataFrame:
     values = [
         (
             image_id,

@@ -5,7 +5,7 @@ of the number of images; memory does not. scikit-learn's NearestNeighbors would 
 another for the nearest three. Vectors are centred first, because most of a tower's embedding is common to all images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -38,28 +38,41 @@ def centre(vectors: Floats) -> None:
         part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), np.float32(1e-12))
 
 
+Search = Callable[[Floats, float, Ints | None], Iterator[Block]]
+
+
 def search(vectors: Floats, within: float, groups: Ints | None = None) -> Iterator[Block]:
     """Compare every two of (N, D) unit-norm vectors; yield the results block by block.
 
     A pair is listed, in the block of its smaller row, when its cosine distance is at most `within`, and when both have
     the same of the (N,) `groups`, where these are given. The nearest vectors are those among all.
     """
-    for start in range(0, len(vectors), _ROWS):
-        rows = slice(start, min(start + _ROWS, len(vectors)))
-        closest = np.full((rows.stop - start, NUM_NEAREST), np.inf, np.float32)
-        pairs = [np.zeros((0, 2), np.int64)]
-        for left in range(0, len(vectors), _COLUMNS):
-            distances = 1 - vectors[rows] @ vectors[left : left + _COLUMNS].T
-            i, j = np.arange(start, rows.stop), np.arange(left, left + distances.shape[1])
-            own = np.intersect1d(i, j)
-            distances[own - start, own - left] = np.inf
-            closest = _smallest(np.concatenate([closest, _smallest(distances)], axis=1))
-            is_close = distances <= within
-            if groups is not None:
-                is_close &= groups[rows, None] == groups[None, left : left + _COLUMNS]
-            found = np.argwhere(is_close) + np.array((start, left))
-            pairs.append(found[found[:, 0] < found[:, 1]])
-        yield Block(rows, np.concatenate(pairs), _mean_of_finite(closest))
+    for rows in blocks(len(vectors)):
+        yield search_rows(rows, vectors, within, groups)
+
+
+def blocks(num_vectors: int) -> Iterator[slice]:
+    """Yield the rows of each block."""
+    for start in range(0, num_vectors, _ROWS):
+        yield slice(start, min(start + _ROWS, num_vectors))
+
+
+def search_rows(rows: slice, vectors: Floats, within: float, groups: Ints | None) -> Block:
+    """Compare the vectors of a block with all; see `search`."""
+    closest = np.full((rows.stop - rows.start, NUM_NEAREST), np.inf, np.float32)
+    pairs = [np.zeros((0, 2), np.int64)]
+    for left in range(0, len(vectors), _COLUMNS):
+        distances = 1 - vectors[rows] @ vectors[left : left + _COLUMNS].T
+        i, j = np.arange(rows.start, rows.stop), np.arange(left, left + distances.shape[1])
+        own = np.intersect1d(i, j)
+        distances[own - rows.start, own - left] = np.inf
+        closest = _smallest(np.concatenate([closest, _smallest(distances)], axis=1))
+        is_close = distances <= within
+        if groups is not None:
+            is_close &= groups[rows, None] == groups[None, left : left + _COLUMNS]
+        found = np.argwhere(is_close) + np.array((rows.start, left))
+        pairs.append(found[found[:, 0] < found[:, 1]])
+    return Block(rows, np.concatenate(pairs), _mean_of_finite(closest))
 
 
 def uniqueness(nearest: Floats) -> Floats:

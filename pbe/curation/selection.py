@@ -3,6 +3,7 @@
 Every image is decoded once (`examination`). The decisions are written to files, and to a FiftyOne dataset for review.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,15 +22,16 @@ from pbe.curation.duplicates import Decision, Item, Pair, PixelCheck, Regions, d
 from pbe.curation.examination import (
     SIZE_MISMATCH,
     UNDECODABLE,
-    Embed,
     Examination,
+    ExamineBlocks,
     Examiner,
     examine,
 )
 from pbe.curation.fiftyone_export import BOX_COLUMNS, REASONS, DatasetWriter, DecisionFields, ImageRecord
+from pbe.curation.neighbours import Search
 from pbe.curation.quality import MEASURES, THUMBNAIL_SIDE_PX
 from pbe.curation.thumbnails import Locate, thumbnail_path
-from pbe.curation.verdicts import BY_REVIEWER, KEEP, REJECT, Verdicts
+from pbe.curation.verdicts import BY_REVIEWER, KEEP, REJECT, Verdicts, tag_verdicts, unsaved_verdicts
 from pbe.dataset.image_shards import LOCATION, ImageShards
 from pbe.dataset.table_files import read_parquet
 from pbe.errors import UserError
@@ -71,22 +73,27 @@ def curate(
     boxes: Path,
     out: Path,
     settings: Curate,
-    embed: Embed,
+    examine_blocks: ExamineBlocks,
     *,
     database_uri: str,
     home: Path,
     dataset: str,
     verdicts: Verdicts | None = None,
+    decided: pl.DataFrame | None = None,
     embed_px: int = 64,
-    num_workers: int = 1,
+    search: Search = neighbours.search,
     bars: ProgressBars = no_progress_bars,
 ) -> CurationReport:
     """Decide on every image with outcome ok; write boxes.parquet, images.parquet and report.html to the folder `out`.
 
-    `raw` is the output of acquire, and `boxes` the boxes.parquet of filter. `embed` takes (B, embed_px, embed_px, 3)
-    uint8 and returns (B, D) float32. The FiftyOne dataset named `dataset`, in the MongoDB at `database_uri`, is
-    replaced; thumbnails are written below FiftyOne's folder `home`. `verdicts` of reviewers outrank every rule, but an
-    image that cannot be decoded cannot be kept. Images are decoded in `num_workers` threads; each of PHASES has a bar.
+    `raw` is the output of acquire, and `boxes` the boxes.parquet of filter. `examine_blocks` decodes and embeds the
+    images, which are resized to `embed_px` for it, and `search` compares the embeddings: in this process or on a
+    cluster (`examination.in_threads`, `ray_examination.on_cluster`). The FiftyOne dataset named `dataset`, in the
+    MongoDB at `database_uri`, is replaced; thumbnails are written below FiftyOne's folder `home`. `verdicts` of
+    reviewers outrank every rule, but an image that cannot be decoded cannot be kept. `decided` is the images.parquet of
+    an earlier curation, whose decisions then stand in place of the rules'. Verdicts that reviewers have tagged in a
+    dataset that is replaced, and that `verdicts` does not have, are tagged in the new one again. Each of PHASES has a
+    bar.
     Raises UserError naming the file when an input is missing or malformed, or when the inputs disagree.
     """
     verdicts = verdicts or {}
@@ -95,21 +102,23 @@ def curate(
 
     locate = partial(thumbnail_path, home)
     examiner = Examiner(ImageShards(raw / "images"), locate, settings, embed_px)
-    examined = examine(
-        manifest, all_boxes, examiner, embed, scratch=home, num_workers=num_workers, progress=bars(PHASES[0])
-    )
+    examined = examine(manifest, all_boxes, examiner, examine_blocks, scratch=home, progress=bars(PHASES[0]))
     regions = _regions(examined.images, all_boxes)
-    similarity = _compare(examined, regions, settings, bars(PHASES[1]))
-    decisions = _decide(examined, similarity.pairs, verdicts)
+    similarity = _compare(examined, regions, settings, search, bars(PHASES[1]))
+    decisions = _decide(examined, similarity.pairs, verdicts) if decided is None else _stored(examined.images, decided)
     images = _images_table(examined.images, decisions)
     rejected_boxes = {(split, key) for (kind, split, key), v in verdicts.items() if (kind, v) == ("box", REJECT)}
     with connected_fiftyone(database_uri, home) as fo:
+        unsaved = unsaved_verdicts(fo, dataset, verdicts)
         writer = DatasetWriter(fo, dataset)
         progress = bars(PHASES[2])
         for records in _records(examined, similarity, decisions, all_boxes, locate):
             writer.add(records, rejected_boxes)
             progress(writer.num_records, len(images))
-        writer.finish(examined.good.tolist(), examined.embeddings)
+        writer.finish(examined.good.tolist(), examined.embeddings, decisions_digest(images))
+        tag_verdicts(fo, dataset, unsaved)
+    if unsaved:
+        print(f"curate: {len(unsaved)} verdicts of the App are not applied yet; to apply them: pbe verdicts pull")
     kept = _kept_boxes(all_boxes, images, rejected_boxes)
     _write_parquet(images, out / "images.parquet")
     _write_parquet(kept, out / "boxes.parquet")
@@ -144,7 +153,9 @@ def _regions(images: pl.DataFrame, boxes: pl.DataFrame) -> Regions:
     return Regions(placed["row"].to_numpy(), fracs, len(images), THUMBNAIL_SIDE_PX)
 
 
-def _compare(examined: Examination, regions: Regions, settings: Curate, progress: Progress) -> _Similarity:
+def _compare(
+    examined: Examination, regions: Regions, settings: Curate, search: Search, progress: Progress
+) -> _Similarity:
     """Compare every two good images by embedding, and those of a group that are close by thumbnail.
 
     Without `curate.group_by`, all images are one group; with it, so are those without a group.
@@ -159,7 +170,7 @@ def _compare(examined: Examination, regions: Regions, settings: Curate, progress
     groups = None
     if settings.group_by:
         groups = np.unique(examined.images["group"].fill_null("").to_numpy(), return_inverse=True)[1][good]
-    for block in neighbours.search(examined.embeddings, settings.near_duplicate_distance, groups):
+    for block in search(examined.embeddings, settings.near_duplicate_distance, groups):
         nearest[block.rows] = block.nearest
         pairs += check.confirm(good[block.pairs], settings.near_duplicate_pixels)
         progress(block.rows.stop, len(good))
@@ -175,6 +186,27 @@ def _decide(examined: Examination, pairs: Sequence[Pair], verdicts: Verdicts) ->
     by_rules = decide([Item(*row) for row in columns.iter_rows()], pairs)
     names = examined.images.select("split", "image_id").iter_rows()
     return [_overrule(name, decision, verdicts) for name, decision in zip(names, by_rules, strict=True)]
+
+
+def _stored(images: pl.DataFrame, decided: pl.DataFrame) -> list[Decision]:
+    """Return the decisions of an earlier curation on these images."""
+    names = ["split", "image_id"]
+    rows = images.select(names).with_row_index("original")
+    found = (
+        images.select(names)
+        .join(decided.select(*names, "reason", "duplicate_of"), on=names, how="left", maintain_order="left")
+        .join(rows, left_on=["duplicate_of"], right_on=["image_id"], how="left", maintain_order="left")
+        .unique(names, keep="first", maintain_order=True)
+    )
+    if found["reason"].null_count() or len(decided) != len(images):
+        raise UserError("data/curated is of other images than data/raw; run: dvc checkout data/raw data/curated")
+    return [Decision(reason, original) for reason, original in found.select("reason", "original").iter_rows()]
+
+
+def decisions_digest(images: pl.DataFrame) -> str:
+    """Return a digest, 32 hex digits, of the decisions in images.parquet."""
+    lines = images.select("split", "image_id", "reason", "duplicate_of").write_csv()
+    return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 
 
 def _overrule(name: tuple[Any, ...], decision: Decision, verdicts: Verdicts) -> Decision:

@@ -301,6 +301,13 @@ def test_a_bucket_of_aws_has_its_region_in_the_url(bucket: str, region: str | No
     assert S3Store(bucket, "", 1, unsigned=True).find_bucket(region)[0] == url
 
 
+def test_the_team_s_endpoint_does_not_move_a_public_bucket(keys: pytest.MonkeyPatch) -> None:
+    keys.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    public = S3Store("open-images-dataset", "", 1, unsigned=True)
+    assert public.find_bucket(None)[0] == "https://open-images-dataset.s3.amazonaws.com"
+    assert S3Store("with.dots", "", 1).find_bucket(None)[0] == "http://127.0.0.1:9000/with.dots"
+
+
 def test_expired_credentials_are_renewed(server: Server, keys: pytest.MonkeyPatch) -> None:
     def renew() -> dict[str, str]:
         issued.append(f"token{len(issued)}")

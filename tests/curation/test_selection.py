@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
+from pbe.curation.examination import in_threads
 from pbe.curation.selection import PHASES, CurationReport, curate
 from pbe.curation.verdicts import pull, read_verdicts
 from pbe.dataset.image_shards import LOCATION, ImageRef, write_tar
@@ -112,7 +113,8 @@ def run(
     **options: Any,
 ) -> CurationReport:
     home = world / ".fiftyone"
-    return curate(world, world / boxes, out, settings, embed, database_uri=uri, home=home, dataset="test", **options)
+    examine = in_threads(embed, 1)
+    return curate(world, world / boxes, out, settings, examine, database_uri=uri, home=home, dataset="test", **options)
 
 
 @pytest.fixture(scope="module")

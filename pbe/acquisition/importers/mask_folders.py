@@ -11,23 +11,43 @@ between name the split (train, val, test) and the class (the nearest other folde
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
-from pbe.acquisition.importers.annotations import ImportedBox, ImportedImage, folder_of
+from pbe.acquisition.importers.annotations import ImportedBox, ImportedImage, Shares, folder_of
 from pbe.acquisition.importers.image_names import caseless, image_stem, is_image_name, walk_files
 from pbe.acquisition.importers.mask_levels import read_objects
 from pbe.acquisition.importers.picture_sides import Frame, frame_of, turn_mask
 from pbe.acquisition.importers.placement import ImportCounts, clean_label
 from pbe.acquisition.importers.split_names import SplitFolders, SplitLists
+from pbe.acquisition.processes import map_in_processes
 from pbe.dataset.images import image_size
 from pbe.dataset.object_masks import pack_mask
 from pbe.errors import UserError
 from pbe.settings import Acquire
 
 UNNAMED = "object"
+MIN_IN_PROCESSES = 300  # images with masks, each of which takes some 0.1 s; below, starting processes takes longer
 _NUMBER = re.compile(r"(?:_mask)?(?:_\d+)?$")
 
 Key = tuple[str, ...]  # a path below images or masks, in one form of names
+
+
+class MaskJob(NamedTuple):
+    """An image, its mask files, and `acquire.mask_values`."""
+
+    image: Path
+    masks: list[Path]
+    values: str
+
+
+class Shapes(NamedTuple):
+    """The objects in an image's masks, each a box and its packed mask; what was counted; or the error, if any."""
+
+    objects: list[tuple[Shares, bytes]]
+    counts: ImportCounts
+    error: UserError | None = None
 
 
 def read_masks(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImage]:
@@ -46,14 +66,15 @@ def read_masks(settings: Acquire, counts: ImportCounts) -> Iterator[ImportedImag
         images = images if images.is_dir() else folder.parent
         of_image, num_without_image = _match(images, folder)
         counts.skipped["mask_without_image"] += num_without_image
-        for image, masks in of_image.items():
-            split = lists.of(image) or folders.of(image.parent)
-            if not masks:
-                counts.skipped["image_without_mask"] += 1
-                continue
-            label = _label(image, images, folders)
-            boxes = [box for mask in masks for box in _boxes(image, mask, label, settings, counts)]
-            yield ImportedImage(image, split, boxes)
+        jobs = [MaskJob(image, masks, settings.mask_values) for image, masks in of_image.items() if masks]
+        with closing(map_in_processes(read_shapes, jobs, MIN_IN_PROCESSES)) as shapes:
+            for image, masks in of_image.items():
+                split = lists.of(image) or folders.of(image.parent)
+                if not masks:
+                    counts.skipped["image_without_mask"] += 1
+                    continue
+                label = _label(image, images, folders)
+                yield ImportedImage(image, split, _boxes(next(shapes), label, counts))
 
 
 def _match(images: Path, folder: Path) -> tuple[dict[Path, list[Path]], int]:
@@ -109,12 +130,30 @@ def _frame(image: Path, mask: Path, sides: tuple[int, int]) -> Frame:
         ) from None
 
 
-def _boxes(image: Path, mask: Path, label: str, settings: Acquire, counts: ImportCounts) -> Iterator[ImportedBox]:
+def _boxes(shapes: Shapes, label: str, counts: ImportCounts) -> list[ImportedBox]:
+    """Return the boxes of an image's objects and add what was counted; raises the error that its masks have."""
+    if shapes.error:
+        raise shapes.error
+    counts.skipped.update(shapes.counts.skipped)
+    counts.adjusted.update(shapes.counts.adjusted)
+    return [ImportedBox(label, xyxy, object_mask=mask) for xyxy, mask in shapes.objects]
+
+
+def read_shapes(job: MaskJob) -> Shapes:
+    """Return the objects in an image's masks; a UserError is a result, to be raised when it is the image's turn."""
+    counts = ImportCounts()
+    try:
+        return Shapes([shape for mask in job.masks for shape in _shapes(job, mask, counts)], counts)
+    except UserError as error:
+        return Shapes([], counts, error)
+
+
+def _shapes(job: MaskJob, mask: Path, counts: ImportCounts) -> Iterator[tuple[Shares, bytes]]:
     from scipy import ndimage  # takes half a second, and no other source needs it
 
-    labels = read_objects(mask, settings.mask_values)
+    labels = read_objects(mask, job.values)
     height, width = labels.shape
-    frame = _frame(image, mask, (width, height))
+    frame = _frame(job.image, mask, (width, height))
     labels = turn_mask(labels, frame.orientation)
     height, width = labels.shape
     if frame.change:
@@ -122,4 +161,4 @@ def _boxes(image: Path, mask: Path, label: str, settings: Acquire, counts: Impor
     counts.skipped["empty_mask"] += not labels.any()
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         xyxy = columns.start / width, rows.start / height, columns.stop / width, rows.stop / height
-        yield ImportedBox(label, xyxy, object_mask=pack_mask(labels[rows, columns] == number))
+        yield xyxy, pack_mask(labels[rows, columns] == number)

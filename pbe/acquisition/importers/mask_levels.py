@@ -20,6 +20,7 @@ _NOISE = 24  # of 255, by which JPEG changes a colour
 _MIN_FLAT_FRAC = 0.5  # of the object's pixels that are flat in a picture of several levels
 _REACH_PX = 16  # JPEG's noise reaches as far from an edge as a block of halved colours
 _MIN_MAIN_FRAC = 0.005  # of the pixels, from which a colour of a noisy picture counts as one
+_MAX_TABLE = 1 << 16  # values up to this are counted in a table; sorting the pixels takes ten times as long
 
 Levels = NDArray[np.int64]
 
@@ -31,8 +32,19 @@ def read_objects(path: Path, values: str) -> Levels:
     or a smooth edge.
     """
     levels = _object_levels(read_levels(path), path, values)
-    places = np.unique(np.append(0, levels), return_inverse=True)[1]  # 0 comes first, whether any pixel has it or not
-    return np.asarray(places[1:].reshape(levels.shape), np.int64)
+    found = np.union1d([0], _values(levels))  # 0 comes first, whether any pixel has it or not
+    if found[-1] >= _MAX_TABLE:
+        return np.searchsorted(found, levels)
+    numbers = np.zeros(found[-1] + 1, np.int64)
+    numbers[found] = np.arange(found.size)
+    return np.asarray(numbers[levels], np.int64)
+
+
+def _values(levels: Levels) -> Levels:
+    """Return the distinct values, sorted."""
+    if levels.max(initial=0) >= _MAX_TABLE:
+        return np.unique(levels)
+    return np.flatnonzero(np.bincount(levels.ravel()))
 
 
 def _object_levels(levels: Levels, path: Path, values: str) -> Levels:
@@ -45,7 +57,8 @@ def _object_levels(levels: Levels, path: Path, values: str) -> Levels:
         return _main_colours(levels, path, noise=_NOISE if is_jpeg else 0)
     if is_jpeg:
         return _jpeg_levels(levels, path)
-    found = np.unique(levels[levels != 0])
+    found = _values(levels)
+    found = found[found != 0]
     if values == "auto" and found.size > 1:
         _refuse_smooth_edges(levels, found, path)
     if found.size > 1 and found[-1] == _VOID and _is_rim(found[:-1]):
@@ -58,7 +71,7 @@ def _is_rim(others: Levels) -> bool:
 
 
 def _refuse_smooth_edges(levels: Levels, found: Levels, path: Path) -> None:
-    solid = set(np.unique(levels[_is_solid(levels)]).tolist())
+    solid = set(_values(levels[_is_solid(levels)]).tolist())
     num_thin = sum(value not in solid for value in found.tolist())
     is_many = found.size > _MANY_LEVELS and found[-1] == _VOID
     if is_many or (num_thin >= _THIN_LEVELS and 2 * num_thin > found.size):
