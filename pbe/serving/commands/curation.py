@@ -27,15 +27,17 @@ example:
 
 @browse_app.default
 def browse_data(*, port: Annotated[Whole, Parameter(help="a port of 127.0.0.1")] = 5151) -> None:
-    """Open the curated data in the FiftyOne App, until Ctrl-C."""
+    """Open the curated data in the FiftyOne App, until Ctrl-C; its dataset is written first where it is missing."""
     from pbe.curation.app import browse
     from pbe.layout import FIFTYONE_DATASET, FIFTYONE_HOME
+    from pbe.serving.commands.curated_dataset import curated_decisions
 
     def on_ready(address: str) -> None:
         print(f"{address}  (press Ctrl-C to stop)", flush=True)
 
     uri = os.environ.get("FIFTYONE_DATABASE_URI")
-    browse(FIFTYONE_HOME, FIFTYONE_DATASET, uri=uri, port=port, on_ready=on_ready)
+    decisions, write = curated_decisions() or ("", None)
+    browse(FIFTYONE_HOME, FIFTYONE_DATASET, uri=uri, port=port, on_ready=on_ready, decisions=decisions, write=write)
 
 
 @verdicts_app.command(
