@@ -19,10 +19,10 @@ from pbe.serving.registry.version_records import Origin
 from pbe.settings import Settings
 from pbe.types import ProgressBars, no_progress_bars
 
-
 BASELINE = "DVC_EXP_BASELINE_REV"  # DVC sets it for the stages of an experiment
 EXPERIMENT = (
-    "Not registered: an experiment registers nothing. After dvc exp apply, run: dvc repro --force --single-item register"
+    "Not registered: an experiment registers nothing. After dvc exp apply, run: "
+    "dvc repro --force --single-item register"
 )
 
 
