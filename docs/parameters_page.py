@@ -25,7 +25,8 @@ _INTRODUCTION = """\
 # Parameters
 
 `params.yaml` holds the value of every parameter, and a missing or unknown key is an error. This page is made from
-`pbe/settings.py`, `params.yaml` and `dvc.yaml` when the site is built.
+`pbe/settings.py`, `params.yaml`, `projects/photo/params.yaml` ([photographs](photographs.md)) and `dvc.yaml` when the
+site is built.
 
 **Stale** names the stages that run again when the key changes. The stages after them run only if what they read has
 changed. `none` marks a key that cannot change a result.
@@ -38,18 +39,19 @@ belong to a machine and not to a result, so they are [environment variables](run
 
 @dataclass(frozen=True)
 class Parameter:
-    """A key of params.yaml, its JSON schema, and its value."""
+    """A key of params.yaml, its JSON schema, its value, and that of projects/photo."""
 
     key: str
     schema: Mapping[str, Any]
     value: Any
+    photo: Any
 
 
 def parameters() -> Iterator[Parameter]:
     """Yield every parameter, in the order of params.yaml's sections."""
     schema = Settings.model_json_schema()
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    yield from _leaves(schema, schema["$defs"], values, "")
+    demo, photo = (yaml.safe_load((ROOT / place / "params.yaml").read_text()) for place in (".", "projects/photo"))
+    yield from _leaves(schema, schema["$defs"], demo, photo, "")
 
 
 def stale_stages(key: str, stages: Mapping[str, Any]) -> list[str]:
@@ -67,14 +69,16 @@ def markdown() -> str:
     return _INTRODUCTION + "\n\n".join(texts) + "\n"
 
 
-def _leaves(node: Mapping[str, Any], definitions: Mapping[str, Any], value: Any, key: str) -> Iterator[Parameter]:
+def _leaves(
+    node: Mapping[str, Any], definitions: Mapping[str, Any], demo: Any, photo: Any, key: str
+) -> Iterator[Parameter]:
     if "$ref" in node:
         node = definitions[node["$ref"].rpartition("/")[2]]
     if "properties" not in node:
-        yield Parameter(key, node, value)
+        yield Parameter(key, node, demo, photo)
         return
     for name, inner in node["properties"].items():
-        yield from _leaves(inner, definitions, value[name], f"{key}.{name}" if key else name)
+        yield from _leaves(inner, definitions, demo[name], photo[name], f"{key}.{name}" if key else name)
 
 
 def _covers(parameter: str, key: str) -> bool:
@@ -91,7 +95,7 @@ def _row(each: Parameter, stages: Mapping[str, Any]) -> str:
     cells = (
         f"`{each.key}`",
         _type(each.schema),
-        f"`{_shown(each.value)}`",
+        f"`{_shown(each.value)}`" + ("" if each.photo == each.value else f"; photographs `{_shown(each.photo)}`"),
         each.schema.get("description", ""),
         ", ".join(stale) or "none",
     )

@@ -40,7 +40,7 @@ def test_every_parameter_is_on_the_page_with_its_meaning(page: ModuleType) -> No
 
 def test_a_parameter_says_its_range_its_value_and_what_it_makes_stale(page: ModuleType) -> None:
     rows = {line.split("`")[1]: line for line in page.markdown().splitlines() if line.startswith("| `")}
-    assert "whole number ≥ 32, ≤ 1,024, multiple of 8 | `64` |" in rows["method.image_px"]
+    assert "whole number ≥ 32, ≤ 1,024, multiple of 8 | `64`; photographs `128` |" in rows["method.image_px"]
     assert "`ddp` / `fsdp` | `ddp` |" in rows["train.strategy"]
     assert rows["train.steps"].endswith("| train |")
     assert rows["method.exemplar.pad_frac"].endswith("| encode, train, bench |")
