@@ -31,6 +31,8 @@ def messages() -> Iterator[list[str]]:
                 yield text.split(VALUE)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                 yield [node.value]
+    for script in (ROOT / "flows").glob("*.sh"):
+        yield [script.read_text()]
 
 
 def contains(text: str, parts: list[str]) -> bool:
