@@ -7,7 +7,7 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
-.PHONY: demo photo test lint install ui mlflow browse tiny-backbone photo-backbone examples clean
+.PHONY: demo photo test lint install ui up down status mlflow browse tiny-backbone photo-backbone docs examples clean
 
 demo: install
 	$(VENV)/python -m flows.pipeline
@@ -40,8 +40,18 @@ ui: install  # Prefect's UI at http://127.0.0.1:4200, where you can start the pi
 	$(VENV)/python -m flows.pipeline --serve
 
 mlflow: install  # runs and registered models at http://127.0.0.1:5000
-	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/mlflow server \
-	  --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+	$(VENV)/python -m flows.mlflow_server
+
+# Prefect with a worker and the deployments of prefect.yaml, MLflow, the painting page and the reports, in the background.
+# FIFTYONE=1 adds FiftyOne's App, and FLAGS="--mlflow-port 5001" moves a port.
+up: install
+	$(VENV)/python -m flows.services up $(if $(FIFTYONE),--fiftyone) $(FLAGS)
+
+down:  # stops the runs and all services
+	$(VENV)/python -m flows.services down
+
+status:  # which services answer
+	$(VENV)/python -m flows.services status
 
 browse: install  # the curated images in FiftyOne's App
 	$(VENV)/pbe browse
@@ -56,11 +66,16 @@ photo-backbone: install  # retrains data/photo by its recorded recipe: make phot
 	$(VENV)/python -m pbe.demo.photo_weights --out data/photo --packed data/photographs.zip \
 	  $(if $(FOD_A),--fod-a "$(FOD_A)") $(if $(PHOTOS),--photos "$(PHOTOS)")
 
+docs: install  # this project's documentation as a site, site/index.html; broken links and anchors are errors
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(VENV)/mkdocs build --strict --quiet
+	@echo site/index.html
+
 examples: install  # paints docs/examples with the bundled painter of photographs
 	$(VENV)/python docs/examples/paint.py
 
 clean:  # removes everything the pipeline made, with DVC's cache and the registry; keeps .venv
-	rm -rf data/world-bucket data/raw data/boxes data/curated data/latents data/bench models reports/index.html reports/gallery.png \
-	  .dvc/cache .dvc/tmp .prefect .fiftyone .pbe mlruns mlflow.db
+	if test -d .pbe/services; then $(VENV)/python -m flows.services down; fi
+	rm -rf data/world-bucket data/raw data/boxes data/curated data/latents data/bench models reports/index.html reports/gallery.png reports/models \
+	  .dvc/cache .dvc/tmp .prefect .fiftyone .pbe mlruns mlflow.db site
 	for made in data/raw data/boxes data/curated data/latents data/bench models reports/evaluation reports/index.html \
 	  reports/gallery.png reports/registered.json .prefect .fiftyone .pbe mlruns mlflow.db; do rm -rf projects/*/$$made; done

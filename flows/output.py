@@ -41,6 +41,7 @@ def copied_output(on_line: Callable[[str], object]) -> Iterator[LastLine]:
     last = LastLine(on_line)
     logging.raiseExceptions = False  # a failure to log a line must not print a line
     before = {stream: os.dup(stream) for stream in _STREAMS}
+    consoles = _silence_consoles()
     terminal = {ON_TERMINAL: "1"} if on_terminal() and ON_TERMINAL not in os.environ else {}
     threads = []
     _flush()
@@ -62,6 +63,20 @@ def copied_output(on_line: Callable[[str], object]) -> Iterator[LastLine]:
             del os.environ[name]
         for thread in threads:
             thread.join(_CLOSE_S)  # a process that outlives its stage still holds the pipe
+        for handler, level in consoles.items():
+            handler.setLevel(level)
+
+
+def _silence_consoles() -> dict[logging.Handler, int]:
+    """Silence the handlers that write to the terminal: a line that is logged would come back through the pipe for ever.
+
+    Prefect's handler is at the root logger. Returns their levels.
+    """
+    handlers = [each for each in logging.getLogger().handlers if isinstance(each, logging.StreamHandler)]
+    levels: dict[logging.Handler, int] = {handler: handler.level for handler in handlers}
+    for handler in handlers:
+        handler.setLevel(logging.CRITICAL)
+    return levels
 
 
 def _flush() -> None:

@@ -7,124 +7,26 @@ import argparse
 import logging
 import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from dvc.exceptions import DvcException, ReproductionError
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc.stage.exceptions import StageCmdFailedError
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_table_artifact
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, State, TaskRun
-from prefect.context import TaskRunContext
+from prefect import flow
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, State
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Failed
-from prefect.tasks import Task
 
 from flows import server
-from flows.interruption import INTERRUPTED_CODES, stop_children
-from flows.output import copied_output
+from flows.interruption import stop_children
+from flows.notification import notify
 from flows.provenance import tracking_uri
-from flows.stage import (
-    BUG_CODE,
-    EXIT_CODES,
-    PARENT_TASK_RUN,
-    REASON,
-    UNAVAILABLE,
-    USER_ERROR,
-    errors_reported,
-    fail,
-    failed_state,
-    finish,
-    interruption_message,
-)
+from flows.reproduction import STAGES, Outcome, StageName, run_stages
+from flows.stage import BUG_CODE, EXIT_CODES, USER_ERROR, errors_reported, fail, finish
 from pbe import layout
-from pbe.errors import UserError, one_line
-from pbe.runtime.locks import hold_lock
+from pbe.errors import one_line
 from pbe.settings import load_settings
-
-StageName = Literal["acquire", "filter", "backbone", "curate", "encode", "train", "bench", "evaluate", "register"]
-STAGES: tuple[StageName, ...] = get_args(StageName)  # every stage comes after the stages whose outputs it reads
-RETRIES = {"acquire": 2}  # of the stages that talk to other machines
-RETRY_DELAYS_S = [10.0, 60.0]
-MAX_REASONS = 3
-Outcome = Literal["ran", "cached"]
-
-
-def is_retryable(task_: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Return whether another attempt may succeed: only a server, a network or a disk comes back by itself."""
-    return state.name == UNAVAILABLE
-
-
-@task(task_run_name="{stage}", retry_condition_fn=is_retryable, retry_delay_seconds=RETRY_DELAYS_S)
-def reproduce(stage: StageName, force: bool) -> Outcome | State[Any]:
-    """Bring one stage up to date through DVC; its flow run is nested below this task's run.
-
-    What the stage prints is in this run's log as well, and the last line of a stage that failed is this run's message.
-    """
-    context = TaskRunContext.get()
-    assert context is not None
-    log = get_run_logger()
-    with Repo() as repo, copied_output(log.info) as last:
-        reason = "forced" if force else reason_to_run(repo.status(targets=[stage]).get(stage, []))
-        with stage_environment(**{PARENT_TASK_RUN: str(context.task_run.id), REASON: reason}):
-            try:
-                return "ran" if repo.reproduce(targets=[stage], single_item=True, force=force) else "cached"
-            except DvcException as caught:
-                error = caught
-    return dvc_failure(stage, error, last.text)
-
-
-@contextmanager
-def stage_environment(**variables: str) -> Iterator[None]:
-    """Set variables for the stage's process, and put this interpreter first on PATH: its command is `python -m ...`."""
-    found = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    before = {name: os.environ.get(name) for name in ("PATH", *variables)}
-    os.environ.update({"PATH": found, **variables})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def reason_to_run(changes: Sequence[Any]) -> str:
-    """Return what DVC's status says has changed of a stage, such as `train.steps, data/latents`."""
-    names: list[str] = []
-    for change in changes:
-        if isinstance(change, str):  # "always changed", "changed command"
-            names.append(change)
-            continue
-        for path, what in next(iter(change.values())).items():
-            names += what if isinstance(what, Mapping) else [path]
-    more = len(names) - MAX_REASONS
-    return ", ".join(names[:MAX_REASONS]) + (f" and {more} more" if more > 0 else "")
-
-
-def dvc_failure(stage: str, error: DvcException, last_line: str = "") -> State[Any]:
-    """Return the state for an error of DVC; the exit code of the stage's process decides its name.
-
-    `last_line` is the last that the stage printed: its message.
-    """
-    cause: BaseException = error
-    if isinstance(error, ReproductionError) and error.__cause__ is not None:
-        cause = error.__cause__
-    message = one_line(cause)
-    if not isinstance(cause, StageCmdFailedError):
-        return Failed(message=f"stage {stage}: {message}")
-    code = message.rpartition("exited with ")[2]  # DVC keeps the code in the message alone
-    if code in map(str, (*INTERRUPTED_CODES, -signal.SIGINT, -signal.SIGTERM)):
-        return Cancelled(message=interruption_message(f"stage {stage}"))
-    name = next((name for name, each in EXIT_CODES.items() if code == str(each)), None)
-    return Failed(name=name, message=f"stage {stage}: {last_line.removeprefix('error: ') or message}")
 
 
 def pipeline_run_name() -> str:
@@ -134,47 +36,33 @@ def pipeline_run_name() -> str:
     return f"{stages}, forced" if given.get("force") else stages
 
 
-@flow(name="pipeline", flow_run_name=pipeline_run_name, persist_result=False)
+@flow(
+    name="pipeline",
+    flow_run_name=pipeline_run_name,
+    persist_result=False,
+    on_completion=[notify],
+    on_failure=[notify],
+    on_cancellation=[notify],
+    on_crashed=[notify],
+)
 def pipeline(stages: list[StageName] | None = None, force: bool = False) -> dict[str, Outcome] | State[Any]:
-    """Bring the given stages up to date in order, by default all; `force` runs stages that are up to date as well.
+    """Bring the given stages up to date in order, by default all.
 
     Returns the outcome of each stage, or the failed state of the first that failed.
+
+    Args:
+        stages: the stages to bring up to date; all when empty
+        force: run stages that are up to date as well
     """
-    try:
-        with hold_lock(layout.stage_lock("pipeline"), timeout_s=0.0):
-            outcomes, failed = reproduce_in_order([name for name in STAGES if stages is None or name in stages], force)
-    except UserError as error:  # another pipeline holds the lock
-        return failed_state(error)
-    create_table_artifact([{"stage": name, "outcome": outcome} for name, outcome in outcomes.items()], key="pipeline")
-    return failed or outcomes
-
-
-def reproduce_in_order(stages: list[StageName], force: bool) -> tuple[dict[str, Outcome], State[Any] | None]:
-    """Return the outcome of each stage that completed, and the state of the stage that ended the run, if any."""
-    outcomes: dict[str, Outcome] = {}
-    for stage in stages:
-        task_ = reproduce.with_options(retries=RETRIES.get(stage, 0))
-        forced = force or (stage == "register" and registry_is_gone(Path()))
-        state: State[Any] = task_(stage, forced, return_state=True)
-        if not state.is_completed():
-            return outcomes, State(type=state.type, name=state.name, message=state.message)
-        outcomes[stage] = state.result()
-    return outcomes, None
+    chosen = [name for name in STAGES if not stages or name in stages]
+    return run_stages(chosen, forced=chosen if force else ())
 
 
 def stale(stages: list[StageName] | None = None) -> list[str]:
     """Return the names of those given stages whose code, parameters, inputs or outputs have changed."""
     with Repo() as repo:
         changed = repo.status(targets=list(stages or STAGES))  # without targets, those of the projects below as well
-    if registry_is_gone(Path()):
-        changed = {**changed, "register": []}
     return [name for name in changed if stages is None or name in stages]
-
-
-def registry_is_gone(folder: Path) -> bool:
-    """Return whether DVC has the output of `register`, but the project's own registry is missing."""
-    own = "MLFLOW_TRACKING_URI" not in os.environ
-    return own and (folder / layout.REGISTERED).exists() and not (folder / layout.MLFLOW_DATABASE).exists()
 
 
 def summary(folder: Path) -> str:
@@ -183,8 +71,15 @@ def summary(folder: Path) -> str:
 
     name = load_settings(folder / layout.PARAMS).register_.name
     version = champion_version(name, tracking_uri=tracking_uri(folder))
-    champion = f"{name} version {version}" if version else "none yet"
+    champion = f"{name} version {version}" if version else _no_champion(folder)
     return f"report:   {folder / layout.PAGE}\ngallery:  {folder / layout.GALLERY}\nchampion: {champion}"
+
+
+def _no_champion(folder: Path) -> str:
+    if not (folder / layout.REGISTERED).is_file():
+        return "none yet"
+    command = "dvc repro --force --single-item register"
+    return f"none in this registry; {layout.REGISTERED} is of another one; to register the model here: {command}"
 
 
 def main(arguments: list[str] | None = None) -> None:

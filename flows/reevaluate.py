@@ -25,7 +25,10 @@ from pbe.types import ProgressBars, no_progress_bars
 
 CHAMPION = layout.STATE / "champion"
 _MIXED = (Path(), layout.MODEL.parent, layout.REPORTS)  # folders that hold the project's files and the champion's
-_OWN = (layout.MODEL, layout.EVALUATION, layout.METRICS, layout.SCORES, layout.PAGE, layout.GALLERY, layout.REGISTERED)
+_OWN = (
+    layout.MODEL, layout.EVALUATION, layout.METRICS, layout.SCORES, layout.PAGE, layout.GALLERY, layout.REGISTERED,
+    layout.REPORTS / "models",
+)  # fmt: skip
 
 
 def reevaluate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_bars) -> Counts:

@@ -1,7 +1,7 @@
 """A Prefect server on loopback, for runs that have no server configured.
 
-`python -m flows.server --socket N` is the server's process: it listens on the socket that it inherits, and ends with
-the process that started it.
+`python -m flows.server` is the server's process, which ends with the process that started it. It listens on the socket
+that it inherits (`--socket N`), or on a port (`--port N`).
 """
 
 import argparse
@@ -11,37 +11,43 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import httpx
 import psutil
 
 from flows.interruption import was_interrupted
+from flows.services.health import running_prefect
+from flows.shared_server import shared_server, wait_for_process
 from pbe import layout
-from pbe.errors import UnavailableError
-from pbe.runtime.child_processes import exit_with_parent, start_child, stop_process
+from pbe.errors import UnavailableError, UserError, one_line
+from pbe.runtime.child_processes import exit_with_parent, start_child, stop_process, wait_for_parent
 from pbe.runtime.locks import hold_lock
 from pbe.runtime.ports import LOOPBACK, listen
 
+USER_ERROR_CODE = 2
 START_S = 300.0  # the first start migrates a new database: 12 s on two free cores
 MAX_RESTARTS = 5
 _STOP_S, _STOP_INTERRUPTED_S = 10.0, 2.0
 _DRAIN_S, _DRAIN_INTERRUPTED_S = 10.0, 1.0
 
 _is_lost = False
+_shared: list[subprocess.Popen[str]] = []  # outlasts this process, which must not wait for it
 
 
 @contextmanager
 def available(port: int = 0, on_loss: Callable[[], object] = lambda: None) -> Iterator[str]:
-    """Yield the address of the configured server's API, or of a server that is started for the block.
+    """Yield the address of the configured server's API, of that of `make up`, or of one that is started.
 
+    Within `dvc repro` all stages use the one that the first of them starts; otherwise it is started for the block.
     PREFECT_API_URL, a profile or prefect.toml configures a server. A started one listens on `port`, by default on any
-    free one, and PREFECT_API_URL names it to child processes. When it ends within the block it is started again, at
-    most MAX_RESTARTS times; after that `on_loss` is called. Raises UnavailableError when the configured server does
+    free one. When it ends within the block it is started again, at most MAX_RESTARTS times; after that `on_loss` is
+    called. PREFECT_API_URL names the server to child processes. Raises UnavailableError when the configured server does
     not answer, UserError when the port is in use, RuntimeError when the server does not start.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL
 
     configured = PREFECT_API_URL.value()
     if configured:
@@ -53,19 +59,33 @@ def available(port: int = 0, on_loss: Callable[[], object] = lambda: None) -> It
             yield configured
         finally:
             send_queued_records()
-        return
-    own = OwnServer(port, on_loss)
-    own.start()
-    os.environ["PREFECT_API_URL"] = own.url
-    try:
-        with temporary_settings({PREFECT_API_URL: own.url}):
-            try:
+    elif port == 0 and (running := running_prefect() or shared_server(_start_shared)):
+        # A second server would share the database of the first.
+        with _in_use(running):
+            yield running
+    else:
+        own = OwnServer(port, on_loss)
+        own.start()
+        try:
+            with _in_use(own.url):
                 yield own.url
+        finally:
+            own.stop()
+
+
+@contextmanager
+def _in_use(url: str) -> Iterator[None]:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    os.environ["PREFECT_API_URL"] = url
+    try:
+        with temporary_settings({PREFECT_API_URL: url}):
+            try:
+                yield
             finally:
                 send_queued_records()
     finally:
         del os.environ["PREFECT_API_URL"]
-        own.stop()
 
 
 def answers(attempts: int) -> bool:
@@ -131,10 +151,18 @@ class OwnServer:
         self._on_loss()
 
 
-def _start(bound: socket.socket, url: str) -> subprocess.Popen[str]:
+def _start_shared(pid: int) -> str:
+    """Start a server that ends with the process `pid`, and return its address."""
+    with listen(0, "--port") as bound:
+        url = f"http://{LOOPBACK}:{bound.getsockname()[1]}/api"
+        _shared.append(_start(bound, url, ["--until", str(pid)]))
+    return url
+
+
+def _start(bound: socket.socket, url: str, more: Sequence[str] = ()) -> subprocess.Popen[str]:
     home = layout.PREFECT_HOME
     home.mkdir(exist_ok=True)
-    arguments = ["--socket", str(bound.fileno())]
+    arguments = ["--socket", str(bound.fileno()), *more]
     # Two servers must not migrate the same database concurrently.
     with (
         hold_lock(layout.stage_lock("prefect-server"), START_S),
@@ -183,14 +211,28 @@ def send_queued_records() -> None:
     time.sleep(0.5)  # the server writes task runs shortly after it has received their events
 
 
-def main() -> None:
-    """Serve Prefect's API and UI on an inherited socket of 127.0.0.1 until terminated."""
+def main() -> int:
+    """Serve Prefect's API and UI on 127.0.0.1 until terminated, and return the exit code."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--socket", type=int, help="number of the file descriptor, bound to a port")
+    where.add_argument("--port", type=int)
+    parser.add_argument("--until", type=int, help="process to end with; by default the one that started the server")
+    options = parser.parse_args()
+    try:
+        bound = listen(options.port, "--port") if options.socket is None else socket.socket(fileno=options.socket)
+    except UserError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return USER_ERROR_CODE
+    wait = wait_for_parent if options.until is None else partial(wait_for_process, options.until)
+    exit_with_parent(wait, grace_s=8.0)
+    _serve(bound)
+    return 0
+
+
+def _serve(bound: socket.socket) -> None:
     import uvicorn
 
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--socket", type=int, required=True, help="number of the file descriptor, bound to a port")
-    bound = socket.socket(fileno=parser.parse_args().socket)
-    exit_with_parent(grace_s=8.0)
     url = f"http://{LOOPBACK}:{bound.getsockname()[1]}/api"
     os.environ["PREFECT_API_URL"] = os.environ["PREFECT_UI_API_URL"] = url  # for the server's own services and pages
     config = uvicorn.Config(
@@ -203,4 +245,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

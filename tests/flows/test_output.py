@@ -7,8 +7,17 @@ import sys
 import pytest
 
 from flows.output import copied_output
-from flows.pipeline import stage_environment
+from flows.reproduction import stage_environment
 
+LOGGING = """
+import logging, os
+from flows.output import copied_output
+log = logging.getLogger("prefect.task_runs")
+logging.basicConfig(level=logging.INFO, format="%(message)s")  # as Prefect does in the runs of a worker
+with copied_output(log.info):
+    os.write(2, b"once\\n")
+log.info("afterwards")
+"""
 PRINTING = r"import sys; print('1 %\r50 %\r100 %\r\nerror: x: no such file', file=sys.stderr)"
 
 
@@ -41,3 +50,8 @@ def test_a_stages_command_finds_this_interpreter_whatever_path_says(monkeypatch:
     assert found.stdout == f"{sys.prefix}/bin/python\ntrain.steps\n"
 
     assert (os.environ["PATH"], "PBE_REASON" in os.environ) == ("/bin:/usr/bin", False)
+
+
+def test_a_line_that_is_logged_to_the_terminal_does_not_come_back() -> None:
+    ended = subprocess.run([sys.executable, "-c", LOGGING], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (0, "once\nafterwards\n")

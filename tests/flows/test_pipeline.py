@@ -8,7 +8,8 @@ import pytest
 from dvc.exceptions import ReproductionError
 from dvc.stage.exceptions import StageCmdFailedError
 
-from flows.pipeline import dvc_failure, is_retryable, reason_to_run, reproduce
+from flows.reproduction import dvc_failure, reason_to_run, reproduce
+from flows.retries import is_retryable
 from tests.support.toy_project import TOY, Project, running, wait_for
 
 pytestmark = pytest.mark.slow

@@ -31,6 +31,15 @@ def test_a_port_of_another_program_is_refused_before_anything_starts(lone_projec
     assert not (lone_project.folder / ".prefect/server.log").exists()
 
 
+def test_the_server_of_make_up_refuses_such_a_port_as_well(lone_project: Project) -> None:
+    with listen(0, "--port") as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = lone_project.run("python", "-m", "flows.server", "--port", str(port))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: port {port} of {LOOPBACK} is in use by process {os.getpid()} (")
+
+
 def test_a_configured_server_that_does_not_answer_is_one_line() -> None:
     with (
         temporary_settings({PREFECT_API_URL: GONE, PREFECT_CLIENT_MAX_RETRIES: 0}),
@@ -38,6 +47,17 @@ def test_a_configured_server_that_does_not_answer_is_one_line() -> None:
         server.available(),
     ):
         pass
+
+
+def test_a_run_in_a_terminal_uses_the_server_of_make_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two servers would share one database, and the run would be missing from the interface."""
+    monkeypatch.setattr(server, "running_prefect", lambda: GONE)
+    monkeypatch.setattr(server, "OwnServer", pytest.fail)
+    monkeypatch.setattr(server, "send_queued_records", lambda: None)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), server.available() as url:
+        assert url == GONE == os.environ["PREFECT_API_URL"] == PREFECT_API_URL.value()
+    assert "PREFECT_API_URL" not in os.environ
 
 
 def lost(*_: object, **__: object) -> State[None]:

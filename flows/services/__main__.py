@@ -1,0 +1,7 @@
+"""See `flows.services.main`."""
+
+import sys
+
+from flows.services.main import main
+
+sys.exit(main())
