@@ -59,8 +59,8 @@ def script() -> str:
 
 
 def make_origin(folder: Path) -> Path:
-    """Clone this checkout's commit, with the small parameters, as the team's git repository."""
-    work, origin = folder / "seed", folder / "origin.git"
+    """Make the team's git repository, of this checkout's commit and the small parameters; return a checkout of it."""
+    work = folder / "first"
     git("clone", "--quiet", str(ROOT), str(work))
     yaml = YAML()
     yaml.width = 200
@@ -68,9 +68,8 @@ def make_origin(folder: Path) -> Path:
     update(params, SMALL)
     yaml.dump(params, work / "params.yaml")
     git("-C", str(work), "commit", "--quiet", "--all", "--message", "A small world")
-    git("clone", "--quiet", "--bare", str(work), str(origin))
-    shutil.rmtree(work)
-    return origin
+    git("clone", "--quiet", "--bare", str(work), str(folder / "origin.git"))
+    return work
 
 
 def update(section: Any, changes: Mapping[str, Any]) -> None:
@@ -87,8 +86,8 @@ def git(*arguments: str) -> None:
     subprocess.run(["git", *arguments], check=True)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Return the script's environment: its folder, free ports, this interpreter's programs, and a name for git."""
+def environment(folder: Path, checkout: Path) -> dict[str, str]:
+    """Return the script's environment: folder, free ports, interpreter, the checkout's code, a name for git."""
     from pbe.runtime.ports import free_port
 
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "PBE_", "AWS_", "RAY_", "DVC_"))}
@@ -101,6 +100,7 @@ def environment(folder: Path) -> dict[str, str]:
         "TEAM": str(folder),
         "ORIGIN": str(folder / "origin.git"),
         "RAY_TMPDIR": str(folder / "ray"),
+        "PYTHONPATH": str(checkout),
         "PYTHONWARNINGS": "ignore",
     }
 
@@ -129,12 +129,12 @@ class NodeWatch(threading.Thread):
 def run(folder: Path) -> bool:
     """Run the page's commands; return whether all is as it should be."""
     folder.chmod(0o755)  # PostgreSQL's user, if this is root, has a folder below
-    make_origin(folder)
-    env = environment(folder)
+    checkout = make_origin(folder)
+    env = environment(folder, checkout)
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(folder / "secrets/ray"))
     watch = NodeWatch(f"127.0.0.1:{env['RAY_PORT']}")
     began = time.monotonic()
-    process = subprocess.Popen(["bash", "-c", script()], cwd=ROOT, env=env, start_new_session=True)
+    process = subprocess.Popen(["bash", "-c", script()], cwd=checkout, env=env, start_new_session=True)
     watch.start()
     started: set[psutil.Process] = set()
     try:
