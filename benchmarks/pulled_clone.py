@@ -73,15 +73,14 @@ def check_browse(clone: SmallProject) -> None:
     """`pbe browse` writes the dataset with the decisions of data/curated, and serves it."""
     process = clone.start("pbe", "browse", "--port", str(free_port()))
     assert process.stdout is not None
-    lines = [process.stdout.readline(), process.stdout.readline()]
-    address = re.match(r"http://\S+", lines[1])
-    try:
-        expect("pbe browse writes the dataset", lines[0], "writing the dataset of data/curated to FiftyOne")
-        status = urllib.request.urlopen(address[0], timeout=60).status if address else 0
-        expect("pbe browse serves it", str(status), "200")
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+    lines, address = [process.stdout.readline()], None
+    while lines[-1] and not (address := re.match(r"http://\S+", lines[-1])):
+        lines.append(process.stdout.readline())
+    status = urllib.request.urlopen(address[0], timeout=60).status if address else 0
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    expect("pbe browse writes the dataset", lines[0], "writing the dataset of data/curated to FiftyOne")
+    expect("pbe browse serves it", f"{status} {lines} {errors}", "200 ")
     images = pl.read_parquet(clone.folder / "data/curated/images.parquet")
     counted = clone.run("python", "-c", COUNT).stdout
     expect(

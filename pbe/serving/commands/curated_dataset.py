@@ -34,6 +34,9 @@ def curated_decisions() -> tuple[str, Callable[[str], None]] | None:
 
 def write_dataset(uri: str, decided: pl.DataFrame) -> None:
     """Examine the images of data/raw again and write the dataset with these decisions to the MongoDB at `uri`."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # of loading weights
     print(f"writing the dataset of {layout.CURATED} to FiftyOne, which examines every image again", flush=True)
     settings = load_settings(layout.PARAMS).curate
     device = choose_device(settings.device, "curate.device")
