@@ -32,7 +32,7 @@ CLEARED = {  # what a stage would otherwise find done
     "evaluate": ("reports/evaluation", ".pbe/reference-corrected.safetensors"),
     "register": ("mlflow.db", "mlruns"),
 }
-PROGRESS = re.compile(r"^\w+: [\w ]+ \d+/\d+ \(")  # lines of progress, before the signal
+BEFORE = re.compile(r"^\w+: [\w ]+ \d+/\d+ \(| INFO mlflow")  # lines of progress, and of a new MLflow database
 
 
 @dataclass
@@ -132,7 +132,7 @@ def faults(
         wrong.append(f"{at}: exit code {found}")
     if project.processes():
         wrong.append(f"{at}: still running: {project.processes()}")
-    lines = [line for line in errors.splitlines() if line.strip() and not PROGRESS.match(line)]
+    lines = [line for line in errors.splitlines() if line.strip() and not BEFORE.search(line)]
     if command[0] == "python" and (len(lines) != 1 or not lines[0].startswith("error: ")):
         wrong.append(f"{at}: lines: {lines}")
     return wrong

@@ -53,6 +53,13 @@ def handle_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def ignore_signals() -> None:
+    """Let a process that has finished its work end with exit code 0, also when Ctrl-C comes now."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def was_interrupted() -> bool:
     """Return whether a signal has interrupted this process."""
     return _received is not None

@@ -28,7 +28,14 @@ from prefect.flows import Flow
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import server
-from flows.interruption import exit_now, exit_within, handle_signals, interrupted_code, was_interrupted
+from flows.interruption import (
+    exit_now,
+    exit_within,
+    handle_signals,
+    ignore_signals,
+    interrupted_code,
+    was_interrupted,
+)
 from flows.progress import stage_progress
 from pbe import layout
 from pbe.errors import UnavailableError, UserError, disk_errors_reported, one_line
@@ -135,7 +142,8 @@ def errors_reported(name: str) -> Iterator[None]:
             fail(one_line(error), EXIT_CODES[state_name(error)])
         except KeyboardInterrupt:
             fail(interruption_message(name), interrupted_code())
-        exit_within(_exit_s(), 0)
+    ignore_signals()
+    exit_within(_exit_s(), 0)
 
 
 def run_nested(stage: StageFlow) -> State[Any]:

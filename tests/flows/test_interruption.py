@@ -50,6 +50,16 @@ def marked(project: Project) -> list[int]:
     return found
 
 
+FINISHED = """
+import time
+from flows.stage import errors_reported
+with errors_reported("acquire"):
+    pass
+print("ready", flush=True)
+time.sleep(1)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "number", "code", "line"),
@@ -102,6 +112,15 @@ def test_a_process_that_hangs_while_it_closes_ends_all_the_same(lone_project: Pr
     process.send_signal(signal.SIGINT)
     assert process.wait(15) == 130
     assert monotonic() - began < 10
+
+
+def test_ctrl_c_after_a_stage_has_finished_changes_nothing(lone_project: Project) -> None:
+    process = start_group(lone_project, "python", "-c", FINISHED)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate() == ("", "")
+    assert process.returncode == 0
 
 
 def test_ctrl_c_while_a_stage_is_imported_is_one_line(lone_project: Project) -> None:
