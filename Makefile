@@ -78,4 +78,4 @@ clean:  # removes everything the pipeline made, with DVC's cache and the registr
 	rm -rf data/world-bucket data/raw data/boxes data/curated data/latents data/bench models reports/index.html reports/gallery.png reports/models \
 	  .dvc/cache .dvc/tmp .prefect .fiftyone .pbe mlruns mlflow.db site
 	for made in data/raw data/boxes data/curated data/latents data/bench models reports/evaluation reports/index.html \
-	  reports/gallery.png reports/registered.json .prefect .fiftyone .pbe mlruns mlflow.db; do rm -rf projects/*/$$made; done
+	  reports/gallery.png reports/models reports/registered.json .prefect .fiftyone .pbe mlruns mlflow.db; do rm -rf projects/*/$$made; done

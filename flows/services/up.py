@@ -25,6 +25,7 @@ from pbe.errors import UnavailableError, UserError
 from pbe.runtime.locks import hold_lock
 from pbe.settings import load_settings
 
+DEPLOYMENTS = Path("prefect.yaml")
 _INTERRUPTED_GRACE_S = 3.0
 
 
@@ -56,6 +57,8 @@ def up(ports: Mapping[str, int], *, with_fiftyone: bool = False) -> str:
     has started.
     """
     folder = Path().resolve()
+    if not DEPLOYMENTS.is_file():
+        raise UserError(f"{DEPLOYMENTS}: no such file; run this in the root of the checkout")
     load_settings(layout.PARAMS)  # an error in it would end every run
     with hold_lock(layout.stage_lock("services"), timeout_s=0.0):
         supervisor = connect()

@@ -54,7 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return a project's folder with a blank and a percent sign, in which nothing runs afterwards."""
     folder = (tmp_path / "a 100% project").resolve()
     folder.mkdir()
-    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    for name in ("params.yaml", "prefect.yaml"):
+        (folder / name).write_text((ROOT / name).read_text())
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     yield folder
@@ -199,6 +200,12 @@ def test_a_configured_server_that_does_not_answer_is_one_line(monkeypatch: pytes
     ports = {each: free_port() for each in vars(Ports())}
     with pytest.raises(UnavailableError, match=r"^PREFECT_API_URL=http://127\.0\.0\.1:9/api: no Prefect"):
         up(ports)
+
+
+def test_a_folder_without_deployments_is_refused_before_anything_starts(folder: Path) -> None:
+    (folder / "prefect.yaml").unlink()
+    with pytest.raises(UserError, match=r"^prefect\.yaml: no such file; run this in the root of the checkout$"):
+        up({})
 
 
 @pytest.mark.usefixtures("folder")
