@@ -7,7 +7,7 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
-.PHONY: demo photo test lint install ui up down status mlflow browse tiny-backbone photo-backbone docs examples clean
+.PHONY: demo photo test lint install ui up down status mlflow browse tiny-backbone photo-backbone docs examples chaos clean
 
 demo: install
 	$(VENV)/python -m flows.pipeline
@@ -72,6 +72,9 @@ docs: install  # this project's documentation as a site, site/index.html; broken
 
 examples: install  # paints docs/examples with the bundled painter of photographs
 	$(VENV)/python docs/examples/paint.py
+
+chaos: install  # disturbs every stage at random moments for at most an hour: make chaos FLAGS="--seed 1 --minutes 10"
+	$(VENV)/python -m benchmarks.chaos $(FLAGS)
 
 clean:  # removes everything the pipeline made, with DVC's cache and the registry; keeps .venv
 	if test -d .pbe/services; then $(VENV)/python -m flows.services down; fi

@@ -1,6 +1,6 @@
 """Kill training at random moments, and check that it ends with the weights of an undisturbed run.
 
-    python -m benchmarks.chaos --runs 10
+    python -m benchmarks.chaos.training --runs 10
 
 A Ray cluster of a head and two nodes is simulated on this machine. Each node has room for one of the two workers, so
 that every step needs both. Each run suffers several kills, at moments drawn from `--seed`: of a worker, of a raylet
@@ -45,7 +45,7 @@ from pbe.settings import load_settings  # noqa: E402
 from pbe.training.journal import JOURNAL, read_journal  # noqa: E402
 
 KINDS = ("worker", "raylet", "driver", "all")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WORKER = "ray::RayTrainWorker"  # Ray's name for the processes of training workers
 
 
@@ -98,7 +98,7 @@ class Fleet:
         return cluster
 
     def _new_driver(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "benchmarks.chaos", "--drive", self.name, str(self.root)]
+        command = [sys.executable, "-m", "benchmarks.chaos.training", "--drive", self.name, str(self.root)]
         command += ["--steps", str(self.steps), "--strategy", self.strategy]
         variables = os.environ | {"RAY_ADDRESS": self.cluster.address, "PYTHONPATH": str(ROOT)}
         log = (self.root / f"{self.name}.log").open("ab")
