@@ -82,7 +82,7 @@ def parse_dvc(words: list[str]) -> None:
     options = parse_args(words)
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for target in getattr(options, "targets", None) or ():
-        assert target in stages, f"no stage {target}"
+        assert target in (*stages, "dvc.yaml"), f"no stage {target}"
     for change in getattr(options, "set_param", None) or ():
         _look_up(change.partition("=")[0])
 
