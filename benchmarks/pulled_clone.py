@@ -4,10 +4,12 @@
 
 A small project runs every stage, `dvc push`es to an S3 store on 127.0.0.1 (moto), and is cloned. In the clone, after
 `dvc pull`, `dvc status`, `dvc repro` and `flows.pipeline` must find every stage up to date; `pbe browse` must write the
-dataset and serve it; `pbe edit` must paint with the champion that was pulled. Exits with 1 when one of them fails.
+dataset and serve it; `pbe edit` must paint, with the model that was pulled where the gate has made it champion. Exits
+with 1 when one of them fails.
 """
 
 import argparse
+import json
 import re
 import signal
 import sys
@@ -105,7 +107,9 @@ def check_edit(clone: SmallProject) -> None:
     source, mask, exemplar = (str(min(bench.glob(f"{kind}_*/*.png"))) for kind in ("GT", "Mask_bbox", "Ref"))
     out = clone.folder / "edited.png"
     ended = clone.run("pbe", "edit", "--source", source, "--mask", mask, "--exemplar", exemplar, "--out", str(out))
-    expect("pbe edit uses the pulled champion", ended.stdout + ended.stderr, "the champion that was pulled (")
+    promoted = json.loads((clone.folder / "reports/registered.json").read_text())["promoted"]
+    used = "the champion that was pulled (" if promoted else "there is no registered champion"
+    expect("pbe edit names its model", ended.stdout + ended.stderr, used)
     expect("pbe edit paints", str(out.is_file()), "True")
 
 

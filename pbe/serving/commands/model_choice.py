@@ -30,7 +30,7 @@ class ModelChoice:
 def default_model() -> tuple[ModelChoice, str]:
     """Return the champion, or the bundled painter where there is no champion, and a text that says which one it is.
 
-    In a clone that has pulled a project's outputs and has no registry, the champion is models/pbe, if
+    In a clone that has pulled a project's outputs and not its registry, the champion is models/pbe, if
     reports/registered.json says so.
     Raises UserError when there is neither, the champion's files are gone or the registry cannot be read, and
     UnavailableError when it does not answer.
@@ -43,9 +43,9 @@ def default_model() -> tuple[ModelChoice, str]:
             return _registered(CHAMPION, tracking_uri), f"the champion ({CHAMPION})"
         except NoModelError:
             pass
-    pulled = _pulled_champion() if tracking_uri is None else None
+    pulled = _pulled_champion(tracking_uri)
     if pulled is not None:
-        return pulled, f"the champion that was pulled ({pulled.folder}): there is no registry here"
+        return pulled, f"the champion that was pulled ({pulled.folder}): it is of another registry"
     bundled = _bundled_painter()
     if bundled is None:
         raise UserError(
@@ -118,17 +118,20 @@ def _project_registry() -> str | None:
     return next((f"sqlite:///{database}" for database in databases if database.is_file()), None)
 
 
-def _pulled_champion() -> ModelChoice | None:
-    """Return models/pbe of the first project whose reports/registered.json names it champion."""
+def _pulled_champion(tracking_uri: str | None) -> ModelChoice | None:
+    """Return models/pbe of the first project whose reports/registered.json names it champion of another registry."""
     from pbe.method.backbone import INDEX
     from pbe.runtime.files import read_json
+    from pbe.serving.registry.registered_models import find_version
 
     for project in _projects():
         folder, registered = project / layout.MODEL, project / layout.REGISTERED
         if (folder / INDEX).is_file() and registered.is_file():
             found = read_json(registered)
-            if found.get("promoted"):
-                return ModelChoice(folder, str(found["name"]), str(found["version"]))
+            name, version = str(found.get("name")), str(found.get("version"))
+            here = tracking_uri and find_version(f"models:/{name}/{version}", tracking_uri=tracking_uri)
+            if found.get("promoted") and not here:
+                return ModelChoice(folder, name, version)
     return None
 
 

@@ -65,7 +65,7 @@ def test_the_champion_comes_before_the_bundled_painter(
     assert named_model("photo").folder == bundled
 
 
-def test_a_pulled_clone_without_a_registry_uses_the_champion_that_it_has(
+def test_a_pulled_clone_without_its_registry_uses_the_champion_that_it_has(
     project: Path, bundled: Path, model_folder: Path, empty_registry: Path
 ) -> None:
     pulled = Path(shutil.copytree(model_folder, project / "models/pbe"))
@@ -76,9 +76,15 @@ def test_a_pulled_clone_without_a_registry_uses_the_champion_that_it_has(
     registered.write_text('{"name": "paint-by-example", "version": 3, "promoted": true}')
     choice, text = default_model()
     assert choice == ModelChoice(pulled, "paint-by-example", "3")
-    assert text == f"the champion that was pulled ({pulled}): there is no registry here"
-    shutil.copy(empty_registry, project / "mlflow.db")  # it decides, though it has no champion
-    assert default_model()[0].folder == bundled
+    assert text == f"the champion that was pulled ({pulled}): it is of another registry"
+    shutil.copy(empty_registry, project / "mlflow.db")
+    assert default_model()[0] == choice
+    register_champion(project, model_folder)
+    registered.write_text('{"name": "paint-by-example", "version": 1, "promoted": true}')
+    mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}").delete_registered_model_alias(
+        "paint-by-example", "champion"
+    )
+    assert default_model()[0].folder == bundled  # it is of this registry, which has no champion any more
 
 
 @pytest.mark.usefixtures("bundled")
