@@ -5,15 +5,12 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from pbe.errors import UserError
 from pbe.serving.editor import Edit, Edited, PaintWindow, Prepared
 from pbe.serving.service.models import LoadedModel, ModelInfo
 from pbe.types import Image
-
-if TYPE_CHECKING:
-    from pbe.serving.service.dispatcher import Dispatcher
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 EndStatus = Literal["done", "failed", "cancelled"]
@@ -32,6 +29,14 @@ class DrainingError(UserError):
     """The service is shutting down: it accepts no new edit, or it stopped before this one was done."""
 
 
+class Queue(Protocol):
+    """What a job asks of the dispatcher that accepted it."""
+
+    def position(self, job: "Job") -> int: ...
+
+    def cancel(self, job: "Job") -> bool: ...
+
+
 class Job:
     """An accepted edit.
 
@@ -39,9 +44,7 @@ class Job:
     DrainingError when the service stopped first. Cancelling the future cancels the job, too.
     """
 
-    def __init__(
-        self, edit: Edit, loaded: LoadedModel, owner: str, on_preview: OnPreview | None, dispatcher: "Dispatcher"
-    ) -> None:
+    def __init__(self, edit: Edit, loaded: LoadedModel, owner: str, on_preview: OnPreview | None, queue: Queue) -> None:
         self.id = uuid.uuid4().hex
         self.owner = owner
         self.model: ModelInfo = loaded.info
@@ -50,12 +53,12 @@ class Job:
         self.submitted_at, self.started_at, self.ended_at = time.time(), 0.0, 0.0  # Unix time, s; 0 = not yet
         self.work: Work | None = Work(edit, loaded, on_preview)
         self._progress = 0.0
-        self._dispatcher = dispatcher
+        self._queue = queue
 
     @property
     def position(self) -> int:
         """Its place in the queue, counted from 1; 0 once it is painted, and at its end."""
-        return self._dispatcher.position(self)
+        return self._queue.position(self)
 
     @property
     def progress(self) -> float:
@@ -70,7 +73,7 @@ class Job:
 
     def cancel(self) -> bool:
         """Cancel the job, queued or running; return False when it had ended before."""
-        return self._dispatcher.cancel(self)
+        return self._queue.cancel(self)
 
     def end(self, status: EndStatus) -> None:
         """End the job, which lets go of its pictures and its model; the dispatcher calls it."""
