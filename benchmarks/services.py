@@ -74,14 +74,19 @@ def scheduled_run(api: str) -> dict[str, Any]:
     deployment = httpx.get(f"{api}/deployments/name/{NIGHTLY}").json()
     (schedule,) = httpx.get(f"{api}/deployments/{deployment['id']}/schedules").json()
     address, before = f"{api}/deployments/{deployment['id']}/schedules/{schedule['id']}", schedule["schedule"]
-    httpx.patch(address, json={"schedule": {"cron": "* * * * *", "timezone": "UTC"}}).raise_for_status()
+    set_schedule(address, {"cron": "* * * * *", "timezone": "UTC"})
     try:
         runs = wait(lambda: finished_runs(api, deployment["id"]), RUN_S)
     finally:
-        httpx.patch(address, json={"schedule": before}).raise_for_status()
+        set_schedule(address, before)
     check(runs[0]["state_type"] == "COMPLETED", f"the run has completed: {runs[0]['state']['message']}")
     check(runs[0]["auto_scheduled"], "the schedule has started it")
     return dict(runs[0])
+
+
+def set_schedule(address: str, schedule: dict[str, Any]) -> None:
+    """Change a schedule; while Prefect writes its SQLite database, it may answer 503."""
+    wait(lambda: httpx.patch(address, json={"schedule": schedule}).is_success, 60.0)
 
 
 def finished_runs(api: str, deployment: str) -> list[dict[str, Any]]:
