@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 BUNDLED = Path(__file__).parents[2] / "data/tiny"
 SHORT = dataclasses.replace(
     Recipe(), num_scenes=24, vae_steps=3, vae_cooldown_from=2, vae_batch=2, clip_steps=2, clip_batch=8,
+    tower_steps=2, tower_batch=8,
     classifier_steps=2, classifier_batch=8, prior_steps=2, prior_batch=2,
 )  # fmt: skip
 
@@ -37,7 +38,7 @@ class KilledError(Exception):
 def test_a_training_that_is_killed_and_started_again_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("vae", "clip", "classifier"):
+    for module in ("vae", "clip", "tower", "classifier"):
         monkeypatch.setattr(f"pbe.demo.weights.{module}.NUM_UNSEEN", 24)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for name, train_part in PARTS.items():

@@ -14,11 +14,13 @@ from pbe.demo.weights.classifier import train_classifier
 from pbe.demo.weights.clip import train_clip
 from pbe.demo.weights.prior import train_prior
 from pbe.demo.weights.recipe import Recipe
+from pbe.demo.weights.tower import refine_tower
 from pbe.demo.weights.vae import train_vae
 
 PARTS: dict[str, Callable[[Recipe, Path, Path], dict[str, float]]] = {
     "vae": train_vae,
     "clip": train_clip,
+    "tower": refine_tower,
     "attribute_classifier": train_classifier,
     "prior": train_prior,
 }

@@ -38,6 +38,9 @@ class Recipe:
     clip_steps: int = 1500
     clip_batch: int = 128
     clip_lr: float = 1e-3
+    tower_steps: int = 2000
+    tower_batch: int = 96
+    tower_lr: float = 6e-4
     classifier_steps: int = 1200
     classifier_batch: int = 96
     classifier_lr: float = 2e-3
