@@ -10,7 +10,7 @@ from flows.services.plan import LOGS, PORTS, PREFECT, Service, read_ports, servi
 from flows.services.processes import listens
 from flows.services.supervision import Supervisor
 
-START_S = 300.0  # a new Prefect database, MLflow's, and a model, on a busy machine
+START_S = 600.0  # a new Prefect database, MLflow's, and a model, on a busy machine
 _ANSWER_S = 5.0
 _PAUSE_S = 0.5
 
