@@ -58,6 +58,14 @@ with errors_reported("acquire"):
 print("ready", flush=True)
 time.sleep(1)
 """
+PREPARING = """
+import signal, time
+from pbe.evaluation.painting import processes
+processes.prepare()
+signal.signal(signal.SIGINT, lambda number, frame: None)
+print("ready", flush=True)
+time.sleep(1)
+"""
 
 
 @pytest.mark.slow
@@ -121,6 +129,14 @@ def test_ctrl_c_after_a_stage_has_finished_changes_nothing(lone_project: Project
     process.send_signal(signal.SIGINT)
     assert process.communicate() == ("", "")
     assert process.returncode == 0
+
+
+def test_ctrl_c_while_the_models_code_is_loaded_prints_nothing(lone_project: Project) -> None:
+    process = start_group(lone_project, "python", "-c", PREPARING)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate() == ("", "")
 
 
 def test_ctrl_c_while_a_stage_is_imported_is_one_line(lone_project: Project) -> None:

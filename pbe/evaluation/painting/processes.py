@@ -219,7 +219,11 @@ def _load(method: str, models: Models, settings: PaintSettings) -> CasePainter:
 def prepare() -> None:
     """Start to load the model's code in the background, once for all workers, while this process prepares the bench."""
     _context()
-    multiprocessing.forkserver.ensure_running()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C would print where it interrupts an import
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _pool(num_workers: int) -> ProcessPoolExecutor:
@@ -237,6 +241,7 @@ def _start_worker() -> None:
     from transformers.utils import logging
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch.set_num_threads(1)
     logging.disable_progress_bar()  # of loading weights
     parent = multiprocessing.parent_process()
