@@ -63,6 +63,7 @@ import signal, time
 from pbe.evaluation.painting import processes
 processes.prepare()
 signal.signal(signal.SIGINT, lambda number, frame: None)
+time.sleep(1.5)  # until the fork server imports
 print("ready", flush=True)
 time.sleep(1)
 """
