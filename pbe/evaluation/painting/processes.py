@@ -6,6 +6,7 @@ several. The pixels of a case depend neither on the worker nor on the other case
 
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -219,6 +220,7 @@ def _load(method: str, models: Models, settings: PaintSettings) -> CasePainter:
 def prepare() -> None:
     """Start to load the model's code in the background, once for all workers, while this process prepares the bench."""
     _context()
+    multiprocessing.resource_tracker.ensure_running()  # unblocks SIGINT when it starts
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C would print where it interrupts an import
     try:
         multiprocessing.forkserver.ensure_running()
