@@ -18,8 +18,8 @@ class Packing(nn.Module):
     """A layer that can keep its weight in oneDNN's blocked layout, too, for calls without gradients on a CPU.
 
     Without it, oneDNN copies the weight of a convolution into that layout at every call. A call of Stable Diffusion's
-    UNet at 256 px takes two thirds of the time with it (docs/speed.md). The packed copy takes as much memory as the weight, and is made anew when the
-    weight has changed.
+    UNet at 256 px takes two thirds of the time with it (docs/speed.md). The packed copy takes as much memory as the
+    weight, and is made anew when the weight has changed.
     """
 
     weight: Tensor
