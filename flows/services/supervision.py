@@ -43,7 +43,7 @@ class Supervisor:
     """A running supervisord."""
 
     def __init__(self, socket_path: str) -> None:
-        from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
+        from supervisor.xmlrpc import SupervisorTransport
 
         transport = SupervisorTransport(None, None, f"unix://{socket_path}")
         self._api: Any = ServerProxy("http://127.0.0.1", transport=transport).supervisor
