@@ -1,15 +1,31 @@
 """The parts of the chaos suite; `make chaos` runs the suite itself."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from benchmarks.chaos.cases import FAULTS, PIPELINE, SIGNALS, Case, draw_cases, forgotten
-from benchmarks.chaos.rooms import Ended, compare, digests, shorten
+from benchmarks.chaos.rooms import (
+    BALLAST,
+    SMALLEST,
+    Ended,
+    can_mount,
+    compare,
+    digests,
+    fill,
+    mount,
+    remove,
+    shorten,
+)
 from benchmarks.chaos.suite import CLUSTER, faults_of
 from benchmarks.chaos.table import BEGIN, END, HEAD, NOT_POSSIBLE, PAGE, Row, summary, write_rows
-from benchmarks.chaos.troubles import TROUBLES, Trouble
+from benchmarks.chaos.troubles import TROUBLES, Trouble, shift_times
 from benchmarks.interruptions import STAGES
+from benchmarks.small_project import ROOT, change_parameters
+from pbe import layout
+from pbe.settings import load_settings
 
 LOCK = """
 stages:
@@ -79,7 +95,8 @@ def test_digests_cover_each_file_of_an_output_and_dvcs_own(project: Path) -> Non
         (["/opt/env/bin/python", "/opt/env/bin/dvc", "repro"], "dvc"),
         (["/opt/env/bin/mongod", "--port", "1"], "mongod"),
         (["ray::RayTrainWorker.execute", "", ""], "ray::RayTrainWorker.execute"),
-        (["/opt/env/bin/python3.11", "-c", "pass"], "pass"),
+        (["/opt/env/bin/python3.11", "-c", "pass"], "python -c"),
+        (["/opt/python", "-c", "from multiprocessing.spawn import f; f()", "--fork"], "a helper of multiprocessing"),
         ([], "a process without a command line"),
     ],
 )
@@ -116,6 +133,37 @@ def test_rows_of_a_seed_replace_those_of_its_last_run(tmp_path: Path) -> None:
 def test_a_case_that_is_not_possible_is_counted_apart() -> None:
     rows = [Row("a", happened="completed"), Row("b", faults=["a traceback"]), Row("c", happened=NOT_POSSIBLE)]
     assert summary(rows) == "1 of 2 cases ended as they should, 1 were not possible here"
+
+
+def test_the_small_project_has_valid_parameters(tmp_path: Path) -> None:
+    params = tmp_path / layout.PARAMS
+    params.write_text((ROOT / layout.PARAMS).read_text())
+    change_parameters(params, SMALLEST)
+    settings = load_settings(params)
+    assert settings.train.steps == 12
+    assert settings.bench.num_cases == 8
+
+
+def test_a_jump_of_the_clock_moves_the_times_of_new_files(tmp_path: Path) -> None:
+    for name, written_s in (("old", 1000.0), ("new", 3000.0)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (written_s, written_s))
+    shift_times(tmp_path, 2000.0, 500.0)
+    assert [(tmp_path / name).stat().st_mtime for name in ("old", "new")] == [1000.0, 3500.0]
+
+
+def test_a_full_file_system_has_no_byte_left_until_the_ballast_is_gone(tmp_path: Path) -> None:
+    if not can_mount(tmp_path):
+        pytest.skip("this user cannot mount a file system")
+    mount("-t", "tmpfs", "-o", "size=128k", "tmpfs", str(tmp_path))
+    try:
+        fill(tmp_path)
+        with pytest.raises(OSError, match="No space left"):
+            (tmp_path / "more").write_bytes(b"1")
+        remove(tmp_path / BALLAST)
+        (tmp_path / "more").write_bytes(b"1")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_the_page_has_the_table() -> None:

@@ -26,7 +26,7 @@ SMALLEST: dict[str, Any] = {
     "bench": {"num_cases": 8},
     "evaluate": {
         "sweep": [5.0], "sweep_cases": 4, "num_steps": 2, "diversity_cases": 2, "diversity_seeds": 2,
-        "bootstrap_draws": 50,
+        "bootstrap_draws": 100,
     },
 }  # fmt: skip
 LOCK = "dvc.lock"
@@ -250,6 +250,8 @@ def shorten(words: list[str]) -> str:
         return program
     if "-m" in words[:-1]:
         return words[words.index("-m") + 1]
+    if "-c" in words:
+        return "a helper of multiprocessing" if "multiprocessing" in words[-1] + words[-2] else "python -c"
     scripts = [word for word in words[1:] if not word.startswith("-")]
     return scripts[0].rpartition("/")[2] if scripts else program
 

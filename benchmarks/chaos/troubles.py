@@ -18,15 +18,16 @@ from ruamel.yaml import YAML
 from benchmarks.chaos.cases import SIGNALS, Case
 from benchmarks.chaos.rooms import BALLAST, LOCK, Room, can_mount, fill, mount, remove, title
 from benchmarks.small_project import change_parameters
+from flows.mlflow_server import SETTINGS
 from pbe.demo.faulty_endpoint import serve_faulty
+from pbe.layout import MLFLOW_DATABASE
 from pbe.runtime.ports import free_port
 
 PREFECT, ENDPOINT, MONGOD = "flows.server", "pbe.demo.endpoint", "mongod"
 APPEAR_S = 60.0  # until the process that is to be hit has started
 HANG_S = 20.0
 FAILING_SHARE = 0.25
-JUMPS_S = (-86_400, 3 * 86_400)  # the wall clock; libfaketime leaves the monotonic one alone, as a real jump does
-FAKETIME = "*/faketime/libfaketimeMT.so.1"
+JUMP_S = 3 * 86_400
 MLFLOW_START_S = 120.0
 
 
@@ -133,23 +134,31 @@ def read_only(room: Room, case: Case) -> Iterator[Trouble]:
 
 @contextmanager
 def clock_jump(room: Room, case: Case) -> Iterator[Trouble]:
-    """Move the wall clock of the project's processes by a day back or three days forward, through libfaketime."""
-    library = next(iter(sorted(Path("/usr/lib").glob(FAKETIME))), None)
-    if library is None:
-        raise NotPossibleError
-    offset = room.pristine.parent / "clock"
-    offset.write_text("+0\n")
+    """Kill every process at once, and let the next run find what a clock that jumped in between leaves.
+
+    Whatever the killed run has written is then from three days ahead, when the clock jumps back, or from three days
+    ago. libfaketime was tried: under it, Python's waits with a limit never end.
+    """
+    began_s, goes_back = time.time(), case.choice < 0.5
 
     def strike() -> str | None:
-        seconds = JUMPS_S[case.choice >= 0.5]
-        offset.write_text(f"{seconds:+d}\n")
-        return f"{seconds / 86_400:+.0f} days"
+        alive = [hit(process, signal.SIGKILL) for process in room.processes()]
+        way = "back" if goes_back else "forward"
+        return f"everything killed, the clock {JUMP_S // 86_400} days {way}" if any(alive) else None
 
-    variables = {
-        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1",
-    }  # fmt: skip
-    yield Trouble(variables, strike=strike)
+    def jump() -> None:
+        room.wait_until_gone(APPEAR_S)
+        shift_times(room.folder, began_s, JUMP_S if goes_back else -JUMP_S)
+
+    yield Trouble(strike=strike, lift=jump, one_line=False)
+
+
+def shift_times(folder: Path, since_s: float, by_s: float) -> None:
+    """Move the modification times of the files that were written since a time."""
+    for path in folder.rglob("*"):
+        status = path.lstat()
+        if status.st_mtime >= since_s and not path.is_symlink():
+            os.utime(path, (status.st_atime, status.st_mtime + by_s))
 
 
 @contextmanager
@@ -224,11 +233,16 @@ def hit(process: psutil.Process, number: signal.Signals) -> bool:
 
 def start_mlflow(room: Room, port: int) -> "subprocess.Popen[bytes]":
     """Start MLflow's server on the project's database, and return when it answers."""
-    command = (sys.executable, "-m", "flows.mlflow_server", "--port", str(port))
+    store = ("--backend-store-uri", f"sqlite:///{room.folder / MLFLOW_DATABASE}")
+    command = (sys.executable, "-m", "mlflow", "server", *store, "--port", str(port), "--workers", "1")
     process = subprocess.Popen(
-        command, cwd=room.folder, env=room.server_variables(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command,
+        cwd=room.pristine.parent,  # outside of the project, whose processes are those that run in its folder
+        env=room.server_variables() | SETTINGS,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + MLFLOW_START_S
     while not answers(f"http://127.0.0.1:{port}/health"):
         if process.poll() is not None or time.monotonic() > deadline:
