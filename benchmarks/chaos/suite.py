@@ -91,7 +91,8 @@ def title_of(case: Case) -> str:
 
 def describe(ended: Ended) -> str:
     """Return how the disturbed command ended."""
-    return "completed" if ended.code == 0 else f"exit code {ended.code}: {ended.last_line()}"
+    line = ended.last_line()
+    return "completed" if ended.code == 0 else f"exit code {ended.code}" + (f": {line}" if line else "")
 
 
 def faults_of(ended: Ended, trouble: Trouble) -> list[str]:
