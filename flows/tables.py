@@ -202,7 +202,7 @@ def facts(plan: Plan, scores: Scores) -> Content:
         "guidance_scale": plan.scale,
         "sampler": options.sampler,
         "num_steps": options.num_steps,
-        "guidance_interval": options.guidance_interval,
+        "guidance_interval": options.guidance_interval and list(options.guidance_interval),
         "confidence": options.confidence,
         "git_commit": git_commit(plan.root),
     }

@@ -27,8 +27,9 @@ def down(folder: Path) -> bool:
     if (supervisor := connect()) is not None:
         supervisor.stop(WORKER, wait=False)  # it accepts no further run, and waits for those that it has started
         stop_runs(folder)
+        supervisord = [process for process in found if process.pid == supervisor.pid]
         supervisor.shut_down()
-        processes.wait(found, STOP_ALL_S)
+        processes.wait(supervisord, STOP_ALL_S)  # it does not know what a killed service has left behind
     if not processes.end_all(folder, STOP_S):
         left = ", ".join(str(process.pid) for process in processes.marked(folder))
         raise UserError(f"these processes do not end, even after SIGKILL: {left}")

@@ -48,6 +48,11 @@ class Supervisor:
         transport = SupervisorTransport(None, None, f"unix://{socket_path}")
         self._api: Any = ServerProxy("http://127.0.0.1", transport=transport).supervisor
 
+    @property
+    def pid(self) -> int:
+        """The process of supervisord."""
+        return int(self._api.getPID())
+
     def states(self) -> dict[str, ServiceState]:
         """Return the state of each service; raises UnavailableError when supervisord does not answer."""
         try:
