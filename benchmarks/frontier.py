@@ -70,6 +70,11 @@ class Configuration:
     interval: tuple[float, float] | None
     cache_every: int
 
+    @property
+    def kind(self) -> str:
+        """The configuration without its number of steps."""
+        return self.sampler + ", interval" * (self.interval is not None) + ", cache" * (self.cache_every > 1)
+
     @classmethod
     def parse(cls, name: str) -> "Configuration":
         """Read SAMPLER:STEPS[:LOW-HIGH][:cacheN], source or reconstruction."""
@@ -295,8 +300,7 @@ def draw(named: dict[str, Path], path: Path) -> None:
     figure, axes = plt.subplots(1, len(named), figsize=(5 * len(named), 4), squeeze=False, layout="constrained")
     for ax, (name, out) in zip(axes[0], named.items(), strict=True):
         frame = pl.read_csv(out / "frontier.csv").slice(1)
-        names = [row["configuration"].split(":") for row in frame.to_dicts()]
-        kinds = [sampler + (", interval" if len(rest) > 1 else "") for sampler, *rest in names]
+        kinds = [Configuration.parse(name).kind for name in frame["configuration"]]
         for kind in sorted(set(kinds)):
             rows = frame.filter(pl.Series(each == kind for each in kinds)).sort("predictions")
             value = rows["identity_difference"]
