@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pbe.dataset.images import read_image
 from pbe.evaluation.benches.bench import Bench, Case, Origin, result_path
 from pbe.evaluation.encoders.protocol import Features
-from pbe.evaluation.reference.statistics import ReferenceStatistics, stat_key
-from pbe.runtime.files import atomic_file
+from pbe.evaluation.reference.statistics import ReferenceStatistics
+from pbe.runtime.files import atomic_file, digest_files
 from pbe.types import Box, Image
 
 Floats = NDArray[np.float64]
@@ -105,8 +105,8 @@ def read_result(folder: Path, case: Case) -> Image:
 def painted_method(
     name: str, folder: Path, bench: Bench, num_cases: int | None = None, scorers: Iterable[CaseScorer] = ()
 ) -> Method:
-    """Return the method whose results are files `{id:012d}.png` in a folder; its key is that of the files' times."""
-    key = stat_key(result_path(folder, i) for i in bench.ids[:num_cases])
+    """Return the method whose results are files `{id:012d}.png` in a folder; its key is a digest of their contents."""
+    key = digest_files(result_path(folder, i) for i in bench.ids[:num_cases])
     return Method(name, partial(read_result, folder), key, num_cases, scorers=tuple(scorers))
 
 
