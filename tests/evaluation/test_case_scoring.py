@@ -1,5 +1,6 @@
 """Scoring in one pass: what is decoded, what the scorers see, and what a killed scoring leaves."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from pbe.errors import UserError
-from pbe.evaluation.benches.bench import Bench, Case
+from pbe.evaluation.benches.bench import Bench, Case, result_path, write_image
 from pbe.evaluation.encoders.features import CorrectedFeatures, ProtocolFeatures
 from pbe.evaluation.encoders.protocol import FeatureEncoder
 from pbe.evaluation.scorers.paper import UnmaskedScorer
 from pbe.evaluation.scoring import cases as case_scoring
-from pbe.evaluation.scoring.case_scores import CaseBatch, Method, MethodScores
+from pbe.evaluation.scoring.case_scores import CaseBatch, Method, MethodScores, painted_method
 from pbe.evaluation.scoring.cases import read_ahead, score_cases, scoring_key
 from pbe.evaluation.scoring.parts import ScoreParts, join
 from pbe.runtime.code_digest import code_modules
@@ -147,6 +148,17 @@ def test_only_what_has_changed_is_scored_again(
     assert num_scored([*methods, Method("again", source)]) == len(bench)
     assert num_scored([methods[0], Method("darker", darker, key="2")]) == len(bench)
     assert num_scored(methods, key="b") == 2 * len(bench)
+
+
+def test_the_key_of_painted_results_is_their_contents_not_their_times(bench: Bench, tmp_path: Path) -> None:
+    for case_id in bench.ids:
+        write_image(result_path(tmp_path, case_id), bench.case(case_id).source)
+    key = painted_method("painted", tmp_path, bench).key
+    first = result_path(tmp_path, bench.ids[0])
+    os.utime(first, (0, 0))
+    assert painted_method("painted", tmp_path, bench).key == key
+    write_image(first, 255 - bench.case(bench.ids[0]).source)
+    assert painted_method("painted", tmp_path, bench).key != key
 
 
 def test_a_part_that_is_damaged_is_scored_again(
