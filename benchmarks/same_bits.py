@@ -17,8 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -26,6 +24,7 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw
 from playwright.sync_api import sync_playwright
+from running_pbe import PBE, PROJECT, running_pbe
 
 from pbe.serving.editor import (
     Edit,
@@ -40,8 +39,6 @@ from pbe.serving.editor import (
     read_source,
 )
 
-PROJECT = Path(__file__).parents[1]
-PBE = Path(sys.executable).parent / "pbe"
 EXAMPLES = {"can": 1, "pliers": 2, "sheet": 3}  # the number of masked regions
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/google-chrome")
 TIMEOUT_MS = 600_000
@@ -56,7 +53,10 @@ def main() -> int:
     width, height = map(int, options.size.split("x"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the page is stopped
     faults = 0
-    with tempfile.TemporaryDirectory() as name, served(options, Path(name)) as url:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        running_pbe(Path(name) / "app.log", "app", "--model", options.model) as (url, _),
+    ):
         for example, num_regions in EXAMPLES.items():
             folder = prepare(Path(name) / example, example, (width, height), num_regions)
             digests = {"command": by_command(folder, options), "HTTP": by_http(folder, url, options)}
@@ -84,23 +84,6 @@ def prepare(folder: Path, example: str, size: tuple[int, int], num_regions: int)
     mask.save(folder / "mask.png")
     (folder / "exemplar.png").write_bytes((given / "exemplar.png").read_bytes())
     return folder
-
-
-@contextmanager
-def served(options: argparse.Namespace, folder: Path) -> Iterator[str]:
-    """Start `pbe app` on a free port, and stop it at the end."""
-    command = [PBE, "app", "--model", options.model, "--port", "0"]
-    with (folder / "app.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("http"):
-            raise SystemExit(f"error: pbe app did not start\n{Path(log.name).read_text()}")
-        try:
-            yield line.split()[0].rstrip("/")
-        finally:
-            process.send_signal(signal.SIGTERM)
-            print(f"SIGTERM: exit code {process.wait(120)}")
 
 
 def by_command(folder: Path, options: argparse.Namespace) -> str:

@@ -37,10 +37,10 @@ import httpx
 import numpy as np
 import psutil
 from PIL import Image as PillowImage
+from running_pbe import PBE, PROJECT, running_pbe
 
 from pbe.serving.edit_defaults import DEFAULT_STEPS
 
-PROJECT = Path(__file__).parents[1]
 SEEDS = range(4)
 LARGEST_GROWTH = 3.0  # MB a minute
 WARM_UP_FRAC = 0.3  # of the time, in which caches fill
@@ -87,19 +87,9 @@ class Server:
 @contextmanager
 def served(options: argparse.Namespace, folder: Path, *, max_batch: int = 8) -> Iterator[Server]:
     """Start `pbe serve` on a free port; stop it at the end, which must take its exit code to 0."""
-    pbe = Path(sys.executable).parent / "pbe"
-    command = [pbe, "serve", "--model", options.model, "--port", "0", "--max-batch", str(max_batch)]
-    with (folder / f"server-{max_batch}.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("http"):
-            raise SystemExit(f"error: pbe serve did not start\n{Path(log.name).read_text()}")
-        try:
-            yield Server(line.split()[0], psutil.Process(process.pid))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            print(f"  SIGTERM: exit code {process.wait(120)}")
+    log = folder / f"server-{max_batch}.log"
+    with running_pbe(log, "serve", "--model", options.model, "--max-batch", str(max_batch)) as (url, pid):
+        yield Server(url, psutil.Process(pid))
 
 
 def mixed(options: argparse.Namespace, folder: Path) -> int:
@@ -255,7 +245,7 @@ def digests_of_the_command(options: argparse.Namespace, folder: Path) -> dict[in
     for name, data in (("source", png(SOURCE)), ("mask", png(MASK)), ("exemplar", png(EXEMPLAR))):
         paths[name] = folder / f"{name}.png"
         paths[name].write_bytes(data)
-    command = [Path(sys.executable).parent / "pbe", "edit", "--json", "--model", options.model,
+    command = [PBE, "edit", "--json", "--model", options.model,
                "--num-steps", str(options.num_steps), "--seed", f"{SEEDS[0]}..{SEEDS[-1]}", "--out", folder / "out",
                *(part for name, path in paths.items() for part in (f"--{name}", path))]  # fmt: skip
     lines = subprocess.run(command, cwd=PROJECT, check=True, text=True, stdout=subprocess.PIPE).stdout.splitlines()

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ruamel.yaml import YAML
+
+from flows.services.processes import environment_of
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -57,14 +60,8 @@ class SmallProject:
 
     def processes(self) -> list[int]:
         """Return the processes that were started for the project, at whatever distance, and still run."""
-        mark, found = f"{MARK}={self.folder}\0".encode(), []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (process / "environ").read_bytes():
-                    found.append(int(process.name))
-            except OSError:
-                continue
-        return found
+        folder = str(self.folder)
+        return [each.pid for each in psutil.process_iter() if environment_of(each).get(MARK) == folder]
 
     @staticmethod
     def full(command: tuple[str, ...]) -> list[str]:

@@ -86,7 +86,7 @@ class Room:
 
     @contextmanager
     def opened(self, stages: tuple[str, ...], small_disk: bool = False) -> Iterator[SmallProject]:
-        """Yield a new copy in which `stages` have never run; `small_disk` puts it on a file system of its own."""
+        """Yield a new copy in which `stages` have never run; `small_disk` puts it on a separate file system."""
         self.clear()
         self.folder.mkdir()
         try:

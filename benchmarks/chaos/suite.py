@@ -1,4 +1,4 @@
-"""Runs a case: disturbs a stage, runs `dvc repro`, and compares what is there then with the undisturbed run."""
+"""Runs a case: disturbs a stage, runs `dvc repro`, and compares the outputs with those of the undisturbed run."""
 
 import subprocess
 import sys

@@ -6,8 +6,10 @@ import subprocess
 from pathlib import Path
 from time import monotonic
 
+import psutil
 import pytest
 
+from flows.services.processes import environment_of
 from tests.flows.test_pipeline import PIPELINE, runs
 from tests.support.toy_project import Project, wait_for
 
@@ -40,14 +42,8 @@ def holds_lock(project: Project) -> bool:
 
 def marked(project: Project) -> list[int]:
     """Return the processes that have inherited the environment of `start_group`."""
-    mark, found = f"PBE_TEST_MARK={project.folder}\0".encode(), []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (process / "environ").read_bytes():
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
+    folder = str(project.folder)
+    return [each.pid for each in psutil.process_iter() if environment_of(each).get("PBE_TEST_MARK") == folder]
 
 
 FINISHED = """
