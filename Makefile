@@ -7,7 +7,7 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
-.PHONY: demo photo test lint install ui up down status mlflow browse tiny-backbone photo-backbone docs examples chaos clean
+.PHONY: demo photo test long-test lint install ui up down status mlflow browse tiny-backbone photo-backbone docs examples chaos clean
 
 demo: install
 	$(VENV)/python -m flows.pipeline
@@ -17,8 +17,14 @@ photo: install  # runs the whole pipeline on photographs, in projects/photo: mak
 	$(if $(FOD_A),ln -sfn $(abspath $(FOD_A)) projects/photo/data/fod-a)
 	cd projects/photo && ../../$(VENV)/python -m flows.pipeline
 
+# COVERAGE=1 also measures the covered lines, which takes a third more time.
+PYTEST := $(VENV)/pytest -n logical --dist loadfile --no-loadscope-reorder
+
 test: lint
-	$(VENV)/pytest -n logical --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "not long" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+
+long-test: install  # whole runs that are killed, and clusters of several nodes
+	$(PYTEST) -m long
 
 lint: install
 	$(VENV)/ruff check .

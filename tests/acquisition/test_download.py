@@ -186,6 +186,7 @@ def test_a_second_run_on_the_folder_is_refused(endpoint: str, tmp_path: Path) ->
     acquire_demo(one, 0, tmp_path / "raw", endpoint_url=endpoint, progress=while_running)
 
 
+@pytest.mark.long
 def test_faults_and_kills_change_no_byte(bucket: Path, tmp_path: Path) -> None:
     rng = random.Random(0)
     settings = DEMO.replace(max_attempts=8)

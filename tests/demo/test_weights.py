@@ -35,6 +35,7 @@ class KilledError(Exception):
     """Stands for the signal that ends a training."""
 
 
+@pytest.mark.long
 def test_a_training_that_is_killed_and_started_again_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

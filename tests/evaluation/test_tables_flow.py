@@ -19,7 +19,7 @@ from pbe.runtime.files import read_json, write_json
 from pbe.settings import Settings
 from tests.support import parameters
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 TASKS = ("encode_latents", "train_models", "paint_models", "score", "record_models")
 
 

@@ -1,9 +1,11 @@
 """A Prefect server for the tests, and toy projects with and without it."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,14 @@ from tests.support.toy_project import ROOT, Project, healthy, make_project, wait
 
 
 @pytest.fixture(scope="session")
-def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture(scope="session")
+def api_url(prefect_home: Path) -> Iterator[str]:
     """Start a Prefect server for the tests."""
-    folder, bound = tmp_path_factory.mktemp("prefect"), listen(0, "--port")
+    folder, bound = prefect_home, listen(0, "--port")
     port = bound.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
     env = os.environ | {"PREFECT_HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
@@ -37,6 +44,19 @@ def project(tmp_path: Path, api_url: str) -> Project:
 
 
 @pytest.fixture
-def lone_project(tmp_path: Path) -> Project:
+def new_project(tmp_path: Path) -> Project:
     """The toy project, with no Prefect server configured."""
     return make_project(tmp_path, None)
+
+
+@pytest.fixture
+def lone_project(new_project: Project, api_url: str, prefect_home: Path) -> Project:
+    """The toy project, with no Prefect server configured, and a database, whose first migration takes long."""
+    home = new_project.folder / ".prefect"
+    home.mkdir()
+    with (
+        closing(sqlite3.connect(prefect_home / "prefect.db")) as of_server,
+        closing(sqlite3.connect(home / "prefect.db")) as copy,
+    ):
+        of_server.backup(copy)
+    return new_project

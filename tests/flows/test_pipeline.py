@@ -96,12 +96,13 @@ def test_an_unknown_stage_is_named(project: Project) -> None:
     assert "aquire" in ended.stderr.splitlines()[-1]
 
 
-def test_with_no_server_configured_the_pipeline_starts_and_stops_its_own(lone_project: Project) -> None:
-    ended = lone_project.run(*PIPELINE, *TWO)
+@pytest.mark.long
+def test_with_no_server_configured_the_pipeline_starts_and_stops_its_own(new_project: Project) -> None:
+    ended = new_project.run(*PIPELINE, *TWO)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.endswith("the end\n")
-    assert (lone_project.folder / ".prefect/prefect.db").exists()
-    assert (lone_project.folder / "filter.out").read_text() == "2"
+    assert (new_project.folder / ".prefect/prefect.db").exists()
+    assert (new_project.folder / "filter.out").read_text() == "2"
 
 
 def test_a_stage_ends_after_dvc_repro_is_killed_and_the_next_repro_completes(project: Project) -> None:

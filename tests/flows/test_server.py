@@ -81,6 +81,7 @@ def test_a_stage_that_has_not_begun_can_be_repeated(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_server_that_is_killed_starts_again_at_the_same_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

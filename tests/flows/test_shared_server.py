@@ -13,6 +13,7 @@ NOTED = "open('urls.txt', 'a').write(__import__('os').environ['PREFECT_API_URL']
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_stages_of_a_repro_use_one_server_that_ends_with_it(lone_project: Project) -> None:
     (lone_project.folder / "toy.py").write_text(TOY.replace("num_naps = int(", NOTED, 1))
     process = start_group(lone_project, "dvc", "repro")

@@ -1,4 +1,4 @@
-"""Training on a Ray cluster of simulated nodes: the same global batch on 1, 2 and 4 workers gives the same losses."""
+"""Training on a Ray cluster of simulated nodes: the same global batch on 1 and 4 workers gives the same losses."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 from tests.support.tiny_data import write_scenes
 from tests.support.toy_project import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 STEPS = 6
 GLOBAL_BATCH = 4
@@ -40,7 +40,7 @@ def train_and_note_the_node(config):
 
 run.train_worker = train_and_note_the_node
 with ray_cluster(address, 0):
-    for workers in (1, 2, 4):
+    for workers in (1, 4):
         settings = parameters.train(
             cache=False, num_workers=workers, batch_size={GLOBAL_BATCH} // workers, steps={STEPS}, lr=2e-3,
             conv_in_lr_factor=1.0, warmup_steps=0, decay="constant", validation_samples=4, loader_threads=1,
@@ -74,16 +74,15 @@ def test_the_losses_do_not_depend_on_the_number_of_workers_and_nodes(
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     driver = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert driver.returncode == 0, driver.stderr[-2000:]
-    one, two, four = (json.loads(line) for line in driver.stdout.splitlines() if line.startswith("{"))
+    one, four = (json.loads(line) for line in driver.stdout.splitlines() if line.startswith("{"))
 
     losses = [record["loss"] for record in one["records"]]
     assert len(set(losses)) == STEPS
-    for run in (two, four):
-        assert [record["loss"] for record in run["records"]] == pytest.approx(losses, rel=1e-4)
-        norms = [record["grad_norm"] for record in run["records"]]
-        assert norms == pytest.approx([record["grad_norm"] for record in one["records"]], rel=1e-3)
-        validated = run["records"][-1]["validation_loss"]
-        assert validated == pytest.approx(one["records"][-1]["validation_loss"], rel=1e-4)
+    assert [record["loss"] for record in four["records"]] == pytest.approx(losses, rel=1e-4)
+    norms = [record["grad_norm"] for record in four["records"]]
+    assert norms == pytest.approx([record["grad_norm"] for record in one["records"]], rel=1e-3)
+    validated = four["records"][-1]["validation_loss"]
+    assert validated == pytest.approx(one["records"][-1]["validation_loss"], rel=1e-4)
 
-    assert [len(run["nodes"]) for run in (one, two, four)] == [1, 2, 4]
+    assert [len(run["nodes"]) for run in (one, four)] == [1, 4]
     assert sorted(Counter(four["nodes"]).values()) == [2, 2]

@@ -89,6 +89,7 @@ def test_the_record_has_the_recipe_the_photographs_and_the_quality_of_each_part(
     assert numbers["psnr_db"] == pytest.approx((2 * numbers["psnr_db_fod_a"] + numbers["psnr_db_caltech"]) / 3)
 
 
+@pytest.mark.long
 def test_killed_in_each_part_and_started_again_it_ends_with_the_same_bytes(
     trained: Path, killed: tuple[Path, dict[str, int]]
 ) -> None:

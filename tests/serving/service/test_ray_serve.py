@@ -76,6 +76,7 @@ def app_name(url: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_request_is_lost_when_a_replica_is_killed(url: str, model_folder: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(answer, url, seed) for seed in range(NUM_REQUESTS)]
