@@ -16,7 +16,7 @@ from pydantic import Field
 from flows.artifacts import publish_gallery
 from flows.evaluate import evaluate
 from flows.links import report_address
-from flows.notification import notify
+from flows.notification import notifies
 from flows.output import copied_output
 from flows.provenance import tracking_uri
 from flows.reevaluate import link_project, with_project_encoder
@@ -33,13 +33,11 @@ COPIES, REPORTS = layout.STATE / "evaluations", layout.REPORTS / "models"
 NumCases = Annotated[int | None, Field(ge=1)]
 
 
+@notifies
 @flow(
     name=NAME,
     flow_run_name="evaluate {model}",
     persist_result=False,
-    on_completion=[notify],
-    on_failure=[notify],
-    on_crashed=[notify],
 )
 def evaluate_model(
     model: Annotated[str, Field(min_length=1)] = "models:/paint-by-example@champion", num_cases: NumCases = None

@@ -8,7 +8,7 @@ CANCELLED; COMPLETED is the fourth. A webhook that fails is a warning in the run
 """
 
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from prefect.client.schemas.objects import FlowRun, State
@@ -20,6 +20,15 @@ URL, STATES = "PBE_WEBHOOK_URL", "PBE_WEBHOOK_STATES"
 DEFAULT_STATES = "FAILED,CRASHED,CANCELLED"
 _TIMEOUT_S = 5.0
 _CONNECTION_RETRIES = 2
+
+F = TypeVar("F", bound=Flow[..., Any])
+
+
+def notifies(flow: F) -> F:
+    """Send the ends of a flow's runs, whatever they are; a decorator of a flow."""
+    for add_hook in (flow.on_completion, flow.on_failure, flow.on_cancellation, flow.on_crashed):
+        add_hook(notify)
+    return flow
 
 
 def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

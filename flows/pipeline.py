@@ -20,7 +20,7 @@ from prefect.runtime import flow_run
 
 from flows import server
 from flows.interruption import stop_children
-from flows.notification import notify
+from flows.notification import notifies
 from flows.provenance import tracking_uri
 from flows.reproduction import STAGES, Outcome, StageName, run_stages
 from flows.stage import BUG_CODE, EXIT_CODES, USER_ERROR, errors_reported, fail, finish
@@ -36,14 +36,11 @@ def pipeline_run_name() -> str:
     return f"{stages}, forced" if given.get("force") else stages
 
 
+@notifies
 @flow(
     name="pipeline",
     flow_run_name=pipeline_run_name,
     persist_result=False,
-    on_completion=[notify],
-    on_failure=[notify],
-    on_cancellation=[notify],
-    on_crashed=[notify],
 )
 def pipeline(stages: list[StageName] | None = None, force: bool = False) -> dict[str, Outcome] | State[Any]:
     """Bring the given stages up to date in order, by default all.

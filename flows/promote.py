@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from flows.links import version_address
-from flows.notification import notify
+from flows.notification import notifies
 from flows.provenance import tracking_uri
 from flows.retries import RETRIES, RETRY_DELAYS_S, is_retryable
 from flows.stage import failed_state
@@ -25,13 +25,11 @@ Version = Annotated[str, Field(pattern=r"^\s*([0-9]+|[A-Za-z][A-Za-z0-9_-]*)\s*$
 Reason = Annotated[str, Field(min_length=1, max_length=MAX_REASON_LENGTH)]
 
 
+@notifies
 @flow(
     name="promote",
     flow_run_name="promote {version}",
     persist_result=False,
-    on_completion=[notify],
-    on_failure=[notify],
-    on_crashed=[notify],
 )
 def promote(version: Version, reason: Reason) -> State[Any] | None:
     """Make a registered version the champion, whatever the gate says of it.
@@ -43,13 +41,11 @@ def promote(version: Version, reason: Reason) -> State[Any] | None:
     return _outcome(move_champion(version.strip(), reason, return_state=True))
 
 
+@notifies
 @flow(
     name="rollback",
     flow_run_name="rollback",
     persist_result=False,
-    on_completion=[notify],
-    on_failure=[notify],
-    on_crashed=[notify],
 )
 def rollback(reason: Annotated[str, Field(max_length=MAX_REASON_LENGTH)] = "") -> State[Any] | None:
     """Make the champion before the present one champion again.

@@ -9,18 +9,15 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.notification import notify
+from flows.notification import notifies
 from flows.reproduction import STAGES, Outcome, StageName, run_stages
 
 
+@notifies
 @flow(
     name="retrain",
     flow_run_name="retrain",
     persist_result=False,
-    on_completion=[notify],
-    on_failure=[notify],
-    on_cancellation=[notify],
-    on_crashed=[notify],
 )
 def retrain(look_for_images: bool = True, train_again: bool = False) -> dict[str, Outcome] | State[Any]:
     """Acquire new images and, where there are any, train a model on them, evaluate it and ask the gate.

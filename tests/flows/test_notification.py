@@ -9,16 +9,22 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from prefect import flow
+import yaml
+from prefect import Flow, flow
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, PREFECT_UI_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed
 
 from flows.notification import STATES, URL, notify
 from pbe.runtime.ports import LOOPBACK, free_port
 from tests.flows.test_pipeline import PIPELINE, runs
-from tests.support.toy_project import Project
+from tests.support.toy_project import ROOT, Project
 
+DEPLOYED = [
+    load_flow_from_entrypoint(deployment["entrypoint"])
+    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+]
 UI = "http://127.0.0.1:4200"
 
 
@@ -117,6 +123,12 @@ def test_a_webhook_that_fails_is_a_warning_without_its_address(
         f"{URL}: the notification was not sent: status 403",
         f"{URL}: the notification was not sent: [Errno 111] Connection refused",
     ]
+
+
+@pytest.mark.parametrize("each", DEPLOYED, ids=lambda each: each.name)
+def test_every_deployed_flow_sends_its_ends(each: Flow[..., Any]) -> None:
+    hooks = (each.on_completion_hooks, each.on_failure_hooks, each.on_cancellation_hooks, each.on_crashed_hooks)
+    assert all(notify in of_state for of_state in hooks)
 
 
 @pytest.mark.slow
