@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/team.md"
 PORTS = ("PGPORT", "S3_PORT", "PREFECT_PORT", "MLFLOW_PORT", "RAY_PORT")
+STOP_S = 15.0  # until what was stopped has ended
 BLOCK = re.compile(r"^## (.*?)$|^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECRETS = ("postgres", "prefect", "mlflow", "s3", "ray")
 SMALL: dict[str, Any] = {
@@ -143,9 +145,10 @@ def run(folder: Path) -> bool:
             time.sleep(0.5)
     finally:
         watch.ended.set()
-        left = [each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+        _, left = psutil.wait_procs(list(started), timeout=STOP_S)
         for each in left:
-            each.kill()
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
     print(f"\nin all: {time.monotonic() - began:.0f} s, exit code {process.returncode}")
     print(f"most CPUs in use, by node: {sorted(watch.most.values())}")
     leaks = leaked(folder)

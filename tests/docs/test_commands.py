@@ -121,7 +121,14 @@ def test_an_excuse_has_a_reason_and_a_test_exists() -> None:
         assert page.name in (ROOT / test).read_text(), f"{test} does not read {page.name}"
 
 
-@pytest.mark.parametrize("block", [param for param in chosen(*SHELL, covered=True) if not param.values[0].run_by])
+def is_in_a_test(block: Block) -> bool:
+    return block.run_by.startswith("tests/")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [param for param in chosen(*SHELL, covered=True) if not is_in_a_test(param.values[0])],  # type: ignore[arg-type]
+)
 def test_a_command_is_accepted_by_its_program(block: Block) -> None:
     commands = block.commands()
     assert commands
@@ -129,7 +136,7 @@ def test_a_command_is_accepted_by_its_program(block: Block) -> None:
         if is_ours(command):
             check(command)
         else:
-            assert block.not_run, f"{block}: {command[0]}: say before the block why it is not run"
+            assert block.not_run or block.run_by, f"{block}: {command[0]}: say before the block why it is not run"
 
 
 @pytest.mark.parametrize(
