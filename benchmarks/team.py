@@ -54,7 +54,7 @@ def sections() -> Iterator[tuple[str, str]]:
 
 def script() -> str:
     """Return the page's commands as one script that prints each block's heading and seconds."""
-    lines = ["set -euo pipefail"]
+    lines = ["set -euo pipefail", "set -m"]  # as in a terminal: without -m what runs in the background ignores SIGINT
     for heading, commands in sections():
         lines += [f'printf "\\n== %s\\n" "{heading}"', "SECONDS=0", commands, 'printf -- "-- %s s\\n" "$SECONDS"']
     return "\n".join(lines)
@@ -122,6 +122,8 @@ class NodeWatch(threading.Thread):
             try:
                 status = get_cluster_status(self.address)
             except (RayError, RuntimeError, OSError):
+                if self.most:  # the cluster has ended; each further attempt holds the interpreter's lock for 40 s
+                    return
                 continue
             for node in [*status.active_nodes, *status.idle_nodes]:
                 used = {usage.resource_name: usage.used for usage in node.resource_usage.usage}.get("CPU", 0.0)

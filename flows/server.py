@@ -30,6 +30,7 @@ from pbe.runtime.ports import LOOPBACK, listen
 USER_ERROR_CODE = 2
 START_S = 300.0  # the first start migrates a new database: 12 s on two free cores
 MAX_RESTARTS = 5
+WRITES_S = 0.5  # the server writes task runs shortly after it has received their events
 _STOP_S, _STOP_INTERRUPTED_S = 10.0, 2.0
 _DRAIN_S, _DRAIN_INTERRUPTED_S = 10.0, 1.0
 
@@ -69,6 +70,7 @@ def available(port: int = 0, on_loss: Callable[[], object] = lambda: None) -> It
         try:
             with _in_use(own.url):
                 yield own.url
+            time.sleep(WRITES_S)
         finally:
             own.stop()
 
@@ -208,7 +210,6 @@ def send_queued_records() -> None:
         return
     EventsWorker.drain_all(timeout=timeout_s)
     APILogWorker.drain_all(timeout=timeout_s)
-    time.sleep(0.5)  # the server writes task runs shortly after it has received their events
 
 
 def main() -> int:
@@ -224,10 +225,16 @@ def main() -> int:
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return USER_ERROR_CODE
-    wait = wait_for_parent if options.until is None else partial(wait_for_process, options.until)
+    wait = wait_for_parent if options.until is None else partial(wait_for_user, options.until)
     exit_with_parent(wait, grace_s=8.0)
     _serve(bound)
     return 0
+
+
+def wait_for_user(pid: int) -> None:
+    """Return when the process that uses the server has ended, and its last records are written."""
+    wait_for_process(pid)
+    time.sleep(WRITES_S)
 
 
 def _serve(bound: socket.socket) -> None:

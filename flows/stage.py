@@ -25,6 +25,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import server
@@ -155,7 +156,10 @@ def run_nested(stage: StageFlow) -> State[Any]:
     outcomes: list[State[Any]] = []
     token = _outcomes.set(outcomes)
     try:
-        state = run_flow(stage, flow_run=_nested_run(stage), return_type="state")
+        # Without heartbeats, whose thread ends up to a second later: nothing reads them, and a killed run is found by
+        # its process (flows/services/worker.py).
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            state = run_flow(stage, flow_run=_nested_run(stage), return_type="state")
     except httpx.HTTPError as error:
         if not outcomes:
             raise UnavailableError(f"Prefect's server failed before {stage.name} began: {one_line(error)}") from None
