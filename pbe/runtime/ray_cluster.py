@@ -114,8 +114,10 @@ def _report_waiting(section: str, address: str, ended: threading.Event, first_s:
     while not ended.wait(pause_s):
         try:
             needed = unmet_demands(address)
-        except (RayError, RuntimeError, OSError):  # the head does not answer; the stage itself finds out
-            continue
+        except (RayError, RuntimeError, OSError):
+            # The head does not answer, and the stage itself finds out: another attempt, which holds the interpreter's
+            # lock for 40 s, would only delay that, and Ctrl-C.
+            return
         if needed is not None and (needed == seen or pause_s == every_s):
             print(f"{section}: waiting for the Ray cluster: {needed}", file=sys.stderr, flush=True)
             pause_s = every_s

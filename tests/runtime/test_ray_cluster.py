@@ -1,10 +1,12 @@
 """What a stage says while Ray waits for CPUs and GPUs that its cluster does not have free."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
 import ray
 
+from pbe.runtime import ray_cluster as module
 from pbe.runtime.ray_cluster import ray_cluster, waiting_reported
 from tests.support.toy_project import wait_for
 
@@ -36,3 +38,18 @@ def test_tasks_that_queue_for_a_moment_are_not_reported(capsys: pytest.CaptureFi
     with waiting_reported("encode"):
         assert ray.get([ray.remote(lambda: 0).remote() for _ in range(4)]) == [0] * 4
     assert "waiting" not in capsys.readouterr().err
+
+
+def test_a_head_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    ended = threading.Event()
+
+    def unmet_demands(address: str) -> None:
+        if asked:
+            ended.set()
+        asked.append(address)
+        raise RuntimeError("Timed out while waiting for GCS to become available")
+
+    monkeypatch.setattr(module, "unmet_demands", unmet_demands)
+    module._report_waiting("encode", "127.0.0.1:9", ended, first_s=0.0, every_s=0.0)
+    assert asked == ["127.0.0.1:9"]
