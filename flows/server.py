@@ -5,7 +5,9 @@ that it inherits (`--socket N`), or on a port (`--port N`).
 """
 
 import argparse
+import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
 import httpx
 import psutil
@@ -22,13 +25,14 @@ from flows.interruption import was_interrupted
 from flows.services.health import running_prefect
 from flows.shared_server import shared_server, wait_for_process
 from pbe import layout
-from pbe.errors import UnavailableError, UserError, one_line
+from pbe.errors import UnavailableError, UserError, disk_error, one_line
 from pbe.runtime.child_processes import exit_with_parent, start_child, stop_process, wait_for_parent
 from pbe.runtime.locks import hold_lock
 from pbe.runtime.ports import LOOPBACK, listen
 
 USER_ERROR_CODE = 2
 START_S = 300.0  # the first start migrates a new database: 12 s on two free cores
+MIN_FREE_BYTES = 2**20  # a new database needs as much
 MAX_RESTARTS = 5
 WRITES_S = 0.5  # the server writes task runs shortly after it has received their events
 _STOP_S, _STOP_INTERRUPTED_S = 10.0, 2.0
@@ -46,7 +50,7 @@ def available(port: int = 0, on_loss: Callable[[], object] = lambda: None) -> It
     PREFECT_API_URL, a profile or prefect.toml configures a server. A started one listens on `port`, by default on any
     free one. When it ends within the block it is started again, at most MAX_RESTARTS times; after that `on_loss` is
     called. PREFECT_API_URL names the server to child processes. Raises UnavailableError when the configured server does
-    not answer, UserError when the port is in use, RuntimeError when the server does not start.
+    not answer or the started one does not start, UserError when the port is in use or the disk is full.
     """
     from prefect.settings import PREFECT_API_URL
 
@@ -144,7 +148,7 @@ class OwnServer:
             print(f"Prefect's server on port {self.port} has ended; starting it again", file=sys.stderr, flush=True)
             try:
                 self._process = _start(self._socket, self.url)
-            except RuntimeError as error:
+            except UserError as error:
                 print(error, file=sys.stderr, flush=True)
                 break
             if self._stopping.is_set():
@@ -178,10 +182,20 @@ def _start(bound: socket.socket, url: str, more: Sequence[str] = ()) -> subproce
         deadline = time.monotonic() + START_S
         while not _is_healthy(url):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Prefect's server did not start on {url}; its log is {home / 'server.log'}")
+                raise not_started(url, home / "server.log")
             time.sleep(0.2)
         unless_started.pop_all()
     return process
+
+
+def not_started(url: str, log: Path) -> UserError:
+    """Return the error of a server that did not start: the disk is full, or what its log ends with."""
+    if shutil.disk_usage(log.parent).free < MIN_FREE_BYTES:
+        full = disk_error(OSError(errno.ENOSPC, "full", str(log.parent)))
+        assert full is not None
+        return full
+    last = log.read_text(errors="replace").rstrip().rpartition("\n")[2]
+    return UnavailableError(f"Prefect's server did not start on {url}: {last} ({log})")
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -138,7 +138,8 @@ def errors_reported(name: str) -> Iterator[None]:
     logging.getLogger("prefect._internal").setLevel(logging.CRITICAL)
     with handle_signals():
         try:
-            yield
+            with disk_errors_reported():
+                yield
         except UserError as error:
             fail(one_line(error), EXIT_CODES[state_name(error)])
         except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from benchmarks.small_project import ROOT
 
 LIMIT_S = 420.0  # of a command; a stage that hangs is a fault
 LEFT_S = 30.0  # until every process has ended
+FAULTS = "faults.log"  # beside the undisturbed run: what the commands with faults printed
 SMALL_DISK, CLUSTER = "full disk", "training on a cluster"
 EARLIER = (1.0, 0.6, 0.3, 0.1, 0.0)  # shares of the moment that are tried, when the stage had ended before it
 
@@ -51,6 +52,9 @@ def disturb(room: Room, case: Case, moment_s: float) -> Row | None:
         first = room.end(process, LIMIT_S)
         row.happened += describe(first)
         row.faults += faults_of(first, trouble)
+        if row.faults:
+            with (room.pristine.parent / FAULTS).open("a") as log:
+                log.write(f"== {row.case}\n{first.output}\n")
         if not case.at_once:
             room.wait_until_gone(LEFT_S)
         trouble.lift()

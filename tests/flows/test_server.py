@@ -1,6 +1,7 @@
 """The Prefect server of a run: whose port it takes, and what a run does that loses it."""
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -118,3 +119,25 @@ def test_a_busy_port_names_its_process() -> None:
         taken.listen()
         with pytest.raises(UserError, match=rf"in use by process {os.getpid()} .*; choose another one with --to"):
             listen(taken.getsockname()[1], "--to")
+
+
+def test_a_server_that_does_not_start_is_one_line(new_project: Project) -> None:
+    database = new_project.folder / ".prefect/prefect.db"
+    database.parent.mkdir()
+    database.write_bytes(b"not a database" * 100)
+    ended = new_project.run("python", "toy.py", "acquire")
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 75
+    assert line.startswith("error: Prefect's server did not start on http://127.0.0.1:")
+    assert line.endswith("(.prefect/server.log)")
+
+
+def test_a_server_that_does_not_start_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("sqlite3.OperationalError: disk I/O error\n")
+    assert str(server.not_started("http://x", log)) == (
+        f"Prefect's server did not start on http://x: sqlite3.OperationalError: disk I/O error ({log})"
+    )
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(server.shutil, "disk_usage", lambda _: usage._replace(free=4096))
+    assert str(server.not_started("http://x", log)).startswith(f"{tmp_path}: the disk is full; free some space")
