@@ -1,5 +1,7 @@
 """The text-to-image prior that the painter starts from."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,31 +48,85 @@ def train_prior(recipe: Recipe, out: Path, state: Path) -> dict[str, float]:
     """
     torch.manual_seed(recipe.seed + 6)
     rng = np.random.default_rng([recipe.seed, 6])
-    drawn = draw_scenes(recipe.num_scenes, recipe.seed + 6, max_objects=1)
-    scenes = [scene for scene in drawn if not scene.objects[0].is_truncated]
-    latents, inside = encode_scenes(scenes, out, rng)
-    contexts, empty = encode_captions([scenes[i].caption for i in inside], out)
-    unet, schedule = build_prior(), DDPMScheduler(**SCHEDULE)
-    ema = EMAModel(unet.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
+    samples = draw_samples(recipe, 6, out, rng)
     key = recipe_key(recipe, "prior", out / "vae", out / "text_encoder", out / "tokenizer")
-    progress = Progress(state / "prior.pt", key, {"unet": unet, "ema": ema}, rng)
+    unet, schedule = build_prior(), DDPMScheduler(**SCHEDULE)
 
     def loss_of(step: int) -> Tensor:
-        index = torch.from_numpy(rng.integers(len(latents), size=recipe.prior_batch))
-        dropped = torch.from_numpy(rng.random(len(index)) < recipe.prior_drop)[:, None, None]
-        context = torch.where(dropped, empty, contexts[index])
-        context = context + recipe.prior_context_noise * context.std() * torch.randn_like(context)
-        timesteps = torch.from_numpy(1000 * np.sqrt(rng.random(len(index)))).long()
-        return denoising_loss(unet, schedule, latents[index], context, timesteps)
+        latents, context = samples.batch(recipe.prior_batch, recipe.prior_drop, recipe.prior_context_noise, rng)
+        timesteps = torch.from_numpy(1000 * np.sqrt(rng.random(len(latents)))).long()
+        return denoising_loss(unet, schedule, latents, context, timesteps)
 
     PNDMScheduler(**SCHEDULE, skip_prk_steps=True, steps_offset=1).save_pretrained(out / "scheduler")
-    losses = optimize(
-        list(unet.parameters()), loss_of, recipe.prior_steps, recipe.prior_lr, "prior", progress,
-        after_step=lambda step: ema.step(unet.parameters()),
-    )  # fmt: skip
-    ema.copy_to(unet.parameters())
+    losses = train_average(unet, loss_of, recipe.prior_steps, recipe.prior_lr, "prior", state, key, rng)
     unet.half().save_pretrained(out / "unet")
     return {"loss": float(np.mean(losses[-500:]))}
+
+
+def refine_prior(recipe: Recipe, out: Path, state: Path) -> dict[str, float]:
+    """Train the prior in `out` on, on other scenes and with all timesteps alike, of which the small ones draw patterns.
+
+    The part prior leaves blotches in the place of checks and dots: its loss was still falling. It takes bf16, a third
+    less time. A prior that was refined before is refined again.
+    """
+    torch.manual_seed(recipe.seed + 8)
+    rng = np.random.default_rng([recipe.seed, 8])
+    samples = draw_samples(recipe, 8, out, rng)
+    key = recipe_key(recipe, "detail", out / "unet", out / "vae", out / "text_encoder", out / "tokenizer")
+    unet, schedule = UNet.from_pretrained(out / "unet").float().train(), DDPMScheduler(**SCHEDULE)
+
+    def loss_of(step: int) -> Tensor:
+        latents, context = samples.batch(recipe.detail_batch, recipe.detail_drop, recipe.detail_context_noise, rng)
+        timesteps = torch.from_numpy(rng.integers(1000, size=len(latents)))
+        with torch.autocast("cpu", torch.bfloat16):
+            return denoising_loss(unet, schedule, latents, context, timesteps)
+
+    losses = train_average(unet, loss_of, recipe.detail_steps, recipe.detail_lr, "detail", state, key, rng)
+    unet.half().save_pretrained(out / "unet")
+    return {"loss": float(np.mean(losses[-500:]))}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Windows of scenes as scaled latents, (N, 4, 16, 16), and the context of each, (N, 1, 128)."""
+
+    latents: Tensor
+    contexts: Tensor
+    empty: Tensor
+
+    def batch(self, size: int, drop: float, noise: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Draw latents and contexts: a share `drop` of those is the empty caption's, and all have noise."""
+        index = torch.from_numpy(rng.integers(len(self.latents), size=size))
+        dropped = torch.from_numpy(rng.random(size) < drop)[:, None, None]
+        context = torch.where(dropped, self.empty, self.contexts[index])
+        return self.latents[index], context + noise * context.std() * torch.randn_like(context)
+
+
+def draw_samples(recipe: Recipe, stream: int, out: Path, rng: np.random.Generator) -> Samples:
+    drawn = draw_scenes(recipe.num_scenes, recipe.seed + stream, max_objects=1)
+    scenes = [scene for scene in drawn if not scene.objects[0].is_truncated]
+    latents, inside = encode_scenes(scenes, out, rng)
+    return Samples(latents, *encode_captions([scenes[i].caption for i in inside], out))
+
+
+def train_average(
+    unet: UNet,
+    loss_of: Callable[[int], Tensor],
+    steps: int,
+    lr: float,
+    name: str,
+    state: Path,
+    key: str,
+    rng: np.random.Generator,
+) -> list[float]:
+    """Train the UNet, leave the average of its weights in it, and return the loss of each step."""
+    ema = EMAModel(unet.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
+    progress = Progress(state / f"{name}.pt", key, {"unet": unet, "ema": ema}, rng)
+    losses = optimize(
+        list(unet.parameters()), loss_of, steps, lr, name, progress, after_step=lambda step: ema.step(unet.parameters())
+    )
+    ema.copy_to(unet.parameters())
+    return losses
 
 
 def denoising_loss(unet: UNet, schedule: DDPMScheduler, latents: Tensor, context: Tensor, timesteps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The hyperparameters of the recipe, and the learning rates of its four parts."""
+"""The hyperparameters of the recipe, and the learning rates of its parts."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -50,6 +50,11 @@ class Recipe:
     prior_drop: float = 0.1
     prior_threads: int = 2  # the other parts take one
     prior_context_noise: float = 0.15  # of the contexts' standard deviation
+    detail_steps: int = 5000
+    detail_batch: int = 32
+    detail_lr: float = 8e-4
+    detail_drop: float = 0.1
+    detail_context_noise: float = 0.15
 
 
 def cosine(step: int, horizon: int) -> float:
