@@ -12,6 +12,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from prefect.context import FlowRunContext
 
 from flows.links import report_address, version_address
+from flows.server import loss_reported
 from pbe import layout
 from pbe.evaluation.report.markdown import report_markdown
 from pbe.runtime.files import read_json
@@ -30,6 +31,7 @@ class StageRow:
     reason: str = ""  # why it failed
 
 
+@loss_reported()
 def publish_report(metrics: Mapping[str, Any], out: Path, page: Path) -> None:
     """Create the artifact of an evaluation, inside a flow run; outside of one, do nothing.
 
@@ -41,6 +43,7 @@ def publish_report(metrics: Mapping[str, Any], out: Path, page: Path) -> None:
     create_markdown_artifact(markdown, key=REPORT_KEY, description="Evaluation: summary and main metrics")
 
 
+@loss_reported()
 def publish_stages(rows: Sequence[StageRow]) -> None:
     """Create the table of a pipeline's stages."""
     table = [
@@ -50,6 +53,7 @@ def publish_stages(rows: Sequence[StageRow]) -> None:
     create_table_artifact(table, key=STAGES_KEY, description="What each stage did")
 
 
+@loss_reported()
 def publish_model(folder: Path) -> None:
     """Create the artifacts of a project's registered model, where it has one: metrics, links and gallery."""
     if (folder / layout.REGISTERED).is_file():
@@ -58,6 +62,7 @@ def publish_model(folder: Path) -> None:
     publish_gallery(folder / layout.GALLERY)
 
 
+@loss_reported()
 def publish_gallery(path: Path) -> None:
     """Create the picture of the gallery at `path`, if it exists."""
     if path.is_file():

@@ -12,6 +12,7 @@ from flows.links import version_address
 from flows.notification import notifies
 from flows.provenance import tracking_uri
 from flows.retries import RETRIES, RETRY_DELAYS_S, is_retryable
+from flows.server import loss_reported
 from flows.stage import failed_state
 from pbe import layout
 from pbe.errors import UserError
@@ -75,7 +76,8 @@ def move_champion(version: str | None, reason: str) -> State[Any] | None:
     except UserError as error:
         return failed_state(error)
     get_run_logger().info("%s: version %d is the champion", name, moved.version)
-    create_markdown_artifact(markdown(moved), key="champion", description="The present champion")
+    with loss_reported():
+        create_markdown_artifact(markdown(moved), key="champion", description="The present champion")
     return None
 
 

@@ -10,6 +10,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 
 from flows.provenance import data_version, git_commit, model_licence, tracking_uri
+from flows.server import loss_reported
 from flows.stage import Counts, main, stage_flow
 from pbe import layout
 from pbe.evaluation.names import COMPARISON
@@ -59,7 +60,9 @@ def origin_of(settings: Settings, folder: Path) -> Origin:
 
 def show_comparisons(table: Sequence[Mapping[str, Any]]) -> None:
     """Show the gate's comparisons as an artifact of the flow run; outside of a flow, do nothing."""
-    if table and FlowRunContext.get() is not None:
+    if not table or FlowRunContext.get() is None:
+        return
+    with loss_reported():
         create_table_artifact(list(map(dict, table)), key="gate", description="The gate's comparisons")
 
 

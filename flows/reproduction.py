@@ -5,11 +5,10 @@ import signal
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import httpx
 from dvc.exceptions import DvcException, ReproductionError
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
@@ -48,10 +47,9 @@ def run_stages(stages: Sequence[StageName], forced: Collection[StageName]) -> di
             ended = reproduce_in_order(stages, forced, rows)
     except UserError as error:  # another pipeline holds the lock
         return failed_state(error)
-    with suppress(httpx.HTTPError):  # a lost server has no say in how a run ends
-        publish_stages(rows)
-        if ended is None:
-            publish_model(Path())
+    publish_stages(rows)
+    if ended is None:
+        publish_model(Path())
     if ended is None:
         return {row.stage: "ran" if row.outcome == "ran" else "cached" for row in rows}
     if ended.is_cancelled():  # Prefect calls its hook for a run that its own interface cancels

@@ -6,6 +6,7 @@ that it inherits (`--socket N`), or on a port (`--port N`).
 
 import argparse
 import errno
+import logging
 import os
 import shutil
 import socket
@@ -37,6 +38,8 @@ MAX_RESTARTS = 5
 WRITES_S = 0.5  # the server writes task runs shortly after it has received their events
 _STOP_S, _STOP_INTERRUPTED_S = 10.0, 2.0
 _DRAIN_S, _DRAIN_INTERRUPTED_S = 10.0, 1.0
+
+logger = logging.getLogger(__name__)
 
 _is_lost = False
 _shared: list[subprocess.Popen[str]] = []  # outlasts this process, which must not wait for it
@@ -207,6 +210,15 @@ def _is_healthy(url: str) -> bool:
         return httpx.get(f"{url}/health", timeout=2.0).status_code == 200
     except httpx.TransportError:
         return False
+
+
+@contextmanager
+def loss_reported() -> Iterator[None]:
+    """Warn when the block fails because the server is lost: it only shows what a run has done."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        logger.warning("Prefect's server does not show all of this run: %s", one_line(error))
 
 
 def send_queued_records() -> None:

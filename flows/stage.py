@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -97,7 +97,7 @@ def run_stage(name: str, work: Work) -> Counts | State[Any]:
         return Cancelled(message=interruption_message(name))
     rows = list(flatten(counts))
     print(f"{name}: " + (", ".join(f"{key} {value}" for key, value in rows) or "done"), flush=True)
-    with suppress(httpx.HTTPError):  # `run_nested` says that the server is lost
+    with server.loss_reported():
         create_table_artifact([{"what": key, "value": value} for key, value in rows], key=f"{name}-counts")
     return counts
 

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from flows import artifacts
+from flows import artifacts, register
 from flows.artifacts import GALLERY_PX, StageRow, data_url, model_markdown, publish_model, publish_stages
 from flows.links import MLFLOW_URL, REPORTS_URL
 from pbe import layout
@@ -118,3 +119,22 @@ def test_the_gallery_is_reduced_and_part_of_the_artifact(project: Path) -> None:
 def test_a_project_without_a_model_has_no_such_artifacts(tmp_path: Path, created: dict[str, Any]) -> None:
     publish_model(tmp_path)
     assert created == {}
+
+
+def test_a_lost_server_is_a_warning(
+    project: Path, created: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the registry and the files have is done: the stage must not end as failed, and run again."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise httpx.ConnectError("[Errno 111] Connection refused")
+
+    for kind in ("markdown", "table", "image"):
+        monkeypatch.setattr(artifacts, f"create_{kind}_artifact", refuse)
+    monkeypatch.setattr(register, "create_table_artifact", refuse)
+    publish_stages([StageRow("train", "ran", 1.0)])
+    publish_model(project)
+    register.show_comparisons(REGISTERED["table"])
+    artifacts.publish_report(write_evaluation(project, range(20), NAMES), project, project / "index.html")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["Prefect's server does not show all of this run: [Errno 111] Connection refused"] * 4
