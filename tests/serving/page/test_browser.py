@@ -89,8 +89,12 @@ def mask_of(page: Page, role: str = "source") -> Mask:
 
 def set_steps(page: Page, steps: int) -> None:
     page.get_by_role("button", name="More options").click()
-    page.get_by_label("number input for Steps").fill(str(steps))
-    page.get_by_label("number input for Steps").press("Tab")
+    field = page.get_by_label("number input for Steps")
+    expect(field).to_be_visible()
+    page.evaluate(TWO_FRAMES)  # the options appear with their defaults, which would replace what is typed before
+    field.fill(str(steps))
+    field.press("Tab")
+    expect(page.get_by_label("range slider for Steps")).to_have_value(str(steps))  # Gradio knows it
 
 
 def paint(page: Page, state: str = "done") -> None:
