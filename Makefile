@@ -23,7 +23,7 @@ PYTEST := $(VENV)/pytest -n logical --dist loadfile --no-loadscope-reorder
 test: lint
 	$(PYTEST) -m "not long" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
-long-test: install  # whole runs that are killed, and clusters of several nodes
+long-test: install  # trainings on Ray, runs that are killed, and clusters of several nodes
 	$(PYTEST) -m long
 
 lint: install

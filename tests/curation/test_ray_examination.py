@@ -27,7 +27,7 @@ FAULTS = {3: "truncated", 7: "dark", 20: "blurred"}
 NUM_IMAGES, BLOCK = 30, 8
 NAME = ray_examination.__name__
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

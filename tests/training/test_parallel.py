@@ -22,7 +22,7 @@ from tests.support import parameters
 from tests.support.toy_project import ROOT
 from tests.support.worker_group import SAVED_AT, STEPS, TIMEOUT_S
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pbe.method.painter import Painter
 from tests.support.tiny_data import write_scenes
 from tests.support.toy_project import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 STEPS = 12
 SCRIPT = f"""
@@ -98,7 +98,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {**painter.unet.state_dict(), **painter.conditioner.state_dict()}
 
 
-@pytest.mark.long
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     ended: Path, scenes: Path, backbone: Path, tmp_path: Path
 ) -> None:
