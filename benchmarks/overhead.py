@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    status, repro = (median_s(options.project, options.repeats, "dvc", name, "dvc.yaml") for name in ("status", "repro"))
+    commands = (("dvc", name, "dvc.yaml") for name in ("status", "repro"))
+    status, repro = (median_s(options.project, options.repeats, *command) for command in commands)
     print(f"dvc status {status:.2f} s, no-op dvc repro {repro:.2f} s: {repro / status:.2f} times as long")
     with tempfile.TemporaryDirectory() as scratch:
         seconds = {
