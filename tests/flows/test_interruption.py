@@ -12,7 +12,6 @@ from time import monotonic
 import psutil
 import pytest
 
-from flows.interruption import LIMIT_S
 from flows.services.processes import environment_of
 from tests.flows.test_pipeline import PIPELINE, runs
 from tests.support.toy_project import Project, wait_for
@@ -116,8 +115,10 @@ def test_a_process_that_hangs_while_it_closes_ends_all_the_same(lone_project: Pr
     process = start_group(lone_project, "python", "-c", HANGING)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
+    began = monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(15) == 130
+    assert monotonic() - began < 10
 
 
 def test_ctrl_c_after_a_stage_has_finished_changes_nothing(lone_project: Project) -> None:
@@ -151,5 +152,5 @@ def test_a_second_signal_ends_a_process_immediately(lone_project: Project) -> No
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     began = monotonic()
-    assert wait_for(lambda: process.send_signal(signal.SIGINT) or process.poll() is not None, within_s=LIMIT_S)
-    assert monotonic() - began < LIMIT_S  # the first signal alone takes as long
+    assert wait_for(lambda: process.send_signal(signal.SIGINT) or process.poll() is not None, within_s=3)
+    assert monotonic() - began < 3
