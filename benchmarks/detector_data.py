@@ -3,7 +3,7 @@
 Six classes have at least five training clips. Six clips of a class (MetalPart has five) go to six folds, and run k
 leaves fold k out, so that a run trains on five clips of each class, of MetalPart on four or five. Of a clip one frame
 is known: the detector's real pictures, the sources and the exemplars are these frames. An object is painted only into
-frames of its own fold, so that every run can use the pictures of its folds and no picture shows a clip that it leaves
+frames of the same fold, so that every run can use the pictures of its folds and no picture shows a clip that it leaves
 out: 10 pictures for each of 35 frames serve all runs. It is painted in its own size where the pavement is free.
 
 Held back are, in every run, all clips that it does not train on. The validation clips were never seen by the painter

@@ -1,4 +1,5 @@
-"""`make up` to `make down` in a project: a scheduled run, what Prefect shows of it, kills by hand, and what is left.
+"""`make up` to `make down` in a project: a scheduled run, what Prefect shows of it, services that are killed, and the
+processes that are left.
 
     python -m benchmarks.services --pictures docs      # in the folder of a clone, with usual ports free
 
