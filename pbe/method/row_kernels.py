@@ -72,6 +72,8 @@ class Linear(Packing, nn.Linear):
 def at_each_position(layer: Linear | Conv2d, x: Tensor) -> Tensor:
     """Return x W + b, x (..., C), with the weight of a linear layer or of a 1 x 1 convolution."""
     weight = layer.weight.flatten(1)
+    if min(weight.shape) < NARROW_CHANNELS and depends_on_batch(x):
+        return torch.cat([F.linear(sample, weight, layer.bias) for sample in x.split(1)])
     if not layer.packs or not is_inference_on_cpu(x):
         return F.linear(x, weight, layer.bias)
     rows = x.numel() // x.shape[-1]
@@ -79,6 +81,7 @@ def at_each_position(layer: Linear | Conv2d, x: Tensor) -> Tensor:
     return torch.as_tensor(torch.ops.mkldnn._linear_pointwise(x, packed, layer.bias, *_ALONE))
 
 
+NARROW_CHANNELS = 64  # in or out: MKL's products of narrower matrices depend on the number of rows
 PACKED_CHANNELS = 256  # in and out: narrower layers are faster as PyTorch computes them
 _ALONE: tuple[str, list[Any], str] = ("none", [], "")  # no function after the product
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pbe.method.row_kernels import Conv2d, Linear, by_row, pack_weights
+from tests.support.random_painter import build_painter
 
 
 @pytest.mark.parametrize(("channels", "side", "kernel", "stride"), [(9, 32, 3, 1), (64, 16, 3, 2), (96, 8, 1, 1)])
@@ -28,6 +29,20 @@ def test_a_row_of_a_linear_layer_is_the_same_alone_and_in_a_batch() -> None:
     with torch.inference_mode():
         assert torch.equal(by_row(layer, x)[3:4], by_row(layer, x[3:4]))
         assert torch.allclose(by_row(layer, x), layer(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sample_of_a_narrow_unet_is_the_same_alone_and_in_a_batch(seed: int) -> None:
+    painter = build_painter(seed)
+    generator = torch.Generator().manual_seed(seed)
+    for size in (2, 3, 4, 6, 8):
+        latents = torch.randn(size, 9, 8, 8, generator=generator)
+        contexts = torch.randn(size, 1, 16, generator=generator)
+        timestep = torch.randint(1000, (1,), generator=generator)
+        with torch.inference_mode():
+            whole = painter.unet(latents, timestep, contexts)
+            alone = [painter.unet(x, timestep, c) for x, c in zip(latents.split(1), contexts.split(1), strict=True)]
+        assert torch.equal(torch.cat(alone), whole)
 
 
 def test_with_gradients_the_layers_are_pytorchs() -> None:
