@@ -1,7 +1,7 @@
 """version.json: what is known of a registered version, in one artifact; its tags hold what people read.
 
     metrics, evaluation, picture    the newest evaluation: metrics.json, its key, and the path of its gallery
-    gate                            the comparisons of the gate's last decision
+    gate, outcome, decided_on       the comparisons of the gate's last decision, the decision, and the evaluation's key
     git_commit, data, licence       where the model comes from: the code, DVC's hash of every output, and its licence
 
 Versions that were registered before this file existed say the same in their tags.
@@ -55,6 +55,8 @@ class VersionRecord:
     evaluation: str = ""
     picture: str = ""  # relative to the version's files
     gate: tuple[Mapping[str, Any], ...] = ()
+    outcome: str = ""
+    decided_on: str = ""
     git_commit: str = ""
     data: Mapping[str, str] = field(default_factory=dict)  # DVC's hashes by path
     licence: str = ""

@@ -248,14 +248,15 @@ def _set_aliases(
     listing = listing_of(client, settings.name)
     version = listing.version(number)
     if listing.champion is not None and number in champion_history(listing):
-        return _champion_before(client, listing, version, tracking_uri)
+        return _champion_before(client, listing, version, evaluation, tracking_uri)
     opponent = None
     if listing.champion is not None:
         champion = listing.version(listing.champion)
         opponent = Champion(champion.version, evaluation_of(champion, evaluation.key, tracking_uri))
     decision = decide(evaluation, opponent, settings, seed=seed)
     rows = tuple(asdict(row) for row in decision.table)
-    record = update_record(client, version, tracking_uri, gate=rows)
+    decided = {"gate": rows, "outcome": decision.outcome, "decided_on": evaluation.key}
+    record = update_record(client, version, tracking_uri, **decided)
     client.set_model_version_tag(settings.name, str(number), REASON_TAG, decision.reason)
     describe_version(client, version, record, reason=decision.reason)
     if decision.promoted:
@@ -267,15 +268,27 @@ def _set_aliases(
 
 
 def _champion_before(
-    client: mlflow.MlflowClient, listing: ModelListing, version: VersionListing, tracking_uri: str
+    client: mlflow.MlflowClient,
+    listing: ModelListing,
+    version: VersionListing,
+    evaluation: Evaluation,
+    tracking_uri: str,
 ) -> Registered:
-    """Return what is said of a version that is or was champion: the gate is not asked again."""
+    """Return what is said of a version that is or was champion: the gate is not asked again.
+
+    What it decided on the same evaluation is said again, as after an interruption.
+    """
     gate = version.tags.get(REASON_TAG, "")
-    describe_version(client, version, read_version_record(version, tracking_uri), reason=gate)
+    record = read_version_record(version, tracking_uri)
+    describe_version(client, version, record, reason=gate)
     if version.version != listing.champion:
         reason = ROLLED_BACK.format(number=version.version, champion=listing.champion)
         return Registered(listing.name, version.version, CHALLENGER, False, reason, "rolled back")
     make_champion(client, listing, version.version)  # notes a champion that was made elsewhere
-    by_hand = version.tags.get(PROMOTION_TAG) or MADE_CHAMPION_OUTSIDE
-    reason = gate if gate.startswith("Promoted") else by_hand
-    return Registered(listing.name, version.version, CHAMPION, True, reason, "champion")
+    if not gate.startswith("Promoted"):
+        reason = version.tags.get(PROMOTION_TAG) or MADE_CHAMPION_OUTSIDE
+        return Registered(listing.name, version.version, CHAMPION, True, reason, "champion")
+    if record.decided_on != evaluation.key:
+        return Registered(listing.name, version.version, CHAMPION, True, gate, "champion")
+    table = tuple(Difference(**row) for row in record.gate)
+    return Registered(listing.name, version.version, CHAMPION, True, gate, record.outcome, table)
