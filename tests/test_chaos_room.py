@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.chaos import suite
 from benchmarks.chaos.cases import Case
-from benchmarks.chaos.rooms import Room, can_mount
+from benchmarks.chaos.rooms import Room, can_mount, mount
 
 LOCK = "stages:\n  train:\n    cmd: train\n    outs:\n    - path: models/pbe\n      md5: aa\n"
 SCRIPT = """
@@ -81,6 +81,17 @@ def test_a_full_disk_and_a_read_only_folder_end_with_a_message_and_then_complete
         row = suite.run_case(room, case(kind), seed=0)
         assert row.happened.endswith("exit code 2: error: models/pbe: cannot be written"), kind
         assert (row.same_bits, row.faults) == (True, []), kind
+    assert not room.folder.exists()
+
+
+def test_file_systems_that_a_killed_suite_left_are_unmounted(room: Room) -> None:
+    if not can_mount(room.pristine.parent / "mounted"):
+        pytest.skip("this user cannot mount a file system")
+    room.folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", str(room.folder))
+    (room.folder / "data").mkdir()
+    mount("--bind", str(room.folder / "data"), str(room.folder / "data"))
+    Room(room.folder.parent).clear()
     assert not room.folder.exists()
 
 

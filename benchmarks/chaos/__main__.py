@@ -10,6 +10,7 @@ undisturbed run, and no process may be left. Prints a line for each case, and ex
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ from benchmarks.interruptions import STAGES
 def main() -> None:
     """Run the cases of each seed, print their rows, and write the table on request."""
     options = parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a file system that a case has mounted is unmounted
     began, rows = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
         room = Room(options.project or Path(scratch))

@@ -64,7 +64,6 @@ class Room:
         self.pristine, self.folder, self.log = root / "pristine", root / "project", root / "case.log"
         self.project = SmallProject(self.folder)
         self.seconds: dict[str, float] = {}
-        self._is_mounted = False
 
     def prepare(self) -> None:
         """Run every stage undisturbed and note its seconds, unless earlier calls in the same folder did so."""
@@ -93,7 +92,6 @@ class Room:
             if small_disk:
                 size = sum(path.lstat().st_size for path in self.pristine.rglob("*")) + SPARE_BYTES
                 mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(self.folder))
-                self._is_mounted = True
             shutil.copytree(self.pristine, self.folder, symlinks=True, dirs_exist_ok=True)
             self.forget(stages)
             yield self.project
@@ -103,10 +101,10 @@ class Room:
             self.clear()
 
     def clear(self) -> None:
-        """Remove the folder, and unmount it before when it is a file system."""
-        if self._is_mounted:
-            subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
-            self._is_mounted = False
+        """Remove the folder. Before, unmount it and what is in it, which a suite that was killed leaves mounted."""
+        mounted = [Path(each.mountpoint) for each in psutil.disk_partitions(all=True)]
+        for path in reversed([each for each in mounted if each.is_relative_to(self.folder.resolve())]):
+            subprocess.run(["umount", "--lazy", str(path)], check=True)
         if self.folder.exists():
             shutil.rmtree(self.folder)
 
