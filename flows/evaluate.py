@@ -40,7 +40,7 @@ def evaluate(settings: Settings, folder: Path, bars: ProgressBars = no_progress_
     placement_of(options)  # an unknown device is an error before the bench is read
     checked = check_bench(options, folder, bars)
     class_names = name_classes(options, folder, checked.bench, bars)
-    baselines = usable_baselines(options, checked.bench, class_names)
+    baselines = usable_baselines(options, checked.bench, class_names, folder / layout.BACKBONE)
     paint_all(settings, folder, checked.bench, baselines, bars, class_names)
     return score_all(settings, folder, checked, baselines, bars)
 
@@ -117,15 +117,25 @@ def name_classes(
     return name_exemplars(bench, folder / options.encoder, cache, device, bars("exemplars named"))
 
 
-def usable_baselines(options: Evaluate, bench: Bench, class_names: Mapping[int, str]) -> list[str]:
-    """Return `evaluate.baselines` without the one that needs class names, when one is not known."""
-    if len(class_names) == len(bench) or TEXT_INPAINTING not in options.baselines:
+def usable_baselines(options: Evaluate, bench: Bench, class_names: Mapping[int, str], backbone: Path) -> list[str]:
+    """Return `evaluate.baselines` without text inpainting where it has no class names, or no model.
+
+    It paints with the backbone, which is a text-to-image model unless a painter was trained further.
+    """
+    from pbe.method.backbone import is_painter
+
+    if TEXT_INPAINTING not in options.baselines:
         return list(options.baselines)
-    print(
-        f"{options.bench}: {len(bench) - len(class_names)} exemplars have no exemplar_label in cases.csv, and "
-        f"evaluate.encoder has no text tower to name them, so {TEXT_INPAINTING} is left out",
-        flush=True,
-    )
+    if is_painter(backbone):
+        why = f"{layout.BACKBONE}: a painter, which knows no text"
+    elif len(class_names) < len(bench):
+        why = (
+            f"{options.bench}: {len(bench) - len(class_names)} exemplars have no exemplar_label in cases.csv, and "
+            "evaluate.encoder has no text tower to name them"
+        )
+    else:
+        return list(options.baselines)
+    print(f"{why}, so {TEXT_INPAINTING} is left out", flush=True)
     return [name for name in options.baselines if name != TEXT_INPAINTING]
 
 

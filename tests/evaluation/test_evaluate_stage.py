@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.bench import bench as make_bench
-from flows.evaluate import check_bench, evaluate, paint_all, placement_of
+from flows.evaluate import check_bench, evaluate, paint_all, placement_of, usable_baselines
 from flows.scores import SCORES
 from pbe import layout
 from pbe.dataset.images import read_image
@@ -121,6 +121,19 @@ def test_a_bench_as_cocoees_authors_give_it_is_evaluated_and_what_is_damaged_ref
     printed = capsys.readouterr().out
     assert "id_list.npy is missing; the 5 ids are those of the files" in printed
     assert "so text_inpainting is left out" in printed
+
+
+def test_a_painter_that_was_trained_further_leaves_text_inpainting_out(
+    project: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = settings.evaluate.replace(baselines=("copy_paste", "text_inpainting"))
+    bench = read_bench(project / layout.BENCH)
+    names = dict.fromkeys(range(6), "heart")
+    assert usable_baselines(options, bench, names, parameters.ROOT / layout.TINY) == list(options.baselines)
+    assert usable_baselines(options, bench, names, project / layout.MODEL) == ["copy_paste"]
+    assert capsys.readouterr().out == (
+        "models/backbone: a painter, which knows no text, so text_inpainting is left out\n"
+    )
 
 
 def painted_again(settings: Settings, project: Path, **changes: Any) -> bool:
