@@ -1,5 +1,6 @@
 """Encoding on a Ray cluster of one worker: the bytes of the cache, what is kept, and how errors arrive."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,15 @@ def test_the_key_has_the_precision_and_not_the_number_of_processes(project: Path
     assert encoding.resolve_precision(ENCODE.replace(precision="bf16")) == "bf16"
 
 
-def test_a_cache_in_bf16_is_another_one(project: Path, backbone: Path, latents: Path, tmp_path: Path) -> None:
-    run(project, backbone, tmp_path, ENCODE.replace(precision="bf16"))
+def test_a_cache_in_bf16_is_another_one(
+    project: Path, backbone: Path, latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = ENCODE.replace(precision="bf16")
+    job = encoding.EncodeJob(project / "images", project, backbone, tmp_path, METHOD, encode, seed=0)
+    shutil.copy(latents / "index.json", tmp_path)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # of the process of all tests
+    writer = encoding.ShardWriter(job, False)
+    assert [writer({"shard": shard})["rows"] for shard in range(3)] == [8, 8, 4]
     one, other = LatentCache(latents).rows([0, 19]), LatentCache(tmp_path).rows([0, 19])
     for name in ("source_latents", "masked_latents", "class_tokens"):
         difference = (one[name] - other[name]).square().mean().sqrt() / one[name].square().mean().sqrt()
