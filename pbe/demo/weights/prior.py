@@ -23,6 +23,7 @@ from pbe.method.unet import UNet
 from pbe.method.windows import cut_window, square_window
 
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+FINE_PATTERNS = ("checked", "dotted")
 
 
 def build_prior() -> UNet:
@@ -72,7 +73,24 @@ def refine_prior(recipe: Recipe, out: Path, state: Path) -> dict[str, float]:
     torch.manual_seed(recipe.seed + 8)
     rng = np.random.default_rng([recipe.seed, 8])
     samples = draw_samples(recipe, 8, out, rng)
-    key = recipe_key(recipe, "detail", out / "unet", out / "vae", out / "text_encoder", out / "tokenizer")
+    return _refine(recipe, "detail", recipe.detail_steps, samples, out, state, rng)
+
+
+def refine_patterns(recipe: Recipe, out: Path, state: Path) -> dict[str, float]:
+    """Refine the prior again; most objects have one of the patterns that it draws worst, checks and dots."""
+    torch.manual_seed(recipe.seed + 9)
+    rng = np.random.default_rng([recipe.seed, 9])
+    samples = draw_samples(
+        recipe, 9, out, rng, lambda pattern: pattern in FINE_PATTERNS or rng.random() < recipe.patterns_coarse_share
+    )
+    return _refine(recipe, "patterns", recipe.patterns_steps, samples, out, state, rng)
+
+
+def _refine(
+    recipe: Recipe, part: str, steps: int, samples: "Samples", out: Path, state: Path, rng: np.random.Generator
+) -> dict[str, float]:
+    inputs = [out / "unet", out / "vae", out / "text_encoder", out / "tokenizer"]
+    key = recipe_key(recipe, part, *inputs) + recipe_key(recipe, "detail")
     unet, schedule = UNet.from_pretrained(out / "unet").float().train(), DDPMScheduler(**SCHEDULE)
 
     def loss_of(step: int) -> Tensor:
@@ -81,7 +99,7 @@ def refine_prior(recipe: Recipe, out: Path, state: Path) -> dict[str, float]:
         with torch.autocast("cpu", torch.bfloat16):
             return denoising_loss(unet, schedule, latents, context, timesteps)
 
-    losses = train_average(unet, loss_of, recipe.detail_steps, recipe.detail_lr, "detail", state, key, rng)
+    losses = train_average(unet, loss_of, steps, recipe.detail_lr, part, state, key, rng)
     unet.half().save_pretrained(out / "unet")
     return {"loss": float(np.mean(losses[-500:]))}
 
@@ -102,9 +120,17 @@ class Samples:
         return self.latents[index], context + noise * context.std() * torch.randn_like(context)
 
 
-def draw_samples(recipe: Recipe, stream: int, out: Path, rng: np.random.Generator) -> Samples:
+def draw_samples(
+    recipe: Recipe,
+    stream: int,
+    out: Path,
+    rng: np.random.Generator,
+    keeps: Callable[[str], bool] = lambda pattern: True,
+) -> Samples:
+    """Draw and encode scenes of one whole object; `keeps` is asked with the pattern of each."""
     drawn = draw_scenes(recipe.num_scenes, recipe.seed + stream, max_objects=1)
     scenes = [scene for scene in drawn if not scene.objects[0].is_truncated]
+    scenes = [scene for scene in scenes if keeps(scene.objects[0].attributes.pattern)]
     latents, inside = encode_scenes(scenes, out, rng)
     return Samples(latents, *encode_captions([scenes[i].caption for i in inside], out))
 

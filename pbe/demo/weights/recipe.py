@@ -55,6 +55,8 @@ class Recipe:
     detail_lr: float = 8e-4
     detail_drop: float = 0.1
     detail_context_noise: float = 0.15
+    patterns_steps: int = 8500  # with the batch, rate, drop and noise of `detail`
+    patterns_coarse_share: float = 0.3  # of the plain and striped objects, which the prior draws well
 
 
 def cosine(step: int, horizon: int) -> float:
