@@ -6,6 +6,7 @@ that it inherits (`--socket N`), or on a port (`--port N`).
 
 import argparse
 import errno
+import itertools
 import logging
 import os
 import shutil
@@ -143,11 +144,13 @@ class OwnServer:
         self._socket.close()
 
     def _watch(self) -> None:
-        for _ in range(MAX_RESTARTS):
+        for restarts in itertools.count():
             assert self._process is not None
             self._process.wait()
             if self._stopping.is_set():
                 return
+            if restarts == MAX_RESTARTS:
+                break
             print(f"Prefect's server on port {self.port} has ended; starting it again", file=sys.stderr, flush=True)
             try:
                 self._process = _start(self._socket, self.url)

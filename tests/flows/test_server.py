@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import httpx
@@ -102,6 +103,26 @@ def test_a_server_that_is_killed_starts_again_at_the_same_address(
         own.stop()
     assert capsys.readouterr().err == f"Prefect's server on port {own.port} has ended; starting it again\n"
     assert not healthy(own.url)
+
+
+def test_the_last_server_that_is_started_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[str]] = []
+    lost = threading.Event()
+
+    def start(*_: object) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(["sleep", "60"], text=True))
+        return started[-1]
+
+    monkeypatch.setattr(server, "_start", start)
+    own = server.OwnServer(0, on_loss=lost.set)
+    own.start()
+    for number in range(1, server.MAX_RESTARTS + 2):
+        assert wait_for(lambda number=number: len(started) == number, within_s=10)
+        assert not lost.wait(0.1)
+        started[-1].kill()
+    assert lost.wait(10)
+    assert len(started) == server.MAX_RESTARTS + 1
+    own.stop()
 
 
 def test_a_child_in_a_session_of_its_own_inherits_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
