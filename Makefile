@@ -1,4 +1,4 @@
-# A new clone needs only `make demo`; .ci/run runs `make test`.
+# A new clone needs only `make demo`; .ci/run runs `make test COVERAGE=1`, then `make long-test`.
 PYTHON ?= python3.11
 VENV := .venv/bin
 # uv does not read pip's find-links and index; where pip has none, these lines change nothing.
@@ -82,9 +82,9 @@ examples: install  # paints docs/examples with the bundled painter of photograph
 chaos: install  # disturbs every stage at random moments for at most an hour: make chaos FLAGS="--seed 1 --minutes 10"
 	$(VENV)/python -m benchmarks.chaos $(FLAGS)
 
-clean:  # removes everything the pipeline made, with DVC's cache and the registry; keeps .venv
+clean:  # deletes all outputs, DVC's cache, the registry with its models, and Prefect's and FiftyOne's databases; keeps .venv
 	if test -d .pbe/services; then $(VENV)/python -m flows.services down; fi
-	rm -rf data/world-bucket data/raw data/boxes data/curated data/latents data/bench models reports/index.html reports/gallery.png reports/models \
-	  .dvc/cache .dvc/tmp .prefect .fiftyone .pbe mlruns mlflow.db site
+	rm -rf data/world-bucket data/raw data/boxes data/curated data/latents data/bench data/*.aside models reports/index.html reports/gallery.png reports/models \
+	  reports/evaluation reports/registered.json reports/*.aside .dvc/cache .dvc/tmp .prefect .fiftyone .pbe mlruns mlflow.db site
 	for made in data/raw data/boxes data/curated data/latents data/bench models reports/evaluation reports/index.html \
 	  reports/gallery.png reports/models reports/registered.json .prefect .fiftyone .pbe mlruns mlflow.db; do rm -rf projects/*/$$made; done

@@ -92,7 +92,7 @@ class EvaluateFlags(ComputingFlags):
         str,
         Parameter(
             metavar="ENCODER",
-            help="measures identity: efficientnet_lite0, none, or a folder with DINO, DINOv2 or DreamSim",
+            help="measures identity: efficientnet_lite0, none, or a folder with DINO, DINOv2, DINOv3 or CLIP",
         ),
     ] = "efficientnet_lite0"
     lpips: Annotated[Path | None, Parameter(metavar="FOLDER", help="weights of LPIPS, to measure it as well")] = None
