@@ -201,7 +201,8 @@ def stage_text(project: Path, stage: str) -> str:
     if stage in ("bench", "evaluate"):
         return f"{read_json(project / layout.METRICS)['num_cases']} cases" if stage == "bench" else ""
     if stage == "register":
-        return str(read_json(project / layout.REGISTERED)["outcome"])
+        registered = read_json(project / layout.REGISTERED)
+        return f"{'promoted' if registered['promoted'] else 'refused'} by the gate ({registered['outcome']})"
     return ""
 
 
