@@ -28,6 +28,7 @@ BLOCKS = {
     for section in SECTIONS
     if "```" in section
 }
+LARGER = BLOCKS.pop("From your folder to a registered model")["yaml"]
 CAT, DOG = ("Cat", 200, 120, 360, 360), ("Dog", 80, 100, 380, 360)
 EXPECTED = {
     "groups": [CAT, DOG, ("Duck", 300, 200, 420, 300)],
@@ -70,6 +71,14 @@ def boxes_of(folder: Path, example: dict[str, str]) -> list[tuple[Any, ...]]:
 
 def test_every_source_has_an_example() -> None:
     assert set(BLOCKS) == set(EXPECTED)
+
+
+def test_the_keys_for_photographs_at_512_px_are_accepted(tmp_path: Path) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, changes in yaml.safe_load(LARGER).items():
+        params[section] |= changes
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert load_settings(tmp_path / "params.yaml").train.lr == 1e-5
 
 
 @pytest.mark.parametrize("source", sorted(set(EXPECTED) - {"fiftyone"}))
