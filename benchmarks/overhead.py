@@ -3,7 +3,7 @@
     python -m benchmarks.overhead --project DIR
 
 DIR is a project whose stages are all up to date, such as this checkout after `make demo`. The stages that are timed do
-nothing, in a separate project: what is left is the interpreter, the imports, DVC and Prefect.
+nothing, in a separate project, so that the times are those of the interpreter, the imports, DVC and Prefect.
 """
 
 import argparse
