@@ -8,6 +8,8 @@ only the window's own region is put back.
 Specks, such as a slip of the brush or the noise of a JPEG, are dropped and counted. A speck's box is at most 2 pixels,
 or 1/200 of the picture's short side, wide and high. Specks within a region's surroundings belong to that region, and a
 mask of nothing but specks keeps them all.
+
+A window is painted at the painter's resolution and enlarged; its ground gets the grain of the picture (see `grain`).
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,8 @@ from numpy.typing import NDArray
 
 from pbe.errors import UserError
 from pbe.method.close_up import MARGIN, MAX_MAGNIFICATION, CloseUp, cut_at, put_into, window_around
+from pbe.method.exemplars import resize
+from pbe.method.grain import match_grain
 from pbe.method.windows import Window, mask_box
 from pbe.types import Box, Image, Mask
 
@@ -96,11 +100,23 @@ def cut_regions(source: Image, regions: Regions, image_px: int) -> list[CloseUp]
 
 def put_back_regions(source: Image, regions: Regions, painted: Sequence[Image | None]) -> Image:
     """Return the source (H, W, 3) with each region's pixels from its own painted window (S, S, 3), if there is one."""
-    result = source.copy()
+    result, mask = source.copy(), regions.mask
     for number, (square, window) in enumerate(zip(painted, regions.windows, strict=True), start=1):
         if square is not None:
-            put_into(result, regions.labels, number, square, window)
+            put_into(result, regions.labels, number, _grained(square, source, mask, window), window)
     return result
+
+
+def _grained(square: Image, source: Image, mask: Mask, window: Window) -> Image:
+    """Return a painted square (S, S, 3) at the size of its window, its ground with the grain of the source."""
+    height, width = mask.shape
+    large = resize(square, window.side, window.side).copy()
+    top, left = max(0, window.top), max(0, window.left)
+    bottom, right = min(height, window.top + window.side), min(width, window.left + window.side)
+    inside = large[top - window.top : bottom - window.top, left - window.left : right - window.left]
+    place = slice(top, bottom), slice(left, right)
+    inside[:] = match_grain(inside, source[place], mask[place], window.side / len(square))
+    return large
 
 
 def region_seeds(seed: int, regions: Regions) -> list[int]:

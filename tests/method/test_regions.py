@@ -126,7 +126,8 @@ def test_every_marked_pixel_is_painted_except_the_specks(picture: tuple[Mask, Ma
     regions = find_regions(mask, 16, magnification)
     cuts = cut_regions(source, regions, 16)
     assert all(cut.mask.any() for cut in cuts)
-    result = put_back_regions(source, regions, [np.zeros_like(cut.source) for cut in cuts])
+    plain = np.full_like(source, 200)  # a picture without grain
+    result = put_back_regions(plain, regions, [np.zeros_like(cut.source) for cut in cuts])
     painted = (result == 0).all(2)
     assert np.array_equal(painted, regions.labels > 0)
     assert (mask[painted] == 1).all()
@@ -146,7 +147,18 @@ def test_one_region_gives_the_bits_of_a_single_close_up(picture: tuple[Mask, Mas
     assert np.array_equal(cut.source, single.source)
     assert np.array_equal(cut.mask, single.mask)
     square = source[:1, :1].repeat(16, 0).repeat(16, 1)
-    assert np.array_equal(put_back_regions(source, regions, [square]), put_back(source, mask, square, single.window))
+    plain = np.full_like(source, 200)  # a picture without grain
+    assert np.array_equal(put_back_regions(plain, regions, [square]), put_back(plain, mask, square, single.window))
+
+
+def test_the_ground_of_a_painted_window_gets_the_grain_of_the_picture() -> None:
+    mask = mask_of(LEFT, (500, 500, 580, 560))
+    source = np.random.default_rng(0).normal(120, 8, (*mask.shape, 3)).round().astype(np.uint8)
+    regions = find_regions(mask, PIXELS)
+    result = put_back_regions(source, regions, [np.full((PIXELS, PIXELS, 3), 120, np.uint8)] * 2)
+    assert np.array_equal(result[mask == 0], source[mask == 0])
+    for number in (1, 2):
+        assert result[regions.labels == number].std() == pytest.approx(8, rel=0.1)
 
 
 def test_the_labels_of_a_region_are_a_mask() -> None:

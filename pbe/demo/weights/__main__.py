@@ -12,7 +12,7 @@ from pbe import layout
 from pbe.demo import weights
 from pbe.demo.weights.classifier import train_classifier
 from pbe.demo.weights.clip import train_clip
-from pbe.demo.weights.prior import refine_patterns, refine_prior, train_prior
+from pbe.demo.weights.prior import refine_middle, refine_patterns, refine_prior, train_prior
 from pbe.demo.weights.recipe import Recipe
 from pbe.demo.weights.tower import refine_tower
 from pbe.demo.weights.vae import train_vae
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[[Recipe, Path, Path], dict[str, float]]] = {
     "prior": train_prior,
     "detail": refine_prior,
     "patterns": refine_patterns,
+    "middle": refine_middle,
 }
 
 

@@ -57,6 +57,8 @@ class Recipe:
     detail_context_noise: float = 0.15
     patterns_steps: int = 8500  # with the batch, rate, drop and noise of `detail`
     patterns_coarse_share: float = 0.3  # of the plain and striped objects, which the prior draws well
+    middle_steps: int = 9000  # as `patterns`, but for the timesteps
+    middle_coarse_share: float = 0.6
 
 
 def cosine(step: int, horizon: int) -> float:
