@@ -4,8 +4,9 @@
     .venv/bin/python benchmarks/frontier.py score --project DEMO --out OUT
     .venv/bin/python benchmarks/frontier.py write --out demo=OUT photographs=OUT --page docs/sampling.md
 
-A configuration is SAMPLER:STEPS[:LOW-HIGH][:cacheN]; LOW-HIGH is the guidance interval in noise levels sigma, and
-cacheN runs the deep part of the UNet at every N-th call only (`pbe.method.feature_cache`). Two more configurations ask
+A configuration is SAMPLER:STEPS[:LOW-HIGH][:cacheN][:nograin]; LOW-HIGH is the guidance interval in noise levels sigma,
+cacheN runs the deep part of the UNet at every N-th call only (`pbe.method.feature_cache`), and nograin adds no grain to
+painted ground (`pbe.method.grain`). Two more configurations ask
 for no sampling: `source` leaves the source, and `reconstruction` passes it through the VAE, as far as the mask goes.
 `paint` paints the bench of a finished run with the model of the same run, or with --model, from the noise that the
 evaluation draws; pictures that exist are kept. `score` scores them as the evaluation does, and takes differences of the
@@ -18,9 +19,11 @@ import argparse
 import csv
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import matplotlib as mpl
 import numpy as np
@@ -43,6 +46,7 @@ from pbe.evaluation.scoring.case_scores import CaseBatch, CaseScorer, read_resul
 from pbe.evaluation.scoring.comparison import MeasuredProtocol
 from pbe.evaluation.scoring.intervals import Interval, bootstrap_counts, draws_interval, mean_draws, sample_frechet
 from pbe.evaluation.scoring.opened_protocols import open_measured_protocols
+from pbe.method import regions
 from pbe.method.conditioner import to_pixels
 from pbe.method.exemplars import resize
 from pbe.method.painter import Painter
@@ -69,21 +73,29 @@ class Configuration:
     num_steps: int
     interval: tuple[float, float] | None
     cache_every: int
+    grain: bool = True
 
     @property
     def kind(self) -> str:
         """The configuration without its number of steps."""
-        return self.sampler + ", interval" * (self.interval is not None) + ", cache" * (self.cache_every > 1)
+        return (
+            self.sampler
+            + ", interval" * (self.interval is not None)
+            + ", cache" * (self.cache_every > 1)
+            + ", no grain" * (not self.grain)
+        )
 
     @classmethod
     def parse(cls, name: str) -> "Configuration":
-        """Read SAMPLER:STEPS[:LOW-HIGH][:cacheN], source or reconstruction."""
+        """Read SAMPLER:STEPS[:LOW-HIGH][:cacheN][:nograin], source or reconstruction."""
         if name in UNPAINTED:
             return cls(name, name, 0, None, 1)
         sampler, steps, *rest = name.split(":")
+        grain = rest[-1:] != ["nograin"]
+        rest = rest if grain else rest[:-1]
         every = int(rest.pop().removeprefix("cache")) if rest and rest[-1].startswith("cache") else 1
         low, high = rest[0].split("-") if rest else ("", "")
-        return cls(name, sampler, int(steps), (float(low), float(high)) if rest else None, every)
+        return cls(name, sampler, int(steps), (float(low), float(high)) if rest else None, every, grain)
 
     def keywords(self) -> dict[str, Any]:
         return {
@@ -145,13 +157,20 @@ def paint_part(
         CPU_CALL_SIZE,
     )  # fmt: skip
     began = time.process_time()
-    images = paint_windows(requests, exemplars, painter.image_px, settings, paint_squares)
+    with nullcontext() if configuration.grain else without_grain():
+        images = paint_windows(requests, exemplars, painter.image_px, settings, paint_squares)
     took = time.process_time() - began
     counter.handle.remove()
     for i, image in zip(ids, images, strict=True):
         result_path(folder, i).parent.mkdir(parents=True, exist_ok=True)
         write_image(result_path(folder, i), image)
     return counter.rows / num_squares, counter.predictions / num_squares, took / num_squares
+
+
+@contextmanager
+def without_grain() -> Iterator[None]:
+    with patch.object(regions, "match_grain", lambda painted, *rest: painted):
+        yield
 
 
 @torch.inference_mode()

@@ -7,8 +7,9 @@ n is noise with the spectrum and the colours of the source's fine details around
 Galerne, Gousseau and Morel, 2011), and n_l level l of its Laplacian pyramid (Burt and Adelson, 1983). s_l is the
 deviation of that level, of the source x around the mask, and of the painted ground y: the pixels that differ little
 from x spread over the mask, in grey levels. So what the autoencoder, the denoiser and the enlargement of a painted
-square leave out comes back as grain; where the painting has as much of it as the photograph, nothing is added. The
-official code adds none.
+square leave out comes back as grain; where the painting has as much of it as the photograph, nothing is added. Only
+levels finer than two pixels of the painter are used: coarser ones brought the pictures no nearer to the photographs.
+The official code adds none.
 """
 
 import math
@@ -22,7 +23,6 @@ from pbe.method.seams import spread
 from pbe.types import Image, Mask
 
 TOLERANCE = 64.0  # grey levels
-OCTAVES = 3  # levels from the painter's pixel on; an enlarged square has more
 LEAST_SIDE = 8  # of a level, in pixels: smaller ones have too few to measure grain on
 DEVIATION = 1.4826  # of a normal distribution, over the median of its magnitudes
 MAX_VALUES = 500_000  # of a level, of which the median is taken
@@ -43,7 +43,7 @@ def match_grain(painted: Image, source: Image, mask: Mask, enlargement: float) -
     known = (mask == 0).astype(np.float32)
     filled = np.where(mask[..., None] == 0, source, _surroundings(source, known))
     likeness = _weight(painted.astype(np.float32) - filled) * (1 - known)
-    levels = OCTAVES + max(0, round(math.log2(enlargement)))
+    levels = 1 + max(0, round(math.log2(enlargement)))
     phases = np.fft.rfft2(np.random.default_rng(0).standard_normal(known.shape, np.float32))
     result = np.empty_like(painted)
     for channel in range(3):  # one by one, which takes a third of the memory

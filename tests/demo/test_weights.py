@@ -28,7 +28,7 @@ SHORT = dataclasses.replace(
     Recipe(), num_scenes=24, vae_steps=3, vae_cooldown_from=2, vae_batch=2, clip_steps=2, clip_batch=8,
     tower_steps=2, tower_batch=8,
     classifier_steps=2, classifier_batch=8, prior_steps=2, prior_batch=2, detail_steps=2, detail_batch=2,
-    patterns_steps=2,
+    patterns_steps=2, middle_steps=2,
 )  # fmt: skip
 
 
@@ -64,7 +64,9 @@ def kill_after_first_step(patch: pytest.MonkeyPatch, part: str) -> None:
         save(*arguments)
         raise KilledError
 
-    module = {"attribute_classifier": "classifier", "detail": "prior", "patterns": "prior"}.get(part, part)
+    module = {"attribute_classifier": "classifier", "detail": "prior", "patterns": "prior", "middle": "prior"}.get(
+        part, part
+    )
     patch.setattr(f"pbe.demo.weights.{module}.Progress", partial(resumable.Progress, save_every_s=0))
     patch.setattr(resumable, "_save", save_and_die)
 

@@ -41,7 +41,7 @@ def test_smooth_ground_gets_the_grain_of_its_surroundings(deviation: float) -> N
 def test_the_grain_has_the_colours_and_the_size_of_the_surroundings() -> None:
     inside = mask_of_box() == 1
     source = ground(10.0, coarseness=2.0)
-    grained = match_grain(smooth(), source, mask_of_box(), 1.0).astype(float)
+    grained = match_grain(smooth(), source, mask_of_box(), 8.0).astype(float)
     assert np.corrcoef(grained[inside].T).min() > 0.97  # grey, as in the source
 
     def step(image: np.ndarray) -> float:
