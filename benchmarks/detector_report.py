@@ -48,7 +48,7 @@ def verdict(interval: Mapping[str, float]) -> str:
     """Return what the interval of a difference allows to say of the painted pictures."""
     if interval["low"] > 0:
         return "finds more"
-    return "finds fewer" if interval["high"] < 0 else "cannot be told apart"
+    return "finds fewer" if interval["high"] < 0 else "does not differ significantly"
 
 
 def write_figures(

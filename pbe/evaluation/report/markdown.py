@@ -48,7 +48,7 @@ def _value(results: Results, name: str, metric: str) -> str:
 def _legend(results: Results) -> str:
     subject = method_title(results.subject)
     percent = f"{100 * results.confidence:g} %"
-    return f"▲ better and ▼ worse than {subject} with {percent} confidence, = cannot be told apart." * bool(
+    return f"▲ better and ▼ worse than {subject} with {percent} confidence, = no significant difference." * bool(
         results.others
     )
 

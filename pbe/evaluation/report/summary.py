@@ -62,9 +62,9 @@ def _rival(results: Results, metric: str) -> str:
 
 
 def _relation(difference: Difference) -> str:
-    """Return "is above B's by 12.3 [10.1, 14.4]" or "cannot be told apart from B's"."""
+    """Return "is above B's by 12.3 [10.1, 14.4]" or "does not differ significantly from B's"."""
     if difference.verdict == "tie":
-        return f"cannot be told apart from {_possessive(difference.other)}"
+        return f"does not differ significantly from {_possessive(difference.other)}"
     side = "above" if difference.value > 0 else "below"
     return f"is {side} {_by(difference, metric_spec(difference.metric))}, which is {difference.verdict}"
 
@@ -102,10 +102,10 @@ def _by(difference: Difference, spec: MetricSpec) -> str:
 
 
 def _tie_sentence(results: Results, metric: str, ties: Sequence[Difference]) -> str:
-    """Return "The FID of A cannot be told apart from B's (difference -0.001 [-0.004, 0.002])."."""
+    """Return "The FID of A does not differ significantly from B's (difference -0.001 [-0.004, 0.002])."."""
     spec = metric_spec(metric)
     others = names([f"{_possessive(d.other)} (difference {difference_text(d)})" for d in ties])
-    return f"The {spec.title} of {method_title(results.subject)} cannot be told apart from {others}."
+    return f"The {spec.title} of {method_title(results.subject)} does not differ significantly from {others}."
 
 
 def estimate_text(estimate: Estimate, spec: MetricSpec) -> str:

@@ -66,7 +66,7 @@ def test_the_headline_says_what_is_shown_and_what_is_not() -> None:
     )
     assert headline(found) == (
         "Paint by Example’s identity is above text-conditioned inpainting’s by 12.30 [10.10, 14.40], which is better; "  # noqa: RUF001
-        "its FID cannot be told apart from the unchanged source’s."  # noqa: RUF001
+        "its FID does not differ significantly from the unchanged source’s."  # noqa: RUF001
     )
 
 
@@ -101,10 +101,12 @@ def test_real_differences_and_ties_are_in_separate_lists() -> None:
         "[0.200, 0.700] (better).",
     )
     assert summary.not_shown[0] == (
-        "The identity of Paint by Example cannot be told apart from diffusers' stock pipeline’s "  # noqa: RUF001
+        "The identity of Paint by Example does not differ significantly from diffusers' stock pipeline’s "  # noqa: RUF001
         "(difference 0.10 [−0.50, 0.70])."  # noqa: RUF001
     )
-    assert summary.not_shown[1].startswith("The FID of Paint by Example cannot be told apart from copy and paste’s (")  # noqa: RUF001
+    assert summary.not_shown[1].startswith(
+        "The FID of Paint by Example does not differ significantly from copy and paste’s ("  # noqa: RUF001
+    )
     assert any("judgement by people" in sentence for sentence in summary.not_shown)
 
 
