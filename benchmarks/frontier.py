@@ -6,8 +6,8 @@
 
 A configuration is SAMPLER:STEPS[:LOW-HIGH][:cacheN][:nograin]; LOW-HIGH is the guidance interval in noise levels sigma,
 cacheN runs the deep part of the UNet at every N-th call only (`pbe.method.feature_cache`), and nograin adds no grain to
-painted ground (`pbe.method.grain`). Two more configurations ask
-for no sampling: `source` leaves the source, and `reconstruction` passes it through the VAE, as far as the mask goes.
+painted ground (`pbe.method.grain`). Two more configurations ask for no sampling, and add no grain: `source` leaves the
+source, and `reconstruction` passes it through the VAE, as far as the mask goes.
 `paint` paints the bench of a finished run with the model of the same run, or with --model, from the noise that the
 evaluation draws; pictures that exist are kept. `score` scores them as the evaluation does, and takes differences of the
 same cases from the first configuration painted, with intervals of 95 %: over clips where the project's boxes have clips
@@ -89,10 +89,10 @@ class Configuration:
     def parse(cls, name: str) -> "Configuration":
         """Read SAMPLER:STEPS[:LOW-HIGH][:cacheN][:nograin], source or reconstruction."""
         if name in UNPAINTED:
-            return cls(name, name, 0, None, 1)
+            return cls(name, name, 0, None, 1, grain=False)
         sampler, steps, *rest = name.split(":")
-        grain = rest[-1:] != ["nograin"]
-        rest = rest if grain else rest[:-1]
+        grain = "nograin" not in rest
+        rest = [part for part in rest if part != "nograin"]
         every = int(rest.pop().removeprefix("cache")) if rest and rest[-1].startswith("cache") else 1
         low, high = rest[0].split("-") if rest else ("", "")
         return cls(name, sampler, int(steps), (float(low), float(high)) if rest else None, every, grain)

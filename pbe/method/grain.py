@@ -1,15 +1,18 @@
 """The grain: networks paint ground smoother than a photograph shows it, so the photograph's grain is added to it.
 
-    y' = y + w(|x - y|) sum over l of up_l(g_l n_l)
-    g_l = sqrt(max(0, s_l(x)^2 - s_l(y)^2)) / s_l(n),   w(d) = exp(-(d / 64)^2)
+    y' = y + w(|f - y|) sum over l of up_l(g_l n_l)
+    g_l = sqrt(max(0, s(x_l)^2 - s(y_l)^2)) / std(n_l),   w(d) = exp(-(d / 64)^2)
 
-n is noise with the spectrum and the colours of the source's fine details around the mask ("Random Phase Textures",
-Galerne, Gousseau and Morel, 2011), and n_l level l of its Laplacian pyramid (Burt and Adelson, 1983). s_l is the
-deviation of that level, of the source x around the mask, and of the painted ground y: the pixels that differ little
-from x spread over the mask, in grey levels. So what the autoencoder, the denoiser and the enlargement of a painted
-square leave out comes back as grain; where the painting has as much of it as the photograph, nothing is added. Only
-levels finer than two pixels of the painter are used: coarser ones brought the pictures no nearer to the photographs.
-The official code adds none.
+x_l, y_l and n_l are the levels of Laplacian pyramids (Burt and Adelson, 1983): of the source around the mask, of the
+painting, and of noise n with the spectrum and the colours of the source's fine details ("Random Phase Textures",
+Galerne, Gousseau and Morel, 2011). f is the source spread over the mask, and w says how likely a painted pixel is
+ground. s is the deviation of x_l where the source is known and of y_l where w > 0.5, from the median of magnitudes;
+a detail d counts in the spectrum with the weight exp(-(d / 4s)^2), so that edges do not. The levels end at wavelengths
+of about four pixels of the painter: coarser ones brought the pictures no nearer to the photographs.
+
+So what the autoencoder, the denoiser and the enlargement of a painted square leave out comes back as grain. Nothing is
+added where the painting has as much of it as the photograph. One deviation holds for a whole window: where half of the
+ground around the mask is flat, both halves get the grain of the larger one. The official code adds none.
 """
 
 import math
@@ -20,16 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pbe.method.seams import spread
+from pbe.method.windows import mask_box
 from pbe.types import Image, Mask
 
 TOLERANCE = 64.0  # grey levels
+EDGE = 4.0  # deviations: larger details are edges
 LEAST_SIDE = 8  # of a level, in pixels: smaller ones have too few to measure grain on
+MEASURED_PX = 1024  # side of the part of a large window that is measured, and of the noise, which repeats
 DEVIATION = 1.4826  # of a normal distribution, over the median of its magnitudes
-MAX_VALUES = 500_000  # of a level, of which the median is taken
 TINY = float(np.finfo(np.float32).tiny)
 
 Floats = NDArray[np.float32]
 Spectrum = NDArray[np.complexfloating[Any, Any]]
+Place = tuple[slice, slice]
 
 
 def match_grain(painted: Image, source: Image, mask: Mask, enlargement: float) -> Image:
@@ -38,51 +44,95 @@ def match_grain(painted: Image, source: Image, mask: Mask, enlargement: float) -
     `enlargement` is the side of a pixel of the painter in pixels of the source. The source is not read where the mask
     is 1, and the result (H, W, 3) has no meaning where it is 0. The same arguments give the same grain.
     """
-    if min(mask.shape) < LEAST_SIDE:
+    if min(mask.shape) < LEAST_SIDE or not mask.any():
         return painted
-    known = (mask == 0).astype(np.float32)
-    filled = np.where(mask[..., None] == 0, source, _surroundings(source, known))
-    likeness = _weight(painted.astype(np.float32) - filled) * (1 - known)
-    levels = 1 + max(0, round(math.log2(enlargement)))
-    phases = np.fft.rfft2(np.random.default_rng(0).standard_normal(known.shape, np.float32))
-    result = np.empty_like(painted)
-    for channel in range(3):  # one by one, which takes a third of the memory
-        own = painted[..., channel].astype(np.float32)
-        wanted = _pyramid(filled[..., channel].astype(np.float32), levels)
-        grain = _lacking(wanted, _pyramid(own, levels), known, likeness, phases)
-        result[..., channel] = (own + likeness * grain).round().clip(0, 255)
+    ground = _spread_ground(source, mask)
+    part = _measured_part(mask)
+    filled = np.where(mask[part][..., None] == 0, source[part], ground[part])
+    likeness = _likeness(painted[part], ground[part], mask[part])
+    grain = _lacking(filled, painted[part], mask[part], likeness, 1 + max(0, round(math.log2(enlargement))))
+    result = painted.copy()
+    for place in _tiles(mask.shape, grain.shape):
+        tile = painted[place]
+        weight = _likeness(tile, ground[place], mask[place])[..., None]
+        added = weight * grain[: tile.shape[0], : tile.shape[1]]
+        result[place] = (tile + added).round().clip(0, 255)
     return result
 
 
-def _surroundings(source: Image, known: Floats) -> Image:
-    """Return the source (H, W, 3) spread over what is not known (H, W) of it."""
-    channels = [spread(source[..., [c]].astype(np.float32), known) for c in range(3)]
-    return np.concatenate([each.round().astype(np.uint8) for each in channels], -1)
+def _spread_ground(source: Image, mask: Mask) -> Image:
+    """Return the source (H, W, 3) spread over the mask (H, W), from at most `MEASURED_PX` pixels on each side."""
+    height, width = mask.shape
+    shrunk = min(1.0, MEASURED_PX / max(height, width))
+    size = max(1, round(width * shrunk)), max(1, round(height * shrunk))
+    shown = np.where(mask[..., None] == 0, source, np.uint8(0))
+    weights = cv2.resize((mask == 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    sums = cv2.resize(shown, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    ground = spread(sums / np.maximum(weights, TINY)[..., None], weights).round().clip(0, 255).astype(np.uint8)
+    return np.asarray(cv2.resize(ground, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _lacking(source: list[Floats], painted: list[Floats], known: Floats, likeness: Floats, phases: Spectrum) -> Floats:
-    """Return the grain (H, W) that painted ground lacks, from the pyramids of a channel of both pictures."""
-    details = _collapsed(source)
-    spectrum = np.fft.rfft2(known * _weight(details[..., None]) * details)
-    noise = _pyramid(np.fft.irfft2(spectrum * phases, known.shape).astype(np.float32), len(source))
-    levels = []
-    for source_level, painted_level, level in zip(source, painted, noise, strict=True):
-        lacking = _deviation(source_level, known > 1 - 1e-6) ** 2 - _deviation(painted_level, likeness > 0.5) ** 2
-        levels.append(level * np.float32(math.sqrt(max(0.0, lacking)) / max(float(level.std()), TINY)))
+def _measured_part(mask: Mask) -> Place:
+    """Return the whole window, or of a large one the square on the mask's box with the most of both, mask and rest."""
+    height, width = (min(side, MEASURED_PX) for side in mask.shape)
+    x0, y0, x1, y1 = mask_box(mask)
+    places = [
+        (slice(top, top + height), slice(left, left + width))
+        for top in {_start(y, height, mask.shape[0]): None for y in (y0, (y0 + y1) // 2, y1)}
+        for left in {_start(x, width, mask.shape[1]): None for x in (x0, (x0 + x1) // 2, x1)}
+    ]
+    return max(places, key=lambda place: min(int(np.sum(mask[place] == 0)), int(np.sum(mask[place] == 1))))
+
+
+def _start(centre: int, side: int, length: int) -> int:
+    return min(max(0, centre - side // 2), length - side)
+
+
+def _tiles(shape: tuple[int, ...], tile: tuple[int, ...]) -> list[Place]:
+    return [
+        (slice(top, top + tile[0]), slice(left, left + tile[1]))
+        for top in range(0, shape[0], tile[0])
+        for left in range(0, shape[1], tile[1])
+    ]
+
+
+def _likeness(painted: Image, ground: Image, mask: Mask) -> Floats:
+    """Return w of the painted pixels (H, W), 0 to 1: how likely they are ground; 0 outside of the mask."""
+    difference = np.abs(painted.astype(np.float32) - ground).max(-1)
+    return np.asarray(np.exp(-np.square(difference / np.float32(TOLERANCE))) * (mask != 0), np.float32)
+
+
+def _lacking(source: Image, painted: Image, mask: Mask, likeness: Floats, levels: int) -> Floats:
+    """Return the grain (H, W, 3) that painted ground lacks, which repeats without a seam."""
+    white = np.fft.rfft2(np.random.default_rng(0).standard_normal(mask.shape, np.float32))
+    known = (mask == 0).astype(np.float32)
+    channels = [  # one by one, which takes a third of the memory
+        _channel(source[..., c].astype(np.float32), painted[..., c].astype(np.float32), known, likeness, white, levels)
+        for c in range(3)
+    ]
+    return np.stack(channels, -1)
+
+
+def _channel(source: Floats, painted: Floats, known: Floats, likeness: Floats, white: Spectrum, levels: int) -> Floats:
+    source_levels, painted_levels = _pyramid(source, levels), _pyramid(painted, levels)
+    details = _collapsed(source_levels)
+    edge = EDGE * max(_deviation(details, known > 0), TINY)
+    spectrum = np.fft.rfft2(known * np.exp(-np.square(details / np.float32(edge))) * details)
+    noise = np.fft.irfft2(spectrum * white, known.shape).astype(np.float32)
+    margin = 4 * 2 ** len(source_levels)
+    grains = []
+    for x, y, n in zip(
+        source_levels, painted_levels, _pyramid(np.pad(noise, margin, "wrap"), len(source_levels)), strict=True
+    ):
+        lacking = _deviation(x, known > 1 - 1e-6) ** 2 - _deviation(y, likeness > 0.5) ** 2
+        grains.append(n * np.float32(math.sqrt(max(0.0, lacking)) / max(float(n.std()), TINY)))
         known, likeness = _halved(known), _halved(likeness)
-    return _collapsed(levels)
-
-
-def _weight(difference: Floats) -> Floats:
-    """Return w of differences (H, W, C) in grey levels, the largest of the channels: (H, W), 0 to 1."""
-    return np.asarray(np.exp(-np.square(np.abs(difference).max(-1) / np.float32(TOLERANCE))), np.float32)
+    return _collapsed(grains)[margin:-margin, margin:-margin]
 
 
 def _deviation(level: Floats, where: NDArray[np.bool_]) -> float:
     """Estimate the deviation of a level (H, W) from the median of its magnitudes, which edges hardly change."""
-    values = level[where]
-    values = values[:: max(1, len(values) // MAX_VALUES)]
-    return DEVIATION * float(np.median(np.abs(values))) if len(values) else 0.0
+    return DEVIATION * float(np.median(np.abs(level[where]))) if where.any() else 0.0
 
 
 def _pyramid(image: Floats, levels: int) -> list[Floats]:

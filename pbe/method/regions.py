@@ -99,7 +99,10 @@ def cut_regions(source: Image, regions: Regions, image_px: int) -> list[CloseUp]
 
 
 def put_back_regions(source: Image, regions: Regions, painted: Sequence[Image | None]) -> Image:
-    """Return the source (H, W, 3) with each region's pixels from its own painted window (S, S, 3), if there is one."""
+    """Return the source (H, W, 3) with each region's pixels from its own painted window (S, S, 3), if there is one.
+
+    Painted ground gets the grain of the source (see `grain`).
+    """
     result, mask = source.copy(), regions.mask
     for number, (square, window) in enumerate(zip(painted, regions.windows, strict=True), start=1):
         if square is not None:
@@ -108,15 +111,25 @@ def put_back_regions(source: Image, regions: Regions, painted: Sequence[Image | 
 
 
 def _grained(square: Image, source: Image, mask: Mask, window: Window) -> Image:
-    """Return a painted square (S, S, 3) at the size of its window, its ground with the grain of the source."""
+    """Return a painted square (S, S, 3) at the size of its window, its ground with the grain of the source.
+
+    The grain is measured around the window, too, which may show nothing but the mask.
+    """
     height, width = mask.shape
-    large = resize(square, window.side, window.side).copy()
+    large = resize(square, window.side, window.side)
     top, left = max(0, window.top), max(0, window.left)
     bottom, right = min(height, window.top + window.side), min(width, window.left + window.side)
-    inside = large[top - window.top : bottom - window.top, left - window.left : right - window.left]
-    place = slice(top, bottom), slice(left, right)
-    inside[:] = match_grain(inside, source[place], mask[place], window.side / len(square))
-    return large
+    inside = slice(top - window.top, bottom - window.top), slice(left - window.left, right - window.left)
+    margin = window.side // 8
+    rows = slice(max(0, top - margin), bottom + margin)
+    columns = slice(max(0, left - margin), right + margin)
+    within = slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start)
+    painted = np.zeros_like(source[rows, columns])
+    painted[within] = large[inside]
+    grained = large.copy()
+    enlargement = window.side / len(square)
+    grained[inside] = match_grain(painted, source[rows, columns], mask[rows, columns], enlargement)[within]
+    return grained
 
 
 def region_seeds(seed: int, regions: Regions) -> list[int]:

@@ -1,5 +1,6 @@
-"""Regions: which pieces of a mask are painted together, what is dropped, and that one region is painted as before."""
+"""Regions: which pieces of a mask are painted together, what is dropped, and how painted windows are put back."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -165,3 +166,33 @@ def test_the_labels_of_a_region_are_a_mask() -> None:
     regions = find_regions(mask_of(LEFT), PIXELS)
     assert isinstance(regions, Regions)
     assert np.array_equal(regions.labels, mask_of(LEFT))
+
+
+@pytest.mark.parametrize("mask", [mask_of((0, 10, 60, 190), side=200)[:60], mask_of((20, 20, 40, 40), side=60)])
+def test_grain_is_measured_around_the_window_and_at_its_size(mask: Mask) -> None:
+    """The first mask has a window that exceeds the picture, and in which the picture shows little else."""
+    mask = mask.T if mask.shape[0] > mask.shape[1] else mask
+    source = np.random.default_rng(0).normal(120, 8, (*mask.shape, 3)).round().astype(np.uint8)
+    for context_px in (None, 0):
+        regions = find_regions(mask, PIXELS, 2.0, context_px)
+        result = put_back_regions(source, regions, [np.full((PIXELS, PIXELS, 3), 120, np.uint8)])
+        assert result[mask == 1].std() == pytest.approx(8, rel=0.15)
+
+
+def test_a_painted_square_of_its_windows_size_is_not_changed_itself() -> None:
+    mask = mask_of((40, 40, 82, 82), side=200)
+    source = np.random.default_rng(0).normal(120, 8, (200, 200, 3)).round().astype(np.uint8)
+    regions = find_regions(mask, PIXELS, 1.0)
+    assert regions.windows[0].side == PIXELS
+    square = np.full((PIXELS, PIXELS, 3), 120, np.uint8)
+    put_back_regions(source, regions, [square])
+    assert (square == 120).all()
+
+
+def test_an_enlarged_window_gets_coarse_grain_that_a_window_at_its_own_size_does_not() -> None:
+    mask = mask_of((150, 150, 450, 450))
+    source = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, (600, 600)), (0, 0), 4)
+    source = (120 + 8 / source.std() * source).round().astype(np.uint8)[..., None].repeat(3, -1)
+    regions = find_regions(mask, PIXELS)
+    result = put_back_regions(source, regions, [np.full((PIXELS, PIXELS, 3), 120, np.uint8)])
+    assert result[mask == 1].std() > 6

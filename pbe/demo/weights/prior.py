@@ -90,7 +90,7 @@ def refine_middle(recipe: Recipe, out: Path, state: Path) -> dict[str, float]:
     """Refine the prior once more, on timesteps near the middle above all, where colours and patterns form.
 
     The timesteps are logit-normal, as in Stable Diffusion 3 (Esser et al., 2024). Checks and dots are still drawn more
-    often than in the world, but less than in the part patterns, which made the colours worse.
+    often than in the world. The part patterns drew them even more often, and the painter's colours became worse.
     """
     torch.manual_seed(recipe.seed + 10)
     rng = np.random.default_rng([recipe.seed, 10])
