@@ -110,7 +110,9 @@ def test_a_bench_as_cocoees_authors_give_it_is_evaluated_and_what_is_damaged_ref
     path = source_path(given, 4)
     path.write_bytes(path.read_bytes()[:-60])
     names = ("copy_paste", "text_inpainting")
-    settings = changed(settings, bench=str(tmp_path / "download"), baselines=names, sweep=(5.0,), diversity_cases=0)
+    settings = changed(
+        settings, bench=str(tmp_path / "download"), baselines=names, guidance_scale=5.0, sweep=(5.0,), diversity_cases=0
+    )
     bars = Bars()
     with pytest.raises(UserError, match=r"1 of 6 cases cannot be used: 1 unreadable; first: .*4_GT\.png: .*truncated"):
         evaluate(settings, project, bars)
