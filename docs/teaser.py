@@ -22,6 +22,7 @@ from pbe.evaluation.benches.bench import result_path
 from pbe.evaluation.benches.bench_folder import read_bench
 from pbe.evaluation.report.gallery import GalleryRow, spread_cases, write_gallery_png
 from pbe.method.windows import mask_box
+from pbe.runtime.files import read_json
 
 HERE = Path(__file__).parent
 TEASER = HERE / "teaser.png"
@@ -70,7 +71,8 @@ def _pair(folder: Path) -> tuple[PillowImage.Image, PillowImage.Image]:
 def demo(folder: Path) -> PillowImage.Image:
     """Return the first cases of the demo's bench, painted with each guidance scale."""
     results = folder / layout.EVALUATION / "results"
-    columns = [results / ("paint_by_example" + ("" if scale == 5 else f"_guidance_{scale}")) for scale in GUIDANCE]
+    own = read_json(folder / layout.METRICS)["guidance_scale"]
+    columns = [results / ("paint_by_example" + ("" if scale == own else f"_guidance_{scale}")) for scale in GUIDANCE]
     bench = read_bench(folder / layout.BENCH)
     num_painted = min(len(list(column.glob("*.png"))) for column in columns)
     rows = []
