@@ -62,7 +62,7 @@ def input_hashes(folder: Path, stage: str) -> dict[str, str]:
 
 
 def output_hashes(folder: Path, stage: str) -> dict[str, str]:
-    """Return path -> DVC's hash of what a stage has written, as it is now; empty outside a DVC repository."""
+    """Return path -> DVC's current hash of each output of a stage; empty outside a DVC repository."""
     return _hashes(folder, stage, "outs")
 
 

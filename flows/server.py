@@ -121,7 +121,7 @@ def is_lost() -> bool:
 
 
 class OwnServer:
-    """A server in a process and a session of its own, so that Ctrl-C reaches it only through this process."""
+    """A server in a separate process and session, so that Ctrl-C reaches it only through this process."""
 
     def __init__(self, port: int, on_loss: Callable[[], object]) -> None:
         self._socket = listen(port, "--port")

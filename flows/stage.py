@@ -151,7 +151,7 @@ def errors_reported(name: str) -> Iterator[None]:
 def run_nested(stage: StageFlow) -> State[Any]:
     """Run the flow below the pipeline's task run that the environment names, or at the top when it names none.
 
-    Returns the state in which the run ended, also when Prefect's server could not be told. Raises UnavailableError
+    Returns the run's final state, even if Prefect's server could not be reached. Raises UnavailableError
     when the server was lost before the stage's work began.
     """
     outcomes: list[State[Any]] = []

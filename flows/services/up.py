@@ -83,7 +83,7 @@ def _ports(given: Mapping[str, int], supervisor: Supervisor | None) -> Ports:
 
 
 def _start_all(plan: Plan) -> None:
-    processes.end_all(plan.folder, STOP_S)  # what is left of a supervisord that was killed
+    processes.end_all(plan.folder, STOP_S)  # processes that a killed supervisord has left
     require_free_ports(plan.wanted)
     _require_configured(plan.configured)
     write_ports(plan.ports)
