@@ -90,7 +90,7 @@ def exit_now(code: int) -> NoReturn:
 
 
 def stop_children(keep: Callable[[psutil.Process], bool]) -> None:
-    """Send SIGTERM to the child processes for which `keep` is false, and kill those that still run after STOP_S seconds."""
+    """Send SIGTERM to the child processes for which `keep` is false; kill those that still run after STOP_S seconds."""
     children = [child for child in psutil.Process().children() if not keep(child)]
     below = [process for child in children for process in _below(child)]
     for child in children:
