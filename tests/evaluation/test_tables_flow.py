@@ -70,7 +70,7 @@ def test_the_flow_writes_tables_runs_and_models_once(plan: Plan, tmp_path: Path)
     assert (
         content["num_pictures"] == 4 * 6 + 2 * 6 + 4 + 2 * 4 + 2 * 4
     )  # unguided, full, its irregular masks, texts, box masks
-    assert [row["title"] for row in content["guidance"]] == ["1", "5"]
+    assert [row["title"] for row in content["guidance"]] == ["1", f"{plan.settings.evaluate.guidance_scale:g}"]
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None

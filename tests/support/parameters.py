@@ -9,7 +9,9 @@ from pbe.settings import load_settings
 ROOT = Path(__file__).parents[2]
 _AS_GIVEN = load_settings(ROOT / "params.yaml")
 # Tests compare bits, which `auto` would let the processor decide.
-PARAMETERS = _AS_GIVEN.replace(train=_AS_GIVEN.train.replace(precision="fp32"))
+PARAMETERS = _AS_GIVEN.replace(
+    train=_AS_GIVEN.train.replace(precision="fp32"), evaluate=_AS_GIVEN.evaluate.replace(precision="fp32")
+)
 
 
 def acquire(**changes: Any) -> settings.Acquire:
