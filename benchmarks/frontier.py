@@ -317,6 +317,7 @@ def draw(named: dict[str, Path], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, len(named), figsize=(5 * len(named), 4), squeeze=False, layout="constrained")
+    colours: dict[str, str] = {}  # by kind, the same in every bench
     for ax, (name, out) in zip(axes[0], named.items(), strict=True):
         frame = pl.read_csv(out / "frontier.csv").slice(1)
         kinds = [Configuration.parse(name).kind for name in frame["configuration"]]
@@ -324,10 +325,12 @@ def draw(named: dict[str, Path], path: Path) -> None:
             rows = frame.filter(pl.Series(each == kind for each in kinds)).sort("predictions")
             value = rows["identity_difference"]
             bars = np.stack([value - rows["identity_low"], rows["identity_high"] - value])
-            ax.errorbar(rows["predictions"], value, bars, marker="o", capsize=3, label=kind)
+            colour = colours.setdefault(kind, f"C{len(colours)}")
+            ax.errorbar(rows["predictions"], value, bars, marker="o", capsize=3, color=colour, label=kind)
         ax.axhline(0, color="grey", linewidth=0.8)
         ax.set(title=name, xlabel="predictions of the UNet a picture", ylabel="identity minus that of 50 PLMS steps")
-        ax.legend()
+    handles = {label: line for ax in axes[0] for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
     figure.savefig(path, dpi=110)
 
 
