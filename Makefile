@@ -29,7 +29,7 @@ long-test: install  # trainings on Ray, runs that are killed, and clusters of se
 lint: install
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
-	$(VENV)/mypy
+	$(VENV)/mypy --num-workers auto
 	$(VENV)/lint-imports
 
 # Compiles bytecode once: with PYTHONDONTWRITEBYTECODE set, every process would otherwise compile for 20 s.
