@@ -43,7 +43,7 @@ def edit(
     painting: PaintingFlags = PaintingFlags(),  # noqa: B008
     chosen: ModelFlags = ModelFlags(),  # noqa: B008
 ) -> None:
-    """Check flags and images, load the model once, paint, and write each result as soon as it is complete."""
+    """Check flags and images, load the model once, then paint and write the results one by one."""
     files = region_files(inputs, needs_exemplar=outputs.preview is None)
     if outputs.preview is not None:
         return _write_preview(outputs.preview, files, inputs, painting, chosen)
